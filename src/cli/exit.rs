@@ -1,0 +1,41 @@
+//! Exit codes.
+
+use std::process::ExitCode;
+
+use wsferry::transfer::ErrorKind;
+
+/// How the program ends. The numbers are documented in the README and in `--help`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    Interrupted = 3,
+    Refused = 4,
+    Mismatch = 5,
+    CtrlC = 130,
+}
+
+impl Exit {
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}
+
+impl From<ErrorKind> for Exit {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Failed => Self::Failed,
+            ErrorKind::Interrupted => Self::Interrupted,
+            ErrorKind::Refused => Self::Refused,
+            ErrorKind::Mismatch => Self::Mismatch,
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What one transfer shows while it runs: a bar, a line every few seconds, or events.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{BinaryBytes, DecimalBytes, ProgressBar, ProgressStyle};
+use serde_json::json;
+use wsferry::protocol::Progress;
+use wsferry::transfer::Event;
+
+use super::output::{Mode, Output};
+
+/// Between two lines where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two `progress` events.
+const EVENT_INTERVAL: Duration = Duration::from_millis(500);
+/// The columns of a name.
+const NAME_WIDTH: usize = 24;
+
+/// The view of one transfer.
+pub struct View {
+    output: Output,
+    transfer: u64,
+    name: String,
+    bar: Option<ProgressBar>,
+    /// Over all files, if there are several; and the bytes of the files before this one.
+    overall: Option<(ProgressBar, u64)>,
+    started: Instant,
+    next_tell: Instant,
+}
+
+impl View {
+    pub fn new(output: Output, transfer: u64, overall: Option<(ProgressBar, u64)>) -> Self {
+        let now = Instant::now();
+        Self {
+            output,
+            transfer,
+            name: String::new(),
+            bar: None,
+            overall,
+            started: now,
+            next_tell: now,
+        }
+    }
+
+    /// The file's name, once a transfer has started.
+    pub fn name(&self) -> Option<&str> {
+        (!self.name.is_empty()).then_some(&self.name)
+    }
+
+    /// Shows an event. `Finished` and `Failed` are left to the caller; the bar is gone by then.
+    pub fn show(&mut self, event: &Event) {
+        match event {
+            Event::Started { name, size, peer } => self.start(name, *size, peer),
+            Event::Resumed { held } => {
+                self.output.event(json!({
+                    "event": "resumed", "transfer": self.transfer, "name": self.name, "offset": held,
+                }));
+                self.output
+                    .notice(&format!("{}: resuming at {}", self.name, BinaryBytes(*held)));
+                if let Some(bar) = &self.bar {
+                    // The estimate counts from here: what was held took no time.
+                    bar.set_position(*held);
+                    bar.reset_eta();
+                }
+                if let Some((overall, before)) = &self.overall {
+                    overall.set_position(before + held);
+                    overall.reset_eta();
+                }
+            }
+            Event::Progress(progress) => self.progress(progress),
+            Event::Reconnecting { delay, attempt, why } => {
+                let seconds = delay.as_secs_f64();
+                let text = format!("reconnecting in {seconds:.1} s (attempt {attempt})");
+                self.output.event(json!({
+                    "event": "reconnecting", "transfer": self.transfer, "name": self.name,
+                    "seconds": seconds, "attempt": attempt, "reason": why,
+                }));
+                match &self.bar {
+                    Some(bar) => bar.set_message(text),
+                    None => self.output.notice(&format!("{why}; {text}")),
+                }
+            }
+            Event::Finished(_) | Event::Failed(_) => self.clear(),
+            _ => {}
+        }
+    }
+
+    /// Takes the bar off the screen.
+    pub fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+            self.output.bars.remove(&bar);
+        }
+    }
+
+    fn start(&mut self, name: &str, size: u64, peer: &str) {
+        name.clone_into(&mut self.name);
+        self.started = Instant::now();
+        self.next_tell = self.started + LINE_INTERVAL.min(EVENT_INTERVAL);
+        self.output.event(json!({
+            "event": "started", "transfer": self.transfer, "name": name, "size": size, "peer": peer,
+        }));
+        if self.output.mode == Mode::Human && !self.output.bars.is_hidden() {
+            let bar = match &self.overall {
+                Some((overall, _)) => self.output.bars.insert_before(overall, ProgressBar::new(size)),
+                None => self.output.bars.add(ProgressBar::new(size)),
+            };
+            bar.set_style(style(
+                "{prefix:24!} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}",
+            ));
+            bar.set_prefix(shorten(name, NAME_WIDTH));
+            self.bar = Some(bar);
+        }
+        if self.output.mode == Mode::Human {
+            self.next_tell = self.started + LINE_INTERVAL;
+        }
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(progress.acknowledged);
+            bar.set_message(checking(progress));
+        }
+        if let Some((overall, before)) = &self.overall {
+            overall.set_position(before + progress.acknowledged);
+        }
+        let now = Instant::now();
+        if now < self.next_tell {
+            return;
+        }
+        let new = progress.acknowledged.saturating_sub(progress.held);
+        let rate = new as f64 / now.duration_since(self.started).as_secs_f64().max(1e-9);
+        match self.output.mode {
+            Mode::Json => {
+                self.next_tell = now + EVENT_INTERVAL;
+                self.output.event(json!({
+                    "event": "progress", "transfer": self.transfer, "name": self.name,
+                    "acknowledged": progress.acknowledged, "total": progress.total,
+                    "durable": progress.durable, "resumed_at": progress.held, "verified": progress.verified,
+                    "resent_bytes": progress.resent, "bytes_per_second": rate,
+                }));
+            }
+            Mode::Human if self.bar.is_none() => {
+                self.next_tell = now + LINE_INTERVAL;
+                let left = (progress.total - progress.acknowledged) as f64 / rate.max(1.0);
+                self.output.notice(&format!(
+                    "{}: {} of {}, {}/s, {left:.0} s left {}",
+                    self.name,
+                    BinaryBytes(progress.acknowledged),
+                    BinaryBytes(progress.total),
+                    DecimalBytes(rate as u64),
+                    checking(progress),
+                ));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The bar over all files.
+pub fn overall(output: &Output, files: usize, bytes: u64) -> ProgressBar {
+    let bar = output.bars.add(ProgressBar::new(bytes));
+    bar.set_style(style(
+        "{prefix:24!} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+    ));
+    bar.set_prefix(format!("all {files} files"));
+    bar
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .expect("the template is a constant")
+        .progress_chars("━╸─")
+}
+
+/// How far the comparison of what the receiver held is, while it runs.
+fn checking(progress: &Progress) -> String {
+    if progress.held == 0 || progress.verified == 0 || progress.verified >= progress.held {
+        return String::new();
+    }
+    format!("verifying {}%", progress.verified * 100 / progress.held)
+}
+
+/// A name that is at most `width` characters long: its middle gives way, so that the ending stays.
+fn shorten(name: &str, width: usize) -> String {
+    let chars: Vec<char> = name.chars().collect();
+    if chars.len() <= width {
+        return name.to_owned();
+    }
+    let tail = (width - 1) / 2;
+    let head = width - 1 - tail;
+    chars[..head]
+        .iter()
+        .chain(&['…'])
+        .chain(&chars[chars.len() - tail..])
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_loses_its_middle_and_keeps_its_ending() {
+        assert_eq!(shorten("short.txt", 24), "short.txt");
+        let long = shorten("a-very-long-name-of-some-backup-2026-11-22.tar.zst", 24);
+        assert_eq!(long.chars().count(), 24);
+        assert!(
+            long.starts_with("a-very-long-") && long.ends_with("-22.tar.zst"),
+            "{long}"
+        );
+        assert_eq!(shorten(&"é".repeat(300), 24).chars().count(), 24);
+    }
+}

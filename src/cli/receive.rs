@@ -1,0 +1,99 @@
+//! `wsferry receive`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use indicatif::BinaryBytes;
+use serde_json::json;
+use wsferry::runtime::{self, TcpListener};
+use wsferry::storage::{Inbox, InboxOptions};
+use wsferry::transfer::{self, Event, ServeOptions, Shutdown};
+
+use super::args::ReceiveArgs;
+use super::exit::Exit;
+use super::output::{self, Output};
+use super::progress::View;
+use super::signals;
+
+pub fn run(args: ReceiveArgs) -> Exit {
+    let output = Output::new(args.output);
+    let (shutdown, signalled) = match signals::watch() {
+        Ok(watch) => watch,
+        Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
+    };
+    let options = InboxOptions {
+        overwrite: args.overwrite,
+    };
+    let inbox = match Inbox::open(&args.directory, options) {
+        Ok(inbox) => Arc::new(inbox),
+        Err(error) => return output.error(&error, Exit::Failed),
+    };
+    match runtime::block_on(serve(&args, &inbox, shutdown, &output)) {
+        Ok(Some(exit)) => exit,
+        Ok(None) => {
+            for partial in inbox.resumable() {
+                output.notice(&format!(
+                    "can be resumed: {}, {} of {} received",
+                    partial.name,
+                    BinaryBytes(partial.received),
+                    BinaryBytes(partial.size)
+                ));
+            }
+            signalled.exit()
+        }
+        Err(error) => output.error(&error, Exit::Failed),
+    }
+}
+
+/// Serves until a signal (`None`) or, with `--once`, until the first finished transfer.
+async fn serve(
+    args: &ReceiveArgs,
+    inbox: &Arc<Inbox>,
+    shutdown: Shutdown,
+    output: &Output,
+) -> Result<Option<Exit>, String> {
+    let cannot = |error| format!("cannot listen on {}: {error}", args.listen);
+    let listener = TcpListener::bind(&args.listen).await.map_err(cannot)?;
+    let address = listener.local_addr().map_err(cannot)?;
+    let directory = args.directory.display();
+    output.event(json!({
+        "event": "listening", "url": format!("ws://{address}"), "directory": directory.to_string(),
+    }));
+    output.line(&format!("listening on ws://{address}, writing to {directory}"));
+
+    let views = Mutex::new(HashMap::new());
+    let watching = output.clone();
+    let observer = Arc::new(move |connection, event| {
+        let mut views = views.lock().unwrap_or_else(PoisonError::into_inner);
+        show(&watching, &mut views, connection, &event);
+    });
+    let options = ServeOptions {
+        once: args.once,
+        ..ServeOptions::default()
+    };
+    let served = transfer::serve(&listener, inbox, options, shutdown, observer).await;
+    let served = served.map_err(|error| format!("cannot accept connections on ws://{address}: {error}"))?;
+    Ok(served.map(|served| served.map_or_else(Exit::from, |()| Exit::Done)))
+}
+
+/// Shows an event of one connection; it has a view from its transfer's start to its end.
+fn show(output: &Output, views: &mut HashMap<u64, View>, connection: u64, event: &Event) {
+    if matches!(event, Event::Started { .. }) {
+        views.insert(connection, View::new(output.clone(), connection, None));
+    }
+    if let Some(view) = views.get_mut(&connection) {
+        view.show(event);
+    }
+    match event {
+        Event::Finished(summary) => {
+            views.remove(&connection);
+            output.event(output::finished(connection, summary));
+            output.line(&output::describe("received", summary));
+        }
+        Event::Failed(error) => {
+            let view = views.remove(&connection);
+            output.failed(connection, view.as_ref().and_then(View::name), error);
+        }
+        _ => {}
+    }
+}

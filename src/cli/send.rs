@@ -1,0 +1,154 @@
+//! `wsferry send`.
+
+use std::path::Path;
+
+use bytesize::ByteSize;
+use futures::future::{Either, select};
+use indicatif::BinaryBytes;
+use wsferry::protocol::{ChunkSize, MAX_FRAME, MIN_FRAME_LIMIT};
+use wsferry::runtime;
+use wsferry::transfer::{Error, RetryOptions, SendOptions, Session, Summary};
+use wsferry::transport::Endpoint;
+
+use super::args::SendArgs;
+use super::exit::Exit;
+use super::output::{self, Mode, Output};
+use super::progress::{self, View};
+use super::signals;
+
+pub fn run(args: SendArgs) -> Exit {
+    let output = Output::new(args.output);
+    let (endpoint, options) = match resolve(&args, &output) {
+        Ok(resolved) => resolved,
+        Err(usage) => return output.error(&usage, Exit::Usage),
+    };
+    let (shutdown, signalled) = match signals::watch() {
+        Ok(watch) => watch,
+        Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
+    };
+    let sending = std::pin::pin!(send_all(&args, endpoint, options, &output));
+    match runtime::block_on(select(sending, shutdown)) {
+        Either::Left((exit, _)) => exit,
+        Either::Right(_) => {
+            output.bars.clear().ok();
+            let exit = signalled.exit();
+            output.event(serde_json::json!({
+                "event": "failed", "transfer": null, "name": null, "exit_code": exit.code(),
+                "reason": "stopped by a signal",
+            }));
+            output.error(&"stopped; run the same command again to resume", exit)
+        }
+    }
+}
+
+/// Turns flags into options, or says which of them makes no sense.
+fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), String> {
+    let endpoint = args
+        .url
+        .parse()
+        .map_err(|error| format!("bad URL {}: {error}", args.url))?;
+    if args.name.is_some() && args.files.len() > 1 {
+        return Err("--name goes with one file, not with several".to_owned());
+    }
+    let ByteSize(window) = args.window;
+    if window == 0 {
+        return Err("--window is 0; at least 1 byte is needed".to_owned());
+    }
+    let frame_limit = args
+        .frame_limit
+        .map_or(MAX_FRAME as u64, |limit| limit.as_u64().min(MAX_FRAME as u64));
+    let largest =
+        ChunkSize::for_frame_limit(frame_limit as usize).filter(|_| frame_limit >= MIN_FRAME_LIMIT as u64);
+    let Some(largest) = largest else {
+        return Err(format!(
+            "--frame-limit is {frame_limit}; at least {MIN_FRAME_LIMIT} characters are needed"
+        ));
+    };
+    let chunk = match args.chunk_size {
+        None => ChunkSize::DEFAULT.min(largest),
+        Some(ByteSize(wanted)) => {
+            let Some(chunk) = ChunkSize::at_most(wanted) else {
+                return Err(format!("--chunk-size is {wanted}; at least 3 bytes are needed"));
+            };
+            let chunk = chunk.min(largest);
+            if chunk.raw() != wanted {
+                let why = match chunk {
+                    _ if chunk.raw() + 2 >= wanted => "a multiple of 3",
+                    _ if chunk == largest && args.frame_limit.is_some() => "what the frame limit allows",
+                    _ => "a whole block",
+                };
+                output.notice(&format!("chunk size {wanted} lowered to {}, {why}", chunk.raw()));
+            }
+            chunk
+        }
+    };
+    Ok((
+        endpoint,
+        SendOptions {
+            chunk,
+            frame_limit,
+            window,
+            ..SendOptions::default()
+        },
+    ))
+}
+
+async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, output: &Output) -> Exit {
+    let mut session = Session::new(endpoint, options, RetryOptions::default());
+    let several = args.files.len() > 1 && output.mode == Mode::Human && !output.bars.is_hidden();
+    let sizes: Vec<u64> = args
+        .files
+        .iter()
+        .map(|file| std::fs::metadata(file).map_or(0, |info| info.len()))
+        .collect();
+    let overall = several.then(|| progress::overall(output, args.files.len(), sizes.iter().sum()));
+    let mut before = 0;
+    let mut worst = Exit::Done;
+    let mut sent = 0;
+    for (number, (file, size)) in (1..).zip(args.files.iter().zip(&sizes)) {
+        let overall = overall.clone().map(|bar| (bar, before));
+        match send_one(&mut session, args, file, number, overall, output).await {
+            Ok(summary) => {
+                output.event(output::finished(number, &summary));
+                output.line(&output::describe("sent", &summary));
+                sent += 1;
+            }
+            Err((name, error)) => {
+                let exit = output.failed(number, name.as_deref(), &error);
+                worst = if worst == Exit::Done { exit } else { worst };
+                if !matches!(error, Error::Refused { .. } | Error::Source(_)) {
+                    break;
+                }
+            }
+        }
+        before += size;
+    }
+    if let Some(overall) = overall {
+        overall.finish_and_clear();
+    }
+    session.close().await;
+    if args.files.len() > 1 {
+        let bytes = BinaryBytes(sizes.iter().sum());
+        output.line(&format!(
+            "{sent} of {} files sent, {bytes} in all",
+            args.files.len()
+        ));
+    }
+    worst
+}
+
+async fn send_one(
+    session: &mut Session,
+    args: &SendArgs,
+    file: &Path,
+    number: u64,
+    overall: Option<(indicatif::ProgressBar, u64)>,
+    output: &Output,
+) -> Result<Summary, (Option<String>, Error)> {
+    let mut view = View::new(output.clone(), number, overall);
+    let sent = session
+        .send(file, args.name.clone(), &mut |event| view.show(&event))
+        .await;
+    view.clear();
+    sent.map_err(|error| (view.name().map(str::to_owned), error))
+}

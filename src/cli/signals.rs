@@ -1,0 +1,46 @@
+//! Ctrl-C and SIGTERM: the first asks to stop, the second ends the program at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use wsferry::transfer::Shutdown;
+
+use super::exit::Exit;
+
+/// Which signal came, if one did.
+#[derive(Debug, Clone, Default)]
+pub struct Signalled(Arc<AtomicI32>);
+
+impl Signalled {
+    /// The exit code of a program that was stopped: Ctrl-C has its own.
+    pub fn exit(&self) -> Exit {
+        if self.0.load(Ordering::Relaxed) == SIGINT {
+            Exit::CtrlC
+        } else {
+            Exit::Interrupted
+        }
+    }
+}
+
+/// Watches for signals on a thread of its own, so that a transfer that hangs cannot hold them up.
+pub fn watch() -> std::io::Result<(Shutdown, Signalled)> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let (handle, shutdown) = Shutdown::new();
+    let signalled = Signalled::default();
+    let seen = signalled.clone();
+    let mut handle = Some(handle);
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for signal in signals.forever() {
+                seen.0.store(signal, Ordering::Relaxed);
+                match handle.take() {
+                    Some(handle) => handle.stop(),
+                    None => std::process::exit(seen.exit().code().into()),
+                }
+            }
+        })?;
+    Ok((shutdown, signalled))
+}

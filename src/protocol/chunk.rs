@@ -1,0 +1,246 @@
+//! The chunk frame: a fixed-width ASCII header, then the bytes in Base64.
+//!
+//! ```text
+//! C 00000000002a 00000000300000 9f1c2ab0 aGVsbG8gd29ybGQ...
+//!   sequence     offset         CRC-32   body
+//! ```
+
+use std::sync::LazyLock;
+
+use base64::engine::Engine as _;
+use base64::engine::general_purpose::PAD;
+
+/// The characters of the header: kind, sequence number, offset, CRC-32, a space behind each.
+pub const HEADER_LEN: usize = CRC_AT + 8 + 1;
+/// The first character of every chunk frame.
+pub const KIND: u8 = b'C';
+/// The largest sequence number: 12 hexadecimal digits.
+pub const MAX_SEQUENCE: u64 = (1 << 48) - 1;
+
+const SEQUENCE_AT: usize = 2;
+const SEQUENCE_DIGITS: usize = 12;
+const OFFSET_AT: usize = SEQUENCE_AT + SEQUENCE_DIGITS + 1;
+const OFFSET_DIGITS: usize = 14;
+const CRC_AT: usize = OFFSET_AT + OFFSET_DIGITS + 1;
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+type Engine = base64::engine::Simd;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+type Engine = base64::engine::GeneralPurpose;
+
+/// RFC 4648's standard alphabet with canonical padding. The engine picks its instruction set once, when built;
+/// the crate's ready-made constants stay scalar.
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    return Engine::standard(PAD);
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return Engine::new(&base64::alphabet::STANDARD, PAD);
+});
+
+/// A chunk frame's header fields and the length of its bytes, checked against its CRC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// Which chunk frame of the transfer on this connection this is, from 0.
+    pub sequence: u64,
+    /// Where the bytes stand in the file.
+    pub offset: u64,
+    /// How many bytes there are.
+    pub len: usize,
+}
+
+/// Why a chunk frame could not be read. Each of them is what damage on the way looks like, so each is
+/// answered with a `nak`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChunkError {
+    /// The frame ends inside the header, or carries no bytes.
+    #[error("a chunk frame has {0} characters, at least {min} are expected", min = HEADER_LEN + 4)]
+    TooShort(usize),
+    /// The frame is longer than any block.
+    #[error("a chunk frame has {0} characters, at most {max} are allowed", max = super::geometry::MAX_FRAME)]
+    TooLong(usize),
+    /// A header character is not what the layout asks for.
+    #[error("the chunk header has an unexpected character at {0}")]
+    Header(usize),
+    /// The body is not canonical Base64.
+    #[error("the chunk's body is not canonical Base64")]
+    Body,
+    /// The CRC-32 of header fields and bytes is not the header's.
+    #[error("the chunk's CRC-32 is {computed:08x}, its header says {stated:08x}")]
+    Crc {
+        /// What the header says.
+        stated: u32,
+        /// What the bytes give.
+        computed: u32,
+    },
+}
+
+/// The characters of a chunk frame that carries `len` bytes.
+pub const fn frame_len(len: usize) -> usize {
+    HEADER_LEN + len.div_ceil(3) * 4
+}
+
+/// Writes a chunk frame into `frame`, which must have exactly [`frame_len`]`(bytes.len())` characters.
+///
+/// # Panics
+/// If the frame's length is another, or a header field does not fit its digits.
+pub fn encode(sequence: u64, offset: u64, bytes: &[u8], frame: &mut [u8]) {
+    assert_eq!(
+        frame.len(),
+        frame_len(bytes.len()),
+        "the frame's length follows from the bytes'"
+    );
+    let (header, body) = frame.split_at_mut(HEADER_LEN);
+    header.fill(b' ');
+    header[0] = KIND;
+    write_hex(sequence, &mut header[SEQUENCE_AT..][..SEQUENCE_DIGITS]);
+    write_hex(offset, &mut header[OFFSET_AT..][..OFFSET_DIGITS]);
+    let crc = crc(&header[..CRC_AT], bytes);
+    write_hex(u64::from(crc), &mut header[CRC_AT..][..8]);
+    let written = ENGINE
+        .encode_slice(bytes, body)
+        .expect("the body has room for the whole encoding");
+    debug_assert_eq!(written, body.len());
+}
+
+/// Reads a chunk frame; its bytes are the first [`Chunk::len`] of `bytes`, which grows to what the frame needs.
+pub fn decode(frame: &[u8], bytes: &mut Vec<u8>) -> Result<Chunk, ChunkError> {
+    if frame.len() < HEADER_LEN + 4 {
+        return Err(ChunkError::TooShort(frame.len()));
+    }
+    if frame.len() > super::geometry::MAX_FRAME {
+        return Err(ChunkError::TooLong(frame.len()));
+    }
+    let (header, body) = frame.split_at(HEADER_LEN);
+    for at in [1, OFFSET_AT - 1, CRC_AT - 1, HEADER_LEN - 1] {
+        if header[at] != b' ' {
+            return Err(ChunkError::Header(at));
+        }
+    }
+    if header[0] != KIND {
+        return Err(ChunkError::Header(0));
+    }
+    let sequence = read_hex(header, SEQUENCE_AT, SEQUENCE_DIGITS)?;
+    let offset = read_hex(header, OFFSET_AT, OFFSET_DIGITS)?;
+    let stated = read_hex(header, CRC_AT, 8)? as u32;
+    let room = body.len().div_ceil(4) * 3;
+    if bytes.len() < room {
+        bytes.resize(room, 0);
+    }
+    let len = ENGINE
+        .decode_slice(body, &mut bytes[..room])
+        .map_err(|_| ChunkError::Body)?;
+    let computed = crc(&header[..CRC_AT], &bytes[..len]);
+    if stated != computed {
+        return Err(ChunkError::Crc { stated, computed });
+    }
+    Ok(Chunk {
+        sequence,
+        offset,
+        len,
+    })
+}
+
+fn crc(header: &[u8], bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(header);
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+fn write_hex(mut value: u64, digits: &mut [u8]) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(value & 15) as usize];
+        value >>= 4;
+    }
+    assert_eq!(value, 0, "a header field fits its digits");
+}
+
+/// Lower-case digits alone: a frame has one spelling.
+fn read_hex(header: &[u8], at: usize, digits: usize) -> Result<u64, ChunkError> {
+    let mut value = 0;
+    for (at, &digit) in header.iter().enumerate().skip(at).take(digits) {
+        let nibble = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return Err(ChunkError::Header(at)),
+        };
+        value = value << 4 | u64::from(nibble);
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::engine::general_purpose::STANDARD;
+    use proptest::prelude::*;
+
+    fn frame(sequence: u64, offset: u64, bytes: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0; frame_len(bytes.len())];
+        encode(sequence, offset, bytes, &mut frame);
+        frame
+    }
+
+    /// The same frame, the plain way.
+    fn naive(sequence: u64, offset: u64, bytes: &[u8]) -> Vec<u8> {
+        let fields = format!("C {sequence:012x} {offset:014x} ");
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(fields.as_bytes());
+        crc.update(bytes);
+        format!("{fields}{:08x} {}", crc.finalize(), STANDARD.encode(bytes)).into_bytes()
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_frame_is_noticed() {
+        let good = frame(7, 300, b"any bytes at all");
+        let mut bytes = Vec::new();
+        assert!(decode(&good, &mut bytes).is_ok());
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                decode(&bad, &mut bytes).is_err(),
+                "bit {bit} flipped and nobody noticed"
+            );
+        }
+    }
+
+    #[test]
+    fn a_frame_cut_anywhere_or_with_trailing_bytes_is_refused() {
+        let good = frame(7, 300, b"any bytes at all");
+        let mut bytes = Vec::new();
+        for len in 0..good.len() {
+            assert!(decode(&good[..len], &mut bytes).is_err(), "cut to {len}");
+        }
+        for tail in ["A", "=", "\n", " ", "AAAA", "===="] {
+            assert!(
+                decode(&[&good, tail.as_bytes()].concat(), &mut bytes).is_err(),
+                "tail {tail:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_header_is_at_most_48_characters() {
+        const { assert!(HEADER_LEN == 39 && HEADER_LEN <= 48) };
+    }
+
+    proptest! {
+        #[test]
+        fn the_fast_frame_is_the_plain_frame_and_reads_back(
+            sequence in 0..=MAX_SEQUENCE, offset in 0u64..1 << 56, bytes in prop::collection::vec(any::<u8>(), 1..2000),
+        ) {
+            let frame = frame(sequence, offset, &bytes);
+            prop_assert_eq!(&frame, &naive(sequence, offset, &bytes));
+            let mut decoded = Vec::new();
+            let chunk = decode(&frame, &mut decoded).unwrap();
+            prop_assert_eq!(chunk, Chunk { sequence, offset, len: bytes.len() });
+            prop_assert_eq!(&decoded[..chunk.len], &bytes[..]);
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(frame in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode(&frame, &mut Vec::new());
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Control messages: small JSON objects, told apart by `type`.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::digest::{BlockDigest, FileDigest, HASH_LEN};
+use super::geometry::{Geometry, MAX_FILE, MIN_FRAME_LIMIT};
+use super::name::FileName;
+use super::violation::Violation;
+
+/// The longest control message that is read, in bytes.
+pub const MAX_CONTROL: usize = 64 * 1024;
+/// The most runs of blocks that one message lists.
+pub const MAX_RUNS: usize = 64;
+/// The most characters of a peer's reason that are kept.
+const MAX_REASON: usize = 300;
+
+/// A control message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Message {
+    /// Sender: may I send this file?
+    Offer(Offer),
+    /// Receiver: yes, and this is what I hold of it.
+    Accept(Accept),
+    /// Receiver: no. The connection stays open for the next offer.
+    Reject {
+        /// The offer's transfer id.
+        id: String,
+        /// Why, for programs.
+        code: Code,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Receiver: every chunk frame below `sequence` was dealt with, every byte below `durable` is synced.
+    Ack {
+        /// The next sequence number that is expected.
+        sequence: u64,
+        /// The offset below which the partial file and its journal survive a loss of power.
+        durable: u64,
+    },
+    /// Receiver: this chunk frame came damaged; send its bytes again, in a new frame.
+    Nak {
+        /// The damaged frame's sequence number.
+        sequence: u64,
+    },
+    /// Sender: tell me the digests of `count` blocks that you hold, from block `first`.
+    Check {
+        /// The first block's number.
+        first: u64,
+        /// How many blocks; the answer may hold fewer.
+        count: u64,
+    },
+    /// Receiver: block digests, from block `first`.
+    Digests {
+        /// The first block's number.
+        first: u64,
+        /// 32 bytes a block, in Base64.
+        digests: String,
+    },
+    /// Receiver: send these blocks (again).
+    Repair {
+        /// Runs of blocks: number of the first, count.
+        blocks: Vec<(u64, u64)>,
+    },
+    /// Sender: every byte was sent and acknowledged; this is the file's digest.
+    Finish {
+        /// The transfer id.
+        id: String,
+        /// The whole file's BLAKE3 digest.
+        digest: FileDigest,
+    },
+    /// Receiver: the file is durable under its final name.
+    Receipt {
+        /// The transfer id.
+        id: String,
+        /// The digest of what was stored.
+        digest: FileDigest,
+    },
+    /// Either side, after a silence: are you there?
+    Ping {
+        /// Comes back in the `pong`.
+        token: u64,
+    },
+    /// The answer to a `ping`.
+    Pong {
+        /// The `ping`'s token.
+        token: u64,
+    },
+    /// Either side: the transfer ended here, and the connection with it.
+    Error {
+        /// Why, for programs.
+        code: Code,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// Why a transfer was refused or ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Code {
+    /// A different file of that name is there already.
+    Exists,
+    /// Another transfer is writing that name.
+    Busy,
+    /// The name is not allowed.
+    Name,
+    /// The file is larger than the destination's free space, or than the protocol's limit.
+    TooLarge,
+    /// Reading or writing failed.
+    Storage,
+    /// The journal of this partial file was written by a newer version.
+    Journal,
+    /// The file's digests differ although every block arrived.
+    Digest,
+    /// The source changed while it was sent.
+    Source,
+    /// The program is stopping.
+    Shutdown,
+    /// The peer broke the protocol.
+    Protocol,
+    /// A code this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// What the sender offers. [`Offer::id`] is made from the other fields, so a damaged offer is noticed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The transfer id: see [`transfer_id`].
+    pub id: String,
+    /// The name to store the file under.
+    pub name: String,
+    /// The file's size in bytes.
+    pub size: u64,
+    /// Seconds of its modification time since 1970-01-01 UTC.
+    pub mtime: i64,
+    /// Nanoseconds of its modification time, 0 to 999,999,999.
+    pub mtime_ns: u32,
+    /// Its Unix permission bits, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
+    /// The most characters that a frame may have on this path, in either direction.
+    pub frame_limit: u64,
+    /// The most bytes that the sender keeps unacknowledged.
+    pub window: u64,
+}
+
+/// What the receiver answers to an offer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accept {
+    /// The offer's transfer id.
+    pub id: String,
+    /// Runs of blocks that the receiver holds: number of the first, count; ascending, apart.
+    pub held: Vec<(u64, u64)>,
+    /// How many bytes of the file ever reached the receiver's partial file, held or not: what lies between this
+    /// and `held` is sent again.
+    pub received: u64,
+    /// The file stands under its final name already; send nothing but `finish`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub complete: bool,
+    /// The most characters that the receiver reads in a frame.
+    pub frame_limit: u64,
+    /// The most bytes that may be unacknowledged.
+    pub window: u64,
+}
+
+/// An offer whose fields were checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedOffer {
+    /// The transfer id.
+    pub id: String,
+    /// The name to store the file under.
+    pub name: FileName,
+    /// The file's size and blocks.
+    pub geometry: Geometry,
+    /// Seconds of its modification time since 1970-01-01 UTC.
+    pub mtime: i64,
+    /// Nanoseconds of its modification time.
+    pub mtime_ns: u32,
+    /// Its Unix permission bits: nine at most, nothing like setuid.
+    pub mode: Option<u32>,
+}
+
+/// The transfer id: the first 16 bytes, in hexadecimal, of the BLAKE3 digest of
+/// `NAME\nSIZE\nMTIME\nMTIME_NS\nMODE\n`, numbers in decimal, an absent mode as `-`.
+///
+/// The same version of a file has the same id each time it is offered.
+pub fn transfer_id(name: &str, size: u64, mtime: i64, mtime_ns: u32, mode: Option<u32>) -> String {
+    let mode = mode.map_or_else(|| "-".to_owned(), |mode| mode.to_string());
+    let digest = blake3::hash(format!("{name}\n{size}\n{mtime}\n{mtime_ns}\n{mode}\n").as_bytes());
+    digest.to_hex()[..32].to_owned()
+}
+
+impl Offer {
+    /// Checks what a peer sent. A name that is merely not allowed is the sender's mistake and no violation; it
+    /// comes back as `Ok(Err(..))`, to be refused.
+    pub fn check(self) -> Result<Result<CheckedOffer, super::name::NameError>, Violation> {
+        let id = transfer_id(&self.name, self.size, self.mtime, self.mtime_ns, self.mode);
+        if self.id != id {
+            return Err(Violation::field("offer.id", id, clip(&self.id)));
+        }
+        let Some(geometry) = Geometry::new(self.size) else {
+            return Err(Violation::field(
+                "offer.size",
+                format!("at most {MAX_FILE}"),
+                self.size,
+            ));
+        };
+        if self.mtime_ns > 999_999_999 {
+            return Err(Violation::field(
+                "offer.mtime_ns",
+                "at most 999999999",
+                self.mtime_ns,
+            ));
+        }
+        if self.mode.is_some_and(|mode| mode > 0o777) {
+            return Err(Violation::field(
+                "offer.mode",
+                "at most 511",
+                self.mode.unwrap_or_default(),
+            ));
+        }
+        if self.frame_limit < MIN_FRAME_LIMIT as u64 {
+            return Err(Violation::field(
+                "offer.frame_limit",
+                format!("at least {MIN_FRAME_LIMIT}"),
+                self.frame_limit,
+            ));
+        }
+        if self.window == 0 {
+            return Err(Violation::field("offer.window", "at least 1", 0));
+        }
+        Ok(self.name.parse().map(|name| CheckedOffer {
+            id,
+            name,
+            geometry,
+            mtime: self.mtime,
+            mtime_ns: self.mtime_ns,
+            mode: self.mode,
+        }))
+    }
+}
+
+impl Message {
+    /// Reads a control message.
+    pub fn parse(text: &str) -> Result<Self, Violation> {
+        if text.len() > MAX_CONTROL {
+            return Err(Violation::field(
+                "control message",
+                format!("at most {MAX_CONTROL} bytes"),
+                text.len(),
+            ));
+        }
+        serde_json::from_str(text).map_err(|error| Violation::Malformed {
+            why: error.to_string(),
+            came: clip(text).into_owned(),
+        })
+    }
+
+    /// The message as one line of JSON.
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).expect("a message holds nothing that JSON cannot say")
+    }
+
+    /// The value of `type`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Offer(_) => "offer",
+            Self::Accept(_) => "accept",
+            Self::Reject { .. } => "reject",
+            Self::Ack { .. } => "ack",
+            Self::Nak { .. } => "nak",
+            Self::Check { .. } => "check",
+            Self::Digests { .. } => "digests",
+            Self::Repair { .. } => "repair",
+            Self::Finish { .. } => "finish",
+            Self::Receipt { .. } => "receipt",
+            Self::Ping { .. } => "ping",
+            Self::Pong { .. } => "pong",
+            Self::Error { .. } => "error",
+        }
+    }
+}
+
+/// Runs of blocks as they stand in a message, checked: within the file, ascending, apart, not too many.
+pub fn check_runs(
+    field: &'static str,
+    runs: &[(u64, u64)],
+    geometry: Geometry,
+) -> Result<Vec<Range<u64>>, Violation> {
+    if runs.len() > MAX_RUNS {
+        return Err(Violation::field(
+            field,
+            format!("at most {MAX_RUNS} runs"),
+            runs.len(),
+        ));
+    }
+    let mut next = 0;
+    let mut checked = Vec::with_capacity(runs.len());
+    for &(first, count) in runs {
+        let end = first
+            .checked_add(count)
+            .filter(|&end| end <= geometry.blocks() && count > 0 && first >= next);
+        let Some(end) = end else {
+            let expected = format!("ascending runs within {} blocks", geometry.blocks());
+            return Err(Violation::field(field, expected, format!("[{first},{count}]")));
+        };
+        next = end;
+        checked.push(first..end);
+    }
+    Ok(checked)
+}
+
+/// How many block digests fit a `digests` message within a frame limit.
+pub fn digests_per_page(frame_limit: u64) -> u64 {
+    // {"type":"digests","first":9007199254740991,"digests":""} has 57 characters; 32 bytes take 43 in Base64.
+    let room = frame_limit.min(MAX_CONTROL as u64 / 2).saturating_sub(64) / 4 * 3;
+    (room / HASH_LEN as u64).max(1)
+}
+
+/// Block digests as they stand in a message.
+pub fn digests_to_text(digests: &[BlockDigest]) -> String {
+    let bytes: Vec<u8> = digests.iter().flat_map(|digest| digest.0).collect();
+    STANDARD.encode(bytes)
+}
+
+/// Reads block digests from a message.
+pub fn digests_from_text(text: &str) -> Result<Vec<BlockDigest>, Violation> {
+    let bytes = STANDARD.decode(text).ok();
+    match bytes.as_deref().map(<[u8]>::as_chunks::<HASH_LEN>) {
+        Some((digests, [])) if !digests.is_empty() => Ok(digests.iter().copied().map(BlockDigest).collect()),
+        _ => Err(Violation::field(
+            "digests.digests",
+            "32 bytes a block in Base64",
+            clip(text),
+        )),
+    }
+}
+
+/// A peer's text, made safe to print: short and without control characters.
+pub fn clip(text: &str) -> Cow<'_, str> {
+    if text.chars().count() <= MAX_REASON && !text.chars().any(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut clipped: String = text
+        .chars()
+        .take(MAX_REASON)
+        .map(|c| if c.is_control() { '\u{FFFD}' } else { c })
+        .collect();
+    if text.chars().count() > MAX_REASON {
+        clipped.push('…');
+    }
+    Cow::Owned(clipped)
+}

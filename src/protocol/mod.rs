@@ -1,0 +1,39 @@
+#![doc = include_str!("PROTOCOL.md")]
+//!
+//! # This module
+//!
+//! Sans-IO: no socket, file, clock, thread or runtime in sight. Frames and the time come in as arguments,
+//! frames and requests come out of the [`Sender`] and [`Receiver`] machines.
+
+mod assembly;
+mod blocks;
+pub mod chunk;
+mod digest;
+mod geometry;
+mod heartbeat;
+pub mod message;
+mod name;
+mod receiver;
+mod sender;
+mod violation;
+
+pub use blocks::BlockSet;
+pub use digest::{
+    BlockDigest, BlockHasher, BlockHashes, DigestTree, FileDigest, HASH_LEN, SUBTREES_PER_BLOCK,
+};
+pub use geometry::{BLOCK, ChunkSize, Geometry, MAX_FILE, MAX_FRAME, MIN_FRAME_LIMIT, SUBTREE};
+pub use heartbeat::HeartbeatConfig;
+pub use message::{Accept, CheckedOffer, Code, Message, Offer};
+pub use name::{FileName, NameError, RESERVED};
+pub use receiver::{Action, Opened, Receiver, ReceiverConfig, ReceiverEvent, Write};
+pub use sender::{Progress, Sender, SenderConfig, SenderEvent};
+pub use violation::Violation;
+
+/// The WebSocket subprotocol that both sides ask for.
+pub const SUBPROTOCOL: &str = "wsferry.v1";
+
+/// How many damaged chunk frames one connection may have before it is given up.
+pub const MAX_NAKS: u32 = 100;
+
+/// The default window: bytes sent and not yet acknowledged. 1 Gbit/s over 100 ms holds 12.5 MB.
+pub const DEFAULT_WINDOW: u64 = 16 << 20;

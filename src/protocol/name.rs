@@ -1,0 +1,117 @@
+//! A file name that is safe to create inside a directory and to print on a terminal.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The directory inside the destination that holds partial files; no file may take its name.
+pub const RESERVED: &str = ".wsferry";
+
+/// One path component, checked: 1 to 255 bytes of UTF-8, neither `.` nor `..`, without separators and
+/// control characters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FileName(String);
+
+/// Why a name was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// The name has no characters.
+    #[error("it is empty")]
+    Empty,
+    /// The name is longer than file systems allow.
+    #[error("it has {0} bytes, 255 at most are allowed")]
+    TooLong(usize),
+    /// The name is `.` or `..`.
+    #[error("it names a directory")]
+    Dots,
+    /// The name has a `/` or a `\`.
+    #[error("it has a path separator")]
+    Separator,
+    /// The name has a NUL, another control character, or one that reorders the text around it.
+    #[error("it has the control character U+{:04X}", *.0 as u32)]
+    Control(char),
+    /// The name is the one that partial files live under.
+    #[error("it is reserved")]
+    Reserved,
+}
+
+impl FileName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for FileName {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        match name {
+            "" => return Err(NameError::Empty),
+            "." | ".." => return Err(NameError::Dots),
+            _ if name.eq_ignore_ascii_case(RESERVED) => return Err(NameError::Reserved),
+            _ => {}
+        }
+        if name.len() > 255 {
+            return Err(NameError::TooLong(name.len()));
+        }
+        for c in name.chars() {
+            match c {
+                '/' | '\\' => return Err(NameError::Separator),
+                c if c.is_control() || reorders(c) => return Err(NameError::Control(c)),
+                _ => {}
+            }
+        }
+        Ok(Self(name.to_owned()))
+    }
+}
+
+/// Unicode's bidirectional controls and line separators, which make a name look like another one.
+fn reorders(c: char) -> bool {
+    matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names_are_refused_and_ordinary_ones_pass() {
+        let long = "n".repeat(256);
+        for (name, error) in [
+            ("", NameError::Empty),
+            (".", NameError::Dots),
+            ("..", NameError::Dots),
+            ("../up", NameError::Separator),
+            ("/etc/passwd", NameError::Separator),
+            ("a\\b", NameError::Separator),
+            ("a\0b", NameError::Control('\0')),
+            ("a\nb", NameError::Control('\n')),
+            ("a\u{1b}[2Jb", NameError::Control('\u{1b}')),
+            ("a\u{202E}gpj.exe", NameError::Control('\u{202E}')),
+            (".wsferry", NameError::Reserved),
+            (".WSFERRY", NameError::Reserved),
+            (long.as_str(), NameError::TooLong(256)),
+        ] {
+            assert_eq!(name.parse::<FileName>(), Err(error), "{name:?}");
+        }
+        let longest = "n".repeat(255);
+        for name in [
+            "a",
+            "...",
+            "..a",
+            "-rf",
+            "with space",
+            "héllo.png",
+            ".hidden",
+            longest.as_str(),
+        ] {
+            assert_eq!(name.parse::<FileName>().unwrap().as_str(), name);
+        }
+    }
+}

@@ -1,0 +1,643 @@
+//! The receiving machine: takes an offer, verifies chunks, says when to sync, acknowledges, seals.
+//!
+//! The caller moves frames and touches the disk: it hands each incoming frame to [`Receiver::handle_frame`],
+//! writes the bytes that come out, carries out each [`Action`] and reports back, and sends what
+//! [`Receiver::poll_message`] says. At most one action of each kind is under way at a time.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::assembly::{Assembly, Filled};
+use super::blocks::BlockSet;
+use super::chunk;
+use super::digest::{BlockDigest, BlockHashes, FileDigest};
+use super::geometry::{BLOCK, Geometry, MAX_FRAME};
+use super::heartbeat::{Beat, Heartbeat, HeartbeatConfig};
+use super::message::{
+    self, Accept, CheckedOffer, Code, MAX_RUNS, Message, Offer, check_runs, clip, digests_to_text,
+};
+use super::{MAX_NAKS, Violation};
+
+/// Bytes acknowledged at a time, as a part of the window.
+const ACKS_PER_WINDOW: u64 = 8;
+/// The longest that a verified chunk waits for its acknowledgement.
+const ACK_DELAY: Duration = Duration::from_millis(10);
+
+/// How a receiver behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct ReceiverConfig {
+    /// The most bytes that the sender may keep unacknowledged.
+    pub window: u64,
+    /// Sync when this many bytes of whole blocks are not durable.
+    pub sync_bytes: u64,
+    /// Sync when a whole block has not been durable for this long.
+    pub sync_interval: Duration,
+    /// Signs of life.
+    pub heartbeat: HeartbeatConfig,
+}
+
+impl Default for ReceiverConfig {
+    fn default() -> Self {
+        Self {
+            window: 64 << 20,
+            sync_bytes: 64 << 20,
+            sync_interval: Duration::from_secs(1),
+            heartbeat: HeartbeatConfig::default(),
+        }
+    }
+}
+
+/// Something that the caller does, on another thread if it takes long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Open the partial file for this offer; then [`Receiver::opened`] or [`Receiver::refuse`].
+    Open(CheckedOffer),
+    /// Sync the file's data, then write these blocks' hashes to the journal and sync it; then
+    /// [`Receiver::synced`].
+    Sync(Vec<(u64, BlockHashes)>),
+    /// Read this block back and hash it; then [`Receiver::hashed`].
+    HashBlock(u64),
+    /// Read this block back and compare it with its journal entry; then [`Receiver::checked`].
+    CheckBlock(u64),
+    /// Read these blocks' digests from the journal; then [`Receiver::digests`].
+    ReadDigests {
+        /// The first block's number.
+        first: u64,
+        /// How many blocks.
+        count: u64,
+    },
+    /// All blocks are durable: compare the digest, give the file its final name, sync the directory; then
+    /// [`Receiver::sealed`].
+    Seal(FileDigest),
+}
+
+/// What was found when the partial file was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// Blocks that are whole and in the journal.
+    pub held: BlockSet,
+    /// The partial file's length: how far bytes of it ever got.
+    pub received: u64,
+    /// The file stands under its final name already.
+    pub complete: bool,
+}
+
+/// Bytes to write, given out by [`Receiver::handle_frame`] in the caller's buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Write {
+    /// Where in the file.
+    pub offset: u64,
+    /// How many bytes, from the buffer's start.
+    pub len: usize,
+}
+
+/// Something the caller should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReceiverEvent {
+    /// Chunks may come: the transfer goes on from this many bytes.
+    Accepted {
+        /// Bytes in blocks that were held.
+        held: u64,
+        /// The file was there already.
+        complete: bool,
+    },
+    /// The offer was refused, and the sender is told.
+    Refused {
+        /// The offered name, made safe to print.
+        name: String,
+        /// Why, for programs.
+        code: Code,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The receipt is on its way: the file is durable under its final name.
+    Sealed(FileDigest),
+    /// The sender ended the transfer.
+    Failed {
+        /// Why, for programs.
+        code: Code,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Waits for an `offer`.
+    Idle,
+    /// The caller opens the partial file.
+    Opening,
+    /// Chunks flow.
+    Streaming,
+    /// `finish` came; what is left is checked, synced and sealed.
+    Finishing,
+    /// Sealed, refused or failed.
+    Ended,
+}
+
+impl State {
+    fn describe(self) -> &'static str {
+        match self {
+            Self::Idle => "the receiver waited for `offer`",
+            Self::Opening => "the receiver was opening the file",
+            Self::Streaming => "the receiver was receiving chunks",
+            Self::Finishing => "the receiver was sealing the file",
+            Self::Ended => "the transfer had ended",
+        }
+    }
+}
+
+/// Blocks on their way to the journal.
+#[derive(Debug, Default)]
+struct Syncing {
+    waiting: Vec<(u64, BlockHashes)>,
+    waiting_since: Option<Instant>,
+    under_way: Vec<u64>,
+    /// In the journal.
+    durable: BlockSet,
+}
+
+/// The receiving machine for one file on one connection.
+#[derive(Debug)]
+pub struct Receiver {
+    config: ReceiverConfig,
+    state: State,
+    heartbeat: Heartbeat,
+    outbox: VecDeque<Message>,
+    pong: Option<u64>,
+    actions: VecDeque<Action>,
+    events: VecDeque<ReceiverEvent>,
+
+    id: String,
+    /// The offered name, made safe to print.
+    name: String,
+    frame_limit: u64,
+    window: u64,
+    complete: bool,
+    assembly: Assembly,
+    syncing: Syncing,
+    /// Held blocks to be read back, behind the transfer.
+    unchecked: BlockSet,
+    checking: Option<u64>,
+    hashing: u32,
+    reading_digests: bool,
+    finish: Option<FileDigest>,
+    /// Blocks that a `repair` asked for and that have not been begun since.
+    asked: BlockSet,
+
+    /// The next sequence number.
+    sequence: u64,
+    naks: u32,
+    unacknowledged: u64,
+    acknowledge_at: Option<Instant>,
+}
+
+impl Receiver {
+    /// A machine that waits for an offer.
+    pub fn new(config: ReceiverConfig, now: Instant) -> Self {
+        let empty = Geometry::new(0).expect("an empty file is within the limit");
+        Self {
+            config,
+            state: State::Idle,
+            heartbeat: Heartbeat::new(config.heartbeat, now),
+            outbox: VecDeque::new(),
+            pong: None,
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+            id: String::new(),
+            name: String::new(),
+            frame_limit: 0,
+            window: config.window,
+            complete: false,
+            assembly: Assembly::new(empty, BlockSet::new()),
+            syncing: Syncing::default(),
+            unchecked: BlockSet::new(),
+            checking: None,
+            hashing: 0,
+            reading_digests: false,
+            finish: None,
+            asked: BlockSet::new(),
+            sequence: 0,
+            naks: 0,
+            unacknowledged: 0,
+            acknowledge_at: None,
+        }
+    }
+
+    /// Whether an offer came and its transfer has not ended.
+    pub fn is_busy(&self) -> bool {
+        !matches!(self.state, State::Idle | State::Ended)
+    }
+
+    /// Bytes of the file that are there, verified.
+    pub fn received(&self) -> u64 {
+        self.assembly.filled()
+    }
+
+    /// The offset below which everything survives a loss of power.
+    pub fn durable(&self) -> u64 {
+        match self.syncing.durable.run_of(0) {
+            Some(run) => self.assembly.geometry().block_end(run.end - 1),
+            None => 0,
+        }
+    }
+
+    /// Chunk frames that came damaged.
+    pub fn naks(&self) -> u32 {
+        self.naks
+    }
+
+    /// The next thing the caller should know.
+    pub fn poll_event(&mut self) -> Option<ReceiverEvent> {
+        self.events.pop_front()
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self, now: Instant) -> Option<Action> {
+        if let Some(action) = self.actions.pop_front() {
+            return Some(action);
+        }
+        if let Some(blocks) = self.due_sync(now) {
+            return Some(Action::Sync(blocks));
+        }
+        if self.checking.is_none() && matches!(self.state, State::Streaming | State::Finishing) {
+            self.checking = self.unchecked.pop_first();
+            return self.checking.map(Action::CheckBlock);
+        }
+        None
+    }
+
+    /// The next control message to send.
+    pub fn poll_message(&mut self, now: Instant) -> Option<Message> {
+        let message = self
+            .pong
+            .take()
+            .map(|token| Message::Pong { token })
+            .or_else(|| self.outbox.pop_front())
+            .or_else(|| self.due_ack(now))?;
+        self.heartbeat.on_sent(now);
+        Some(message)
+    }
+
+    /// Takes a frame that came from the sender. `Some` are bytes of the file, in `bytes`, to be written before
+    /// the next call to this machine.
+    pub fn handle_frame(
+        &mut self,
+        text: &str,
+        bytes: &mut Vec<u8>,
+        now: Instant,
+    ) -> Result<Option<Write>, Violation> {
+        self.heartbeat.on_received(now);
+        if text.as_bytes().first() == Some(&chunk::KIND) {
+            return self.handle_chunk(text.as_bytes(), bytes, now);
+        }
+        match (self.state, Message::parse(text)?) {
+            (_, Message::Ping { token }) => self.pong = Some(token),
+            (_, Message::Pong { .. }) => {}
+            (_, Message::Error { code, reason }) => {
+                self.state = State::Ended;
+                self.events.push_back(ReceiverEvent::Failed {
+                    code,
+                    reason: clip(&reason).into_owned(),
+                });
+            }
+            (State::Idle, Message::Offer(offer)) => self.handle_offer(offer)?,
+            (State::Streaming, Message::Check { first, count }) => self.handle_check(first, count)?,
+            (State::Streaming, Message::Finish { id, digest }) => {
+                if id != self.id {
+                    return Err(Violation::field("finish.id", &self.id, clip(&id)));
+                }
+                self.finish = Some(digest);
+                self.state = State::Finishing;
+                self.try_to_seal();
+            }
+            (state, message) => {
+                return Err(Violation::Unexpected {
+                    came: message.kind(),
+                    state: state.describe(),
+                });
+            }
+        }
+        Ok(None)
+    }
+
+    /// The partial file is open: accepts the offer.
+    ///
+    /// # Panics
+    /// Unless [`Action::Open`] was given out.
+    pub fn opened(&mut self, opened: Opened) {
+        assert_eq!(self.state, State::Opening, "an offer is being opened");
+        let geometry = self.assembly.geometry();
+        // What a message cannot list is sent again; files that fill in order have one run.
+        let held: BlockSet = opened.held.runs().take(MAX_RUNS).collect();
+        let message = Accept {
+            id: self.id.clone(),
+            held: held.runs().map(|run| (run.start, run.end - run.start)).collect(),
+            received: opened.received.min(geometry.size()),
+            complete: opened.complete,
+            frame_limit: MAX_FRAME as u64,
+            window: self.window,
+        };
+        self.complete = opened.complete;
+        if !opened.complete {
+            self.unchecked = held.clone();
+        }
+        self.syncing.durable = held.clone();
+        self.assembly = Assembly::new(geometry, held);
+        self.state = State::Streaming;
+        self.outbox.push_back(Message::Accept(message));
+        self.events.push_back(ReceiverEvent::Accepted {
+            held: self.assembly.filled(),
+            complete: opened.complete,
+        });
+    }
+
+    /// The offer cannot be taken. The machine has ended; the connection may carry another offer.
+    ///
+    /// # Panics
+    /// Unless [`Action::Open`] was given out.
+    pub fn refuse(&mut self, code: Code, reason: impl Into<String>) {
+        assert_eq!(self.state, State::Opening, "an offer is being opened");
+        self.state = State::Ended;
+        let (name, reason) = (std::mem::take(&mut self.name), reason.into());
+        self.outbox.push_back(Message::Reject {
+            id: self.id.clone(),
+            code,
+            reason: reason.clone(),
+        });
+        self.events
+            .push_back(ReceiverEvent::Refused { name, code, reason });
+    }
+
+    /// The last [`Action::Sync`] is done.
+    pub fn synced(&mut self, now: Instant) {
+        for block in std::mem::take(&mut self.syncing.under_way) {
+            // A block that was begun again in the meantime is not what was synced.
+            if self.assembly.holds(block)
+                && !self.syncing.waiting.iter().any(|&(waiting, _)| waiting == block)
+            {
+                self.syncing.durable.insert(block);
+            }
+        }
+        self.acknowledge_at = Some(now);
+        self.try_to_seal();
+    }
+
+    /// The hashes of a block that [`Action::HashBlock`] named.
+    pub fn hashed(&mut self, block: u64, hashes: BlockHashes, now: Instant) {
+        self.hashing -= 1;
+        if self.assembly.hold(block) {
+            self.to_journal(block, hashes, now);
+        }
+        self.try_to_seal();
+    }
+
+    /// Whether a held block is what its journal entry says.
+    pub fn checked(&mut self, block: u64, same: bool) {
+        if self.checking == Some(block) {
+            self.checking = None;
+        }
+        if !same && self.assembly.lose(block) {
+            self.syncing.durable.remove(block);
+            if self.finish.is_none() {
+                self.ask_for(std::iter::once(block..block + 1).collect());
+            }
+        }
+        self.try_to_seal();
+    }
+
+    /// The digests that [`Action::ReadDigests`] asked for, from block `first`.
+    pub fn digests(&mut self, first: u64, digests: &[BlockDigest]) {
+        self.reading_digests = false;
+        self.outbox.push_back(Message::Digests {
+            first,
+            digests: digests_to_text(digests),
+        });
+    }
+
+    /// The file has its final name, and the directory is synced: sends the receipt.
+    pub fn sealed(&mut self, digest: FileDigest) {
+        self.state = State::Ended;
+        self.outbox.push_back(Message::Receipt {
+            id: self.id.clone(),
+            digest,
+        });
+        self.events.push_back(ReceiverEvent::Sealed(digest));
+    }
+
+    /// Ends the transfer with a message to the sender.
+    pub fn fail(&mut self, code: Code, reason: impl Into<String>) {
+        self.state = State::Ended;
+        self.actions.clear();
+        self.outbox.clear();
+        self.acknowledge_at = None;
+        self.outbox.push_back(Message::Error {
+            code,
+            reason: reason.into(),
+        });
+    }
+
+    /// Whole blocks whose hashes are not in the journal yet: what is worth a last sync when the connection ends.
+    pub fn take_unsynced(&mut self) -> Vec<(u64, BlockHashes)> {
+        std::mem::take(&mut self.syncing.waiting)
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) at the latest.
+    pub fn timeout(&self) -> Instant {
+        let sync = self
+            .syncing
+            .waiting_since
+            .filter(|_| self.syncing.under_way.is_empty());
+        let sync = sync.map(|since| since + self.config.sync_interval);
+        [self.acknowledge_at, sync]
+            .into_iter()
+            .flatten()
+            .fold(self.heartbeat.timeout(), Instant::min)
+    }
+
+    /// Lets time pass. `Err` is a stall: the sender was silent for that long.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Duration> {
+        match self.heartbeat.beat(now) {
+            Beat::Quiet => Ok(()),
+            Beat::Ping(token) => {
+                self.outbox.push_back(Message::Ping { token });
+                Ok(())
+            }
+            Beat::Stalled(silence) => Err(silence),
+        }
+    }
+
+    fn handle_offer(&mut self, offer: Offer) -> Result<(), Violation> {
+        let (frame_limit, window, id) = (offer.frame_limit, offer.window, offer.id.clone());
+        let name = clip(&offer.name).into_owned();
+        let checked = offer.check()?;
+        (self.id, self.name) = (id, name);
+        self.frame_limit = frame_limit;
+        self.window = window.min(self.config.window);
+        self.state = State::Opening;
+        match checked {
+            Ok(offer) => {
+                self.assembly = Assembly::new(offer.geometry, BlockSet::new());
+                self.actions.push_back(Action::Open(offer));
+            }
+            Err(error) => self.refuse(Code::Name, format!("the name is not allowed: {error}")),
+        }
+        Ok(())
+    }
+
+    fn handle_chunk(
+        &mut self,
+        frame: &[u8],
+        bytes: &mut Vec<u8>,
+        now: Instant,
+    ) -> Result<Option<Write>, Violation> {
+        if self.state != State::Streaming || self.complete {
+            let state = if self.complete {
+                "the file was there already"
+            } else {
+                self.state.describe()
+            };
+            return Err(Violation::Unexpected { came: "chunk", state });
+        }
+        let chunk = match chunk::decode(frame, bytes) {
+            Ok(chunk) => chunk,
+            Err(_) => {
+                self.naks += 1;
+                if self.naks > MAX_NAKS {
+                    return Err(Violation::Damaged(self.naks));
+                }
+                self.assembly.expect_gap();
+                self.outbox.push_back(Message::Nak {
+                    sequence: self.sequence,
+                });
+                self.count_frame(0, now);
+                return Ok(None);
+            }
+        };
+        if chunk.sequence != self.sequence {
+            return Err(Violation::field("chunk.sequence", self.sequence, chunk.sequence));
+        }
+        let filled = self.assembly.fill(chunk.offset, &bytes[..chunk.len])?;
+        self.asked.remove(chunk.offset / BLOCK);
+        if let Some(block) = filled.reopened {
+            self.syncing.durable.remove(block);
+            self.syncing.waiting.retain(|&(waiting, _)| waiting != block);
+            self.unchecked.remove(block);
+        }
+        match filled.completed {
+            Filled::No => {}
+            Filled::Hashed(block, hashes) => {
+                self.assembly.hold(block);
+                self.to_journal(block, hashes, now);
+            }
+            Filled::Unhashed(block) => {
+                self.hashing += 1;
+                self.actions.push_back(Action::HashBlock(block));
+            }
+        }
+        self.count_frame(chunk.len as u64, now);
+        Ok(Some(Write {
+            offset: chunk.offset,
+            len: chunk.len,
+        }))
+    }
+
+    fn handle_check(&mut self, first: u64, count: u64) -> Result<(), Violation> {
+        let run = check_runs("check", &[(first, count)], self.assembly.geometry())?.remove(0);
+        if self.reading_digests || self.complete {
+            return Err(Violation::Unexpected {
+                came: "check",
+                state: "no digests were to be asked for",
+            });
+        }
+        // Only the journal's entries are given out, and a block that was lost since has none worth comparing.
+        let journaled = self
+            .syncing
+            .durable
+            .run_of(first)
+            .map_or(first + 1, |durable| durable.end);
+        let count = (run.end.min(journaled) - first).min(message::digests_per_page(self.frame_limit));
+        self.reading_digests = true;
+        self.actions.push_back(Action::ReadDigests { first, count });
+        Ok(())
+    }
+
+    /// Counts a chunk frame towards the next acknowledgement.
+    fn count_frame(&mut self, len: u64, now: Instant) {
+        self.sequence += 1;
+        self.unacknowledged += len;
+        let enough = self.unacknowledged >= self.window / ACKS_PER_WINDOW
+            || self.assembly.filled() == self.assembly.geometry().size();
+        let at = if enough { now } else { now + ACK_DELAY };
+        self.acknowledge_at = Some(self.acknowledge_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    fn due_ack(&mut self, now: Instant) -> Option<Message> {
+        self.acknowledge_at.take_if(|at| *at <= now)?;
+        self.unacknowledged = 0;
+        Some(Message::Ack {
+            sequence: self.sequence,
+            durable: self.durable(),
+        })
+    }
+
+    fn to_journal(&mut self, block: u64, hashes: BlockHashes, now: Instant) {
+        self.syncing.waiting.push((block, hashes));
+        self.syncing.waiting_since.get_or_insert(now);
+    }
+
+    fn due_sync(&mut self, now: Instant) -> Option<Vec<(u64, BlockHashes)>> {
+        let Syncing {
+            waiting,
+            waiting_since,
+            under_way,
+            ..
+        } = &mut self.syncing;
+        let since = (*waiting_since)?;
+        if !under_way.is_empty() || self.state == State::Ended {
+            return None;
+        }
+        let geometry = self.assembly.geometry();
+        let bytes: u64 = waiting.iter().map(|&(block, _)| geometry.block_len(block)).sum();
+        let due = self.state == State::Finishing
+            || bytes >= self.config.sync_bytes
+            || now.saturating_duration_since(since) >= self.config.sync_interval;
+        if !due {
+            return None;
+        }
+        *waiting_since = None;
+        *under_way = waiting.iter().map(|&(block, _)| block).collect();
+        (!waiting.is_empty()).then(|| std::mem::take(waiting))
+    }
+
+    /// Sends `repair` for as many of the blocks as one message lists; a later `finish` brings up the rest.
+    fn ask_for(&mut self, blocks: BlockSet) {
+        let runs: Vec<_> = blocks.runs().take(MAX_RUNS).collect();
+        if !runs.is_empty() {
+            let blocks = runs.iter().map(|run| (run.start, run.end - run.start)).collect();
+            self.outbox.push_back(Message::Repair { blocks });
+            runs.into_iter().for_each(|run| self.asked.insert_run(run));
+        }
+    }
+
+    /// After `finish`: asks for what is missing, or seals once everything is checked and durable.
+    fn try_to_seal(&mut self) {
+        let Some(digest) = self.finish else { return };
+        if self.hashing > 0 || self.checking.is_some() || !self.unchecked.is_empty() {
+            return;
+        }
+        let mut missing = self.assembly.missing();
+        if !missing.is_empty() {
+            // A `repair` that crossed this `finish` on its way is being answered: another `finish` will follow.
+            for block in self.asked.runs().flatten() {
+                missing.remove(block);
+            }
+            self.ask_for(missing);
+            self.finish = None;
+            self.state = State::Streaming;
+        } else if self.syncing.waiting.is_empty() && self.syncing.under_way.is_empty() {
+            self.finish = None;
+            self.actions.push_back(Action::Seal(digest));
+        }
+    }
+}

@@ -1,0 +1,610 @@
+//! The sending machine: offers a file, says which bytes go next, settles what was acknowledged.
+//!
+//! The caller moves frames and reads bytes: it asks [`Sender::poll_message`] and [`Sender::next_chunk`] for
+//! what to send, hands each incoming frame to [`Sender::handle_frame`], and hashes the blocks that
+//! [`Sender::next_check`] names, behind the transfer.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::blocks::BlockSet;
+use super::chunk;
+use super::digest::{BlockDigest, BlockHasher, BlockHashes, DigestTree, FileDigest};
+use super::geometry::{ChunkSize, Geometry, MIN_FRAME_LIMIT};
+use super::heartbeat::{Beat, Heartbeat, HeartbeatConfig};
+use super::message::{self, Accept, Code, Message, Offer, check_runs, clip, digests_from_text};
+use super::{MAX_NAKS, Violation};
+
+/// The most chunk frames in flight, whatever the window: bounds the sender's memory.
+const MAX_IN_FLIGHT: usize = 1 << 16;
+
+/// How a sender behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct SenderConfig {
+    /// The raw bytes of a chunk; the receiver's frame limit may lower it.
+    pub chunk: ChunkSize,
+    /// Bytes that an earlier connection of the same program sent already: sending them again counts as re-sent.
+    pub already_sent: u64,
+    /// Signs of life.
+    pub heartbeat: HeartbeatConfig,
+}
+
+/// Something the caller should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SenderEvent {
+    /// The receiver took the offer and holds this many bytes of the file.
+    Accepted {
+        /// Bytes in blocks that the receiver holds.
+        held: u64,
+        /// The file is there already, whole.
+        complete: bool,
+    },
+    /// The receiver does not want the file.
+    Rejected {
+        /// Why, for programs.
+        code: Code,
+        /// Why, for people.
+        reason: String,
+    },
+    /// All bytes are acknowledged and all held blocks compared: make sure the source has not changed, then call
+    /// [`Sender::finish`].
+    ReadyToFinish,
+    /// The file is durable under its final name, with this digest.
+    Receipted(FileDigest),
+    /// The receiver ended the transfer.
+    Failed {
+        /// Why, for programs.
+        code: Code,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// How far the transfer is, in bytes of the file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The file's size.
+    pub total: u64,
+    /// What the receiver held when this connection began.
+    pub held: u64,
+    /// What was acknowledged: held, or arrived and verified.
+    pub acknowledged: u64,
+    /// What survives a loss of power, as an offset.
+    pub durable: u64,
+    /// Held bytes whose blocks were compared so far.
+    pub verified: u64,
+    /// Bytes that were sent although they had been sent before.
+    pub resent: u64,
+    /// Chunk frames that came damaged and were asked for again.
+    pub naks: u32,
+    /// Held blocks that differed and were sent again.
+    pub repaired_blocks: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Offered; waits for `accept` or `reject`.
+    Offered,
+    /// Chunks flow.
+    Streaming,
+    /// Nothing is left to send or compare; waits for the caller's `finish`.
+    Ready,
+    /// `finish` went out; waits for `receipt` or `repair`.
+    Finishing,
+    /// Receipted, rejected or failed.
+    Ended,
+}
+
+impl State {
+    fn describe(self) -> &'static str {
+        match self {
+            Self::Offered => "the sender waited for `accept`",
+            Self::Streaming | Self::Ready => "the sender was sending chunks",
+            Self::Finishing => "the sender waited for `receipt`",
+            Self::Ended => "the transfer had ended",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    offset: u64,
+    len: u32,
+    /// Whether its acknowledgement moves the progress: true once for each byte.
+    counts: bool,
+}
+
+#[derive(Debug)]
+struct Cursor {
+    block: u64,
+    offset: u64,
+    /// `None` if the block was hashed before.
+    hasher: Option<BlockHasher>,
+}
+
+/// Held blocks that are still to be compared.
+#[derive(Debug, Default)]
+struct Check {
+    /// Not yet hashed.
+    unchecked: BlockSet,
+    /// Being hashed by the caller.
+    current: Option<u64>,
+    /// The receiver's digests from `page_first` on, as far as they were asked for.
+    page: VecDeque<BlockDigest>,
+    page_first: u64,
+    asked: bool,
+    /// False if the receiver's file is complete: the whole digests are compared instead.
+    compare: bool,
+}
+
+/// The sending machine for one file on one connection.
+#[derive(Debug)]
+pub struct Sender {
+    id: String,
+    geometry: Geometry,
+    frame_limit: u64,
+    window: u64,
+    chunk: ChunkSize,
+    state: State,
+    heartbeat: Heartbeat,
+    outbox: VecDeque<Message>,
+    pong: Option<u64>,
+    events: VecDeque<SenderEvent>,
+
+    /// Blocks still to be sent.
+    pending: BlockSet,
+    cursor: Option<Cursor>,
+    /// Chunks that came damaged, to be sent again.
+    resend: VecDeque<Sent>,
+    in_flight: VecDeque<Sent>,
+    in_flight_bytes: u64,
+    /// Sequence number of the first chunk in flight.
+    first_in_flight: u64,
+    /// The offset below which sending a byte means sending it again.
+    sent_before: u64,
+    sent_up_to: u64,
+
+    tree: DigestTree,
+    hashed: BlockSet,
+    check: Check,
+    progress: Progress,
+}
+
+impl Sender {
+    /// A machine that will offer this file.
+    ///
+    /// # Panics
+    /// If the offer's fields are out of their bounds.
+    pub fn new(offer: Offer, config: SenderConfig, now: Instant) -> Self {
+        let geometry = Geometry::new(offer.size).expect("an offer's size is within the protocol's limit");
+        assert!(offer.window > 0 && offer.frame_limit >= MIN_FRAME_LIMIT as u64);
+        let progress = Progress {
+            total: offer.size,
+            ..Progress::default()
+        };
+        Self {
+            id: offer.id.clone(),
+            geometry,
+            frame_limit: offer.frame_limit,
+            window: offer.window,
+            chunk: config.chunk,
+            state: State::Offered,
+            heartbeat: Heartbeat::new(config.heartbeat, now),
+            outbox: VecDeque::from([Message::Offer(offer)]),
+            pong: None,
+            events: VecDeque::new(),
+            pending: BlockSet::new(),
+            cursor: None,
+            resend: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            first_in_flight: 0,
+            sent_before: config.already_sent,
+            sent_up_to: config.already_sent,
+            tree: DigestTree::new(geometry),
+            hashed: BlockSet::new(),
+            check: Check::default(),
+            progress,
+        }
+    }
+
+    /// How far the transfer is.
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// The offset behind the last byte that was ever sent: what the next connection's
+    /// [`SenderConfig::already_sent`] is.
+    pub fn sent_up_to(&self) -> u64 {
+        self.sent_up_to
+    }
+
+    /// The raw bytes of a chunk, as agreed with the receiver.
+    pub fn chunk_size(&self) -> ChunkSize {
+        self.chunk
+    }
+
+    /// The next thing the caller should know.
+    pub fn poll_event(&mut self) -> Option<SenderEvent> {
+        self.events.pop_front()
+    }
+
+    /// The next control message to send. Ask before [`next_chunk`](Self::next_chunk).
+    pub fn poll_message(&mut self, now: Instant) -> Option<Message> {
+        let message = self
+            .pong
+            .take()
+            .map(|token| Message::Pong { token })
+            .or_else(|| self.outbox.pop_front())?;
+        self.heartbeat.on_sent(now);
+        Some(message)
+    }
+
+    /// Which bytes go next: offset and length. `None` if the window is closed or nothing is left.
+    pub fn next_chunk(&mut self) -> Option<(u64, usize)> {
+        if self.state != State::Streaming || self.in_flight.len() >= MAX_IN_FLIGHT {
+            return None;
+        }
+        let (offset, len) = match self.resend.front() {
+            Some(sent) => (sent.offset, u64::from(sent.len)),
+            None => {
+                if self.cursor.is_none() {
+                    self.cursor = self.pending.pop_first().map(|block| self.start_block(block));
+                }
+                let cursor = self.cursor.as_ref()?;
+                let left = self.geometry.block_end(cursor.block) - cursor.offset;
+                (cursor.offset, self.chunk.raw().min(left))
+            }
+        };
+        // One chunk may always be in flight, however small the window.
+        let open = self.in_flight.is_empty() || self.in_flight_bytes + len <= self.window;
+        open.then_some((offset, len as usize))
+    }
+
+    /// Writes the frame of the chunk that [`next_chunk`](Self::next_chunk) named, from its bytes, into `frame`,
+    /// which must have [`chunk::frame_len`]`(bytes.len())` characters.
+    ///
+    /// # Panics
+    /// If there is no next chunk, or `bytes` has another length.
+    pub fn encode_chunk(&mut self, bytes: &[u8], frame: &mut [u8], now: Instant) {
+        let (offset, len) = self.next_chunk().expect("a chunk is due");
+        assert_eq!(bytes.len(), len, "the chunk's length was said before");
+        let sent = match self.resend.pop_front() {
+            Some(sent) => {
+                self.progress.resent += len as u64;
+                sent
+            }
+            None => self.advance(offset, bytes),
+        };
+        chunk::encode(
+            self.first_in_flight + self.in_flight.len() as u64,
+            offset,
+            bytes,
+            frame,
+        );
+        self.in_flight.push_back(sent);
+        self.in_flight_bytes += len as u64;
+        self.sent_up_to = self.sent_up_to.max(offset + len as u64);
+        self.heartbeat.on_sent(now);
+    }
+
+    /// The held block to hash next, behind the transfer. Each is named once; answer with
+    /// [`handle_checked`](Self::handle_checked).
+    pub fn next_check(&mut self) -> Option<u64> {
+        if self.state != State::Streaming || self.check.current.is_some() {
+            return None;
+        }
+        let block = self.check.unchecked.first()?;
+        if self.check.compare {
+            let check = &mut self.check;
+            while !check.page.is_empty() && check.page_first < block {
+                check.page.pop_front();
+                check.page_first += 1;
+            }
+            if check.page.is_empty() || check.page_first != block {
+                if !check.asked {
+                    let run = check.unchecked.run_of(block)?;
+                    let count = (run.end - run.start).min(message::digests_per_page(self.frame_limit));
+                    check.asked = true;
+                    check.page.clear();
+                    self.outbox.push_back(Message::Check { first: block, count });
+                }
+                return None;
+            }
+        }
+        self.check.unchecked.remove(block);
+        self.check.current = Some(block);
+        Some(block)
+    }
+
+    /// The hashes of the block that [`next_check`](Self::next_check) named.
+    ///
+    /// # Panics
+    /// If it named another.
+    pub fn handle_checked(&mut self, block: u64, hashes: &BlockHashes) {
+        assert_eq!(self.check.current.take(), Some(block), "the block that was named");
+        self.tree.insert(block, hashes);
+        self.hashed.insert(block);
+        self.progress.verified += self.geometry.block_len(block);
+        if self.check.compare && self.check.page.front() != Some(&hashes.digest()) {
+            self.pending.insert(block);
+            self.progress.repaired_blocks += 1;
+        }
+        self.settle();
+    }
+
+    /// The source is what it was: sends `finish`. Does nothing if the receiver has asked for more since
+    /// [`SenderEvent::ReadyToFinish`]; another such event will follow.
+    pub fn finish(&mut self) {
+        if self.state == State::Ready {
+            let digest = self
+                .tree
+                .digest()
+                .expect("each block was hashed when it was sent or compared");
+            self.outbox.push_back(Message::Finish {
+                id: self.id.clone(),
+                digest,
+            });
+            self.state = State::Finishing;
+        }
+    }
+
+    /// Ends the transfer with a message to the receiver.
+    pub fn fail(&mut self, code: Code, reason: impl Into<String>) {
+        self.state = State::Ended;
+        self.outbox.clear();
+        self.outbox.push_back(Message::Error {
+            code,
+            reason: reason.into(),
+        });
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) at the latest.
+    pub fn timeout(&self) -> Instant {
+        self.heartbeat.timeout()
+    }
+
+    /// Lets time pass. `Err` is a stall: the receiver was silent for that long.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Duration> {
+        match self.heartbeat.beat(now) {
+            Beat::Quiet => Ok(()),
+            Beat::Ping(token) => {
+                self.outbox.push_back(Message::Ping { token });
+                Ok(())
+            }
+            Beat::Stalled(silence) => Err(silence),
+        }
+    }
+
+    /// Takes a frame that came from the receiver.
+    pub fn handle_frame(&mut self, text: &str, now: Instant) -> Result<(), Violation> {
+        self.heartbeat.on_received(now);
+        let message = Message::parse(text)?;
+        match (self.state, message) {
+            (_, Message::Ping { token }) => self.pong = Some(token),
+            (_, Message::Pong { .. }) => {}
+            (_, Message::Error { code, reason }) => {
+                self.state = State::Ended;
+                self.events.push_back(SenderEvent::Failed {
+                    code,
+                    reason: clip(&reason).into_owned(),
+                });
+            }
+            (State::Offered, Message::Accept(accept)) => self.handle_accept(accept)?,
+            (State::Offered, Message::Reject { id, code, reason }) => {
+                self.expect_id("reject.id", &id)?;
+                self.state = State::Ended;
+                self.events.push_back(SenderEvent::Rejected {
+                    code,
+                    reason: clip(&reason).into_owned(),
+                });
+            }
+            (State::Streaming | State::Ready | State::Finishing, Message::Ack { sequence, durable }) => {
+                self.handle_ack(sequence, durable)?;
+            }
+            (State::Streaming, Message::Nak { sequence }) => self.handle_nak(sequence)?,
+            (State::Streaming | State::Ready | State::Finishing, Message::Digests { first, digests }) => {
+                self.handle_digests(first, &digests)?;
+            }
+            (State::Streaming | State::Ready | State::Finishing, Message::Repair { blocks }) => {
+                for run in check_runs("repair.blocks", &blocks, self.geometry)? {
+                    self.progress.repaired_blocks += run.end - run.start;
+                    self.pending.insert_run(run);
+                }
+                self.state = State::Streaming;
+            }
+            (State::Finishing, Message::Receipt { id, digest }) => {
+                self.expect_id("receipt.id", &id)?;
+                let expected = self.tree.digest().expect("`finish` was sent with it");
+                if digest != expected {
+                    return Err(Violation::field("receipt.digest", expected, digest));
+                }
+                self.state = State::Ended;
+                self.progress.acknowledged = self.geometry.size();
+                self.progress.durable = self.geometry.size();
+                self.events.push_back(SenderEvent::Receipted(digest));
+            }
+            (state, message) => {
+                return Err(Violation::Unexpected {
+                    came: message.kind(),
+                    state: state.describe(),
+                });
+            }
+        }
+        self.settle();
+        Ok(())
+    }
+
+    fn start_block(&self, block: u64) -> Cursor {
+        let hashed_elsewhere = self.hashed.contains(block)
+            || self.check.unchecked.contains(block)
+            || self.check.current == Some(block);
+        let hasher = (!hashed_elsewhere).then(|| BlockHasher::new(self.geometry, block));
+        Cursor {
+            block,
+            offset: self.geometry.block_start(block),
+            hasher,
+        }
+    }
+
+    /// Moves the cursor over `bytes` and hashes them.
+    fn advance(&mut self, offset: u64, bytes: &[u8]) -> Sent {
+        let cursor = self.cursor.as_mut().expect("the next chunk came from the cursor");
+        let len = bytes.len() as u64;
+        let counts = cursor.hasher.is_some();
+        if let Some(hasher) = &mut cursor.hasher {
+            hasher.update(bytes);
+        }
+        cursor.offset += len;
+        if cursor.offset == self.geometry.block_end(cursor.block) {
+            let done = self.cursor.take().expect("it was there a line ago");
+            if let Some(hasher) = done.hasher {
+                self.tree.insert(done.block, &hasher.finish());
+                self.hashed.insert(done.block);
+            }
+        }
+        // A block that is sent although its hash is known was sent before, by this program or an earlier run.
+        self.progress.resent += if counts {
+            self.sent_before.saturating_sub(offset).min(len)
+        } else {
+            len
+        };
+        Sent {
+            offset,
+            len: bytes.len() as u32,
+            counts,
+        }
+    }
+
+    fn handle_accept(&mut self, accept: Accept) -> Result<(), Violation> {
+        self.expect_id("accept.id", &accept.id)?;
+        if accept.window == 0 {
+            return Err(Violation::field("accept.window", "at least 1", 0));
+        }
+        let limit = accept.frame_limit.min(self.frame_limit);
+        let fits = (limit >= MIN_FRAME_LIMIT as u64)
+            .then(|| ChunkSize::for_frame_limit(limit as usize))
+            .flatten();
+        let Some(largest) = fits else {
+            let expected = format!("at least {MIN_FRAME_LIMIT}");
+            return Err(Violation::field(
+                "accept.frame_limit",
+                expected,
+                accept.frame_limit,
+            ));
+        };
+        let blocks = self.geometry.blocks();
+        let held: BlockSet = check_runs("accept.held", &accept.held, self.geometry)?
+            .into_iter()
+            .collect();
+        if accept.complete && held.len() != blocks {
+            return Err(Violation::field(
+                "accept.held",
+                "all blocks of a complete file",
+                held.len(),
+            ));
+        }
+        self.chunk = self.chunk.min(largest);
+        self.window = self.window.min(accept.window);
+        self.pending = held.missing_below(blocks);
+        self.progress.held = held.runs().map(|run| self.geometry.bytes_of(run)).sum();
+        self.progress.acknowledged = self.progress.held;
+        self.sent_before = self.sent_before.max(accept.received.min(self.geometry.size()));
+        self.check.unchecked = held;
+        self.check.compare = !accept.complete;
+        self.state = State::Streaming;
+        self.events.push_back(SenderEvent::Accepted {
+            held: self.progress.held,
+            complete: accept.complete,
+        });
+        Ok(())
+    }
+
+    fn handle_ack(&mut self, sequence: u64, durable: u64) -> Result<(), Violation> {
+        let end = self.first_in_flight + self.in_flight.len() as u64;
+        if sequence < self.first_in_flight || sequence > end {
+            let expected = format!("from {} to {end}", self.first_in_flight);
+            return Err(Violation::field("ack.sequence", expected, sequence));
+        }
+        if durable > self.geometry.size() {
+            return Err(Violation::field(
+                "ack.durable",
+                format!("at most {}", self.geometry.size()),
+                durable,
+            ));
+        }
+        for sent in self.in_flight.drain(..(sequence - self.first_in_flight) as usize) {
+            self.in_flight_bytes -= u64::from(sent.len);
+            if sent.counts {
+                self.progress.acknowledged += u64::from(sent.len);
+            }
+        }
+        self.first_in_flight = sequence;
+        self.progress.durable = durable;
+        Ok(())
+    }
+
+    fn handle_nak(&mut self, sequence: u64) -> Result<(), Violation> {
+        let at = sequence
+            .checked_sub(self.first_in_flight)
+            .and_then(|at| usize::try_from(at).ok());
+        let Some(sent) = at.and_then(|at| self.in_flight.get_mut(at)) else {
+            let end = self.first_in_flight + self.in_flight.len() as u64;
+            let expected = format!("a chunk in flight, from {} to below {end}", self.first_in_flight);
+            return Err(Violation::field("nak.sequence", expected, sequence));
+        };
+        self.progress.naks += 1;
+        if self.progress.naks > MAX_NAKS {
+            return Err(Violation::Damaged(self.progress.naks));
+        }
+        self.resend.push_back(*sent);
+        // The damaged frame will be acknowledged like any other; its bytes only with their second frame.
+        sent.counts = false;
+        Ok(())
+    }
+
+    fn handle_digests(&mut self, first: u64, digests: &str) -> Result<(), Violation> {
+        let digests = digests_from_text(digests)?;
+        let check = &mut self.check;
+        let expected = check.unchecked.first();
+        let room = expected
+            .and_then(|block| check.unchecked.run_of(block))
+            .map_or(0, |run| run.end - run.start);
+        if !check.asked || expected != Some(first) || digests.len() as u64 > room {
+            let expected = expected.map_or("none".to_owned(), |block| {
+                format!("at most {room} from block {block}")
+            });
+            return Err(Violation::field(
+                "digests",
+                expected,
+                format!("{} from block {first}", digests.len()),
+            ));
+        }
+        check.asked = false;
+        check.page_first = first;
+        check.page = digests.into();
+        Ok(())
+    }
+
+    fn expect_id(&self, field: &'static str, id: &str) -> Result<(), Violation> {
+        if id == self.id {
+            Ok(())
+        } else {
+            Err(Violation::field(field, &self.id, clip(id)))
+        }
+    }
+
+    /// Notices that nothing is left to do but to finish.
+    fn settle(&mut self) {
+        let idle = self.pending.is_empty()
+            && self.cursor.is_none()
+            && self.resend.is_empty()
+            && self.in_flight.is_empty()
+            && self.check.unchecked.is_empty()
+            && self.check.current.is_none();
+        if self.state == State::Streaming && idle {
+            self.state = State::Ready;
+            self.events.push_back(SenderEvent::ReadyToFinish);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The runtime: TCP, timers, tasks and blocking threads. The only file that names `async_std`, so that moving to
+//! another runtime is a change of one file.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use async_std::task;
+
+pub use async_std::net::{TcpListener, TcpStream};
+
+/// Runs a future on this thread until it is done.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    task::block_on(future)
+}
+
+/// Runs a future beside this one, on the runtime's threads.
+pub fn spawn<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> impl Future<Output = T> + Send + Unpin {
+    task::spawn(future)
+}
+
+/// Runs a function that blocks on a thread that may. It runs to its end even if the future is dropped.
+pub fn spawn_blocking<T: Send + 'static>(
+    function: impl FnOnce() -> T + Send + 'static,
+) -> impl Future<Output = T> + Send + Unpin {
+    task::spawn_blocking(function)
+}
+
+/// Waits for a future for so long; `None` if it is not done by then.
+pub async fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    async_std::future::timeout(limit, future).await.ok()
+}
+
+/// Waits.
+pub async fn sleep(duration: Duration) {
+    task::sleep(duration).await;
+}
+
+/// Connects to a host, trying each of its addresses.
+pub async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A timer that can be set anew.
+pub(crate) struct Timer {
+    at: Option<Instant>,
+    sleep: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Timer {
+    pub(crate) fn new() -> Self {
+        Self {
+            at: None,
+            sleep: Box::pin(std::future::pending()),
+        }
+    }
+
+    /// Ready once `deadline` has passed.
+    ///
+    /// Deadlines mostly move away, frame by frame: the timer that runs is kept until it goes off, and is set anew
+    /// only for an earlier one.
+    pub(crate) fn poll_at(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let now = Instant::now();
+            if deadline <= now {
+                self.at = None;
+                return Poll::Ready(());
+            }
+            if self.at.is_none_or(|at| deadline < at) {
+                self.at = Some(deadline);
+                self.sleep = Box::pin(task::sleep(deadline - now));
+            }
+            if self.sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.at = None;
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The destination: decides whether an offer can be taken, and where it stands.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::error::StorageError;
+use super::folder::{DiskFolder, Folder, FolderFile};
+use super::hash_block;
+use super::journal::{JournalError, read_header};
+use super::partial::{Partial, Paths};
+use crate::protocol::{BlockSet, CheckedOffer, DigestTree, FileDigest, Geometry, Opened, RESERVED};
+
+/// How many finished transfers are remembered.
+const REMEMBERED: usize = 1024;
+
+/// How a destination treats what is there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InboxOptions {
+    /// A file of the same name may be replaced.
+    pub overwrite: bool,
+}
+
+/// A destination directory.
+pub struct Inbox {
+    folder: Arc<dyn Folder>,
+    options: InboxOptions,
+    /// Transfer ids that were sealed, so that a sender whose receipt was lost is answered even where a file may
+    /// be replaced.
+    finished: Mutex<HashMap<String, FileDigest>>,
+}
+
+/// What an accepted offer is received into.
+pub enum Target {
+    /// A partial file.
+    Partial(Partial),
+    /// The file stands under its final name already, as far as name, size and time tell; the digest will say.
+    Existing(Existing),
+}
+
+/// A file that may be what is offered.
+pub struct Existing {
+    file: Box<dyn FolderFile>,
+    name: String,
+    geometry: Geometry,
+}
+
+/// A partial file that a sender can go on with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resumable {
+    /// The name it will have.
+    pub name: String,
+    /// The size it will have.
+    pub size: u64,
+    /// Bytes that are there.
+    pub received: u64,
+}
+
+impl Inbox {
+    /// Opens a directory of this machine as a destination, makes it if need be, and sweeps what finished
+    /// transfers may have left when the machine stopped.
+    pub fn open(path: &Path, options: InboxOptions) -> Result<Self, StorageError> {
+        let folder =
+            DiskFolder::open(path).map_err(StorageError::io("write to", path.display().to_string()))?;
+        Ok(Self::new(Arc::new(folder), options))
+    }
+
+    /// A destination in any folder.
+    pub fn new(folder: Arc<dyn Folder>, options: InboxOptions) -> Self {
+        let inbox = Self {
+            folder,
+            options,
+            finished: Mutex::default(),
+        };
+        inbox.sweep();
+        inbox
+    }
+
+    /// Takes an offer, or says why not.
+    pub fn begin(&self, offer: CheckedOffer) -> Result<(Target, Opened), StorageError> {
+        let name = offer.name.as_str();
+        let cannot = |operation| StorageError::io(operation, name);
+        if let Some(info) = self.folder.info(name).map_err(cannot("stat"))? {
+            if !info.is_file {
+                return Err(StorageError::NotAFile {
+                    name: name.to_owned(),
+                });
+            }
+            let same = info.len == offer.geometry.size()
+                && (info.mtime, info.mtime_ns) == (offer.mtime, offer.mtime_ns);
+            let finished = self
+                .finished
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains_key(&offer.id);
+            if same && (finished || !self.options.overwrite) {
+                let file = self.folder.open(name, None).map_err(cannot("open"))?;
+                let held = BlockSet::from_iter([0..offer.geometry.blocks()]);
+                let opened = Opened {
+                    held,
+                    received: info.len,
+                    complete: true,
+                };
+                let existing = Existing {
+                    file,
+                    name: name.to_owned(),
+                    geometry: offer.geometry,
+                };
+                return Ok((Target::Existing(existing), opened));
+            }
+            if !self.options.overwrite {
+                return Err(StorageError::Exists {
+                    name: name.to_owned(),
+                });
+            }
+        }
+        let (partial, opened) = Partial::open(self.folder.clone(), offer, self.options.overwrite)?;
+        Ok((Target::Partial(partial), opened))
+    }
+
+    /// Remembers a sealed transfer.
+    pub fn remember(&self, id: &str, digest: FileDigest) {
+        let mut finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+        if finished.len() >= REMEMBERED {
+            finished.clear();
+        }
+        finished.insert(id.to_owned(), digest);
+    }
+
+    /// Partial files that a sender can go on with.
+    pub fn resumable(&self) -> Vec<Resumable> {
+        let journals = self.journals();
+        let partials = journals.iter().filter_map(|path| {
+            let journal = self.folder.open(path, None).ok()?;
+            let header = read_header(&*journal).ok()??;
+            let part = Paths::of(&header.name.parse().ok()?).part;
+            let received = self.folder.info(&part).ok()??.len.min(header.size);
+            Some(Resumable {
+                name: header.name,
+                size: header.size,
+                received,
+            })
+        });
+        partials.collect()
+    }
+
+    fn journals(&self) -> Vec<String> {
+        let names = self.folder.list(RESERVED).unwrap_or_default();
+        names
+            .iter()
+            .filter(|name| name.ends_with(".journal"))
+            .map(|name| format!("{RESERVED}/{name}"))
+            .collect()
+    }
+
+    /// Removes journals whose partial file has its final name already. What cannot be removed stays.
+    fn sweep(&self) {
+        for path in self.journals() {
+            let part = path.replace(".journal", ".part");
+            if matches!(self.folder.info(&part), Ok(None)) {
+                let _ = self.remove_stale(&path);
+            }
+        }
+        let _ = self.folder.remove_dir(RESERVED);
+    }
+
+    fn remove_stale(&self, journal: &str) -> io::Result<()> {
+        let file = self.folder.open(journal, None)?;
+        let newer = matches!(read_header(&*file), Err(JournalError::Newer(_)));
+        if !newer && file.try_lock()? {
+            self.folder.remove_file(journal)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Target {
+    /// The partial file, if chunks can be taken.
+    pub fn partial(&self) -> Option<&Partial> {
+        match self {
+            Self::Partial(partial) => Some(partial),
+            Self::Existing(_) => None,
+        }
+    }
+
+    /// Makes sure that the file under its final name has this digest, whole and durable.
+    pub fn seal(&self, digest: FileDigest) -> Result<(), StorageError> {
+        match self {
+            Self::Partial(partial) => partial.seal(digest),
+            Self::Existing(existing) => existing.compare(digest),
+        }
+    }
+}
+
+impl Existing {
+    fn compare(&self, digest: FileDigest) -> Result<(), StorageError> {
+        let mut tree = DigestTree::new(self.geometry);
+        for block in 0..self.geometry.blocks() {
+            let hashes = hash_block(self.geometry, block, |bytes, offset| {
+                self.file.read_at(bytes, offset)
+            })
+            .map_err(StorageError::io("read", &self.name))?;
+            tree.insert(block, &hashes);
+        }
+        if tree.digest() == Some(digest) {
+            Ok(())
+        } else {
+            Err(StorageError::Exists {
+                name: self.name.clone(),
+            })
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Why a transfer ended without a receipt, and who ended it.
+
+use std::time::Duration;
+
+use crate::protocol::{Code, Violation};
+use crate::storage::{SourceError, StorageError};
+use crate::transport::TransportError;
+
+/// Why a transfer, or the work around it, failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file to send.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The destination of this side.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The connection.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The peer broke the protocol.
+    #[error("{peer} broke the protocol: {violation}")]
+    Violation {
+        /// The peer's address.
+        peer: String,
+        /// What was wrong.
+        violation: Violation,
+    },
+    /// The receiver did not take the file.
+    #[error("{peer} refused {name}: {reason}")]
+    Refused {
+        /// The peer's address.
+        peer: String,
+        /// The offered name.
+        name: String,
+        /// Why, for programs.
+        code: Code,
+        /// Why, for people.
+        reason: String,
+    },
+    /// This side did not take the file that the peer offered.
+    #[error("refused {name} from {peer}: {reason}")]
+    Declined {
+        /// The peer's address.
+        peer: String,
+        /// The offered name.
+        name: String,
+        /// Why, for programs.
+        code: Code,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The peer ended the transfer and said why.
+    #[error("{peer} ended the transfer: {reason}")]
+    PeerEnded {
+        /// The peer's address.
+        peer: String,
+        /// Why, for programs.
+        code: Code,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The peer said nothing for too long.
+    #[error("{peer} was silent for {} s", .silence.as_secs())]
+    Stalled {
+        /// The peer's address.
+        peer: String,
+        /// How long.
+        silence: Duration,
+    },
+    /// This side was told to stop.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// What an error means for what to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// It failed, and would fail again.
+    Failed,
+    /// It was cut; the same transfer can go on where it was.
+    Interrupted,
+    /// The peer does not want the file.
+    Refused,
+    /// The contents could not be made to match.
+    Mismatch,
+}
+
+impl Error {
+    /// What the error means for what to do next.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Source(SourceError::Changed { .. }) => ErrorKind::Mismatch,
+            Self::Source(_) => ErrorKind::Failed,
+            Self::Storage(StorageError::Io { .. }) => ErrorKind::Interrupted,
+            Self::Storage(StorageError::Mismatch { .. }) => ErrorKind::Mismatch,
+            Self::Storage(_) => ErrorKind::Refused,
+            Self::Transport(TransportError::Lost { .. } | TransportError::Closed { .. }) => {
+                ErrorKind::Interrupted
+            }
+            Self::Transport(_) | Self::Violation { .. } => ErrorKind::Failed,
+            Self::Refused { .. } | Self::Declined { .. } => ErrorKind::Refused,
+            Self::PeerEnded { code, .. } => match code {
+                Code::Storage | Code::Shutdown => ErrorKind::Interrupted,
+                Code::Digest | Code::Source => ErrorKind::Mismatch,
+                Code::Exists | Code::Busy | Code::Name | Code::TooLarge | Code::Journal => ErrorKind::Refused,
+                _ => ErrorKind::Failed,
+            },
+            Self::Stalled { .. } | Self::Stopped => ErrorKind::Interrupted,
+        }
+    }
+}

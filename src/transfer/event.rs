@@ -1,0 +1,70 @@
+//! What a transfer tells whoever watches it.
+
+use std::time::Duration;
+
+use super::Error;
+use crate::protocol::{FileDigest, Progress};
+
+/// Something happened in a transfer.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A file was offered and accepted.
+    Started {
+        /// Its name at the destination.
+        name: String,
+        /// Its size in bytes.
+        size: u64,
+        /// The peer's address.
+        peer: String,
+    },
+    /// The receiver held part of the file, so the transfer goes on instead of beginning.
+    Resumed {
+        /// Bytes that were held.
+        held: u64,
+    },
+    /// How far it is; several times a second at most.
+    Progress(Progress),
+    /// The connection was cut, and will be made again.
+    Reconnecting {
+        /// After this long.
+        delay: Duration,
+        /// How many times since bytes last moved, this one included.
+        attempt: u32,
+        /// Why it was cut.
+        why: String,
+    },
+    /// The file is durable under its final name.
+    Finished(Summary),
+    /// The transfer ended without a receipt.
+    Failed(Error),
+}
+
+/// How a finished transfer went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// The file's name at the destination.
+    pub name: String,
+    /// The peer's address.
+    pub peer: String,
+    /// The file's BLAKE3 digest.
+    pub digest: FileDigest,
+    /// From the offer to the receipt.
+    pub elapsed: Duration,
+    /// The counts at the end. `held` is what the first connection found.
+    pub progress: Progress,
+    /// The file was there already: nothing was sent.
+    pub complete: bool,
+}
+
+impl Summary {
+    /// Bytes of the file that moved in this transfer.
+    pub fn new_bytes(&self) -> u64 {
+        self.progress.total - self.progress.held
+    }
+
+    /// New bytes a second.
+    pub fn rate(&self) -> f64 {
+        self.new_bytes() as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+}

@@ -1,0 +1,73 @@
+//! Transfers: the pumps that join the machines to files and sockets.
+
+mod error;
+mod event;
+mod receive;
+mod send;
+mod serve;
+mod session;
+mod shutdown;
+
+pub use error::{Error, ErrorKind};
+pub use event::{Event, Summary};
+pub use receive::{ReceiveOptions, receive_file};
+pub use send::{SendOptions, send_file};
+pub use serve::{ServeOptions, Served, serve};
+pub use session::{RetryOptions, Session};
+pub use shutdown::{Shutdown, ShutdownHandle};
+
+use std::time::{Duration, Instant};
+
+use futures::{AsyncRead, AsyncWrite};
+
+use crate::protocol::{Code, Message};
+use crate::runtime;
+use crate::transport::Connection;
+
+/// How long a side that ends a connection waits for the peer to read its last words.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often progress is told.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Lets one event through in each interval.
+struct Pace {
+    next: Instant,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { next: now }
+    }
+
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = now >= self.next;
+        if due {
+            self.next = now + PROGRESS_INTERVAL;
+        }
+        due
+    }
+}
+
+/// Tells the peer why this connection ends, and ends it.
+async fn part<S>(connection: &mut Connection<S>, code: Code, reason: &str)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let close_code = match code {
+        Code::Protocol => 1002,
+        Code::Shutdown => 1001,
+        _ => 1011,
+    };
+    let message = Message::Error {
+        code,
+        reason: reason.to_owned(),
+    };
+    let words = async {
+        let ready = std::future::poll_fn(|cx| connection.poll_ready(cx)).await;
+        if ready.is_ok() && connection.send(message.to_text().into()).is_ok() {
+            connection.close(close_code, "").await;
+        }
+    };
+    runtime::timeout(CLOSE_TIMEOUT, words).await;
+}

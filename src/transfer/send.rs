@@ -1,0 +1,326 @@
+//! The sending pump: joins the sending machine to a source and a connection.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use futures::{AsyncRead, AsyncWrite, Future};
+
+use super::{Error, Event, Pace, Summary, part};
+use crate::protocol::{
+    BlockHashes, ChunkSize, Code, DEFAULT_WINDOW, FileDigest, HeartbeatConfig, MAX_FRAME, Sender,
+    SenderConfig, SenderEvent, chunk,
+};
+use crate::runtime::{self, Timer};
+use crate::storage::{Source, SourceError};
+use crate::transport::Connection;
+
+/// Chunks sent before incoming frames are looked at again.
+const CHUNKS_PER_TURN: usize = 16;
+/// Frames read before chunks are sent again.
+const FRAMES_PER_TURN: usize = 64;
+
+/// How to send.
+#[derive(Debug, Clone, Copy)]
+pub struct SendOptions {
+    /// The raw bytes of a chunk, lowered to what the frame limit allows.
+    pub chunk: ChunkSize,
+    /// The most characters of a frame, header included.
+    pub frame_limit: u64,
+    /// The most bytes to keep unacknowledged.
+    pub window: u64,
+    /// Signs of life.
+    pub heartbeat: HeartbeatConfig,
+}
+
+impl Default for SendOptions {
+    fn default() -> Self {
+        Self {
+            chunk: ChunkSize::DEFAULT,
+            frame_limit: MAX_FRAME as u64,
+            window: DEFAULT_WINDOW,
+            heartbeat: HeartbeatConfig::default(),
+        }
+    }
+}
+
+/// Sends one file over an open connection: offers it, streams it, waits for the receipt.
+///
+/// # Errors
+/// All that can end a transfer; [`Error::kind`] says what to do. After [`Error::Refused`] the connection can
+/// carry another file, after any other error it cannot.
+pub async fn send_file<S>(
+    connection: &mut Connection<S>,
+    source: &Arc<Source>,
+    options: &SendOptions,
+    observer: &mut (dyn FnMut(Event) + Send),
+) -> Result<Summary, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut sent_up_to = 0;
+    send_again(connection, source, options, &mut sent_up_to, observer).await
+}
+
+/// As [`send_file`], where an earlier connection got as far as `sent_up_to`; it is kept up to date.
+pub(super) async fn send_again<S>(
+    connection: &mut Connection<S>,
+    source: &Arc<Source>,
+    options: &SendOptions,
+    sent_up_to: &mut u64,
+    observer: &mut (dyn FnMut(Event) + Send),
+) -> Result<Summary, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let now = Instant::now();
+    let limit = ChunkSize::for_frame_limit(options.frame_limit as usize).unwrap_or(ChunkSize::DEFAULT);
+    let config = SenderConfig {
+        chunk: options.chunk.min(limit),
+        already_sent: *sent_up_to,
+        heartbeat: options.heartbeat,
+    };
+    let offer = source.offer(options.frame_limit, options.window);
+    let mut pump = Pump {
+        machine: Sender::new(offer, config, now),
+        source,
+        observer,
+        check: None,
+        timer: Timer::new(),
+        pace: Pace::new(now),
+        bytes: Vec::new(),
+        frame: BytesMut::new(),
+        accepted: false,
+        complete: false,
+    };
+    let result = poll_fn(|cx| pump.poll(connection, cx)).await;
+    *sent_up_to = pump.machine.sent_up_to();
+    match result {
+        Ok(digest) => Ok(Summary {
+            name: source.name().to_string(),
+            peer: connection.peer().to_owned(),
+            digest,
+            elapsed: now.elapsed(),
+            progress: pump.machine.progress(),
+            complete: pump.complete,
+        }),
+        Err(error) => {
+            let code = match &error {
+                Error::Source(SourceError::Changed { .. }) => Some(Code::Source),
+                Error::Source(_) => Some(Code::Storage),
+                Error::Violation { .. } => Some(Code::Protocol),
+                _ => None,
+            };
+            if let Some(code) = code {
+                part(connection, code, &error.to_string()).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// A block that is being hashed behind the transfer.
+type CheckJob = Pin<Box<dyn Future<Output = (u64, Result<BlockHashes, SourceError>)> + Send>>;
+
+struct Pump<'a> {
+    machine: Sender,
+    source: &'a Arc<Source>,
+    observer: &'a mut (dyn FnMut(Event) + Send),
+    check: Option<CheckJob>,
+    timer: Timer,
+    pace: Pace,
+    /// A chunk's bytes, and the frame they become; used again for each chunk.
+    bytes: Vec<u8>,
+    frame: BytesMut,
+    accepted: bool,
+    complete: bool,
+}
+
+impl Pump<'_> {
+    fn poll<S>(
+        &mut self,
+        connection: &mut Connection<S>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<FileDigest, Error>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        loop {
+            let mut moved = self.read(connection, cx)?;
+            moved |= self.check(cx)?;
+            if let Some(digest) = self.handle_events(connection.peer())? {
+                return Poll::Ready(Ok(digest));
+            }
+            match self.write(connection, cx) {
+                Ok(wrote) => moved |= wrote,
+                Err(error) => {
+                    // The peer may have said why before it hung up.
+                    while self.read(connection, cx).is_ok_and(|read| read) {}
+                    let told = self.handle_events(connection.peer());
+                    return Poll::Ready(Err(told.err().unwrap_or(error)));
+                }
+            }
+            if self.timer.poll_at(self.machine.timeout(), cx).is_ready() {
+                let peer = || connection.peer().to_owned();
+                let stalled = self.machine.handle_timeout(Instant::now());
+                stalled.map_err(|silence| Error::Stalled {
+                    peer: peer(),
+                    silence,
+                })?;
+                moved = true;
+            }
+            if !moved {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Takes the frames that have come.
+    fn read<S>(&mut self, connection: &mut Connection<S>, cx: &mut Context<'_>) -> Result<bool, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        for turn in 0..FRAMES_PER_TURN {
+            let Poll::Ready(text) = connection.poll_receive(cx) else {
+                return Ok(turn > 0);
+            };
+            let handled = match text {
+                Ok(text) => self.machine.handle_frame(&text, Instant::now()),
+                Err(error) => {
+                    // What was said before the end counts first.
+                    self.handle_events(connection.peer())?;
+                    return Err(error.into());
+                }
+            };
+            handled.map_err(|violation| Error::Violation {
+                peer: connection.peer().to_owned(),
+                violation,
+            })?;
+        }
+        Ok(true)
+    }
+
+    /// Hashes held blocks, one at a time, on a thread of their own.
+    fn check(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
+        if let Some(job) = &mut self.check {
+            let Poll::Ready((block, hashes)) = job.as_mut().poll(cx) else {
+                return Ok(false);
+            };
+            self.check = None;
+            self.machine.handle_checked(block, &hashes?);
+            self.tell_progress(false);
+        }
+        let Some(block) = self.machine.next_check() else {
+            return Ok(false);
+        };
+        let source = self.source.clone();
+        self.check = Some(Box::pin(runtime::spawn_blocking(move || {
+            (block, source.hash_block(block))
+        })));
+        Ok(true)
+    }
+
+    /// Sends control messages, then chunks, as long as the window and the socket take them.
+    fn write<S>(&mut self, connection: &mut Connection<S>, cx: &mut Context<'_>) -> Result<bool, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        for turn in 0..CHUNKS_PER_TURN {
+            if connection.poll_ready(cx)?.is_pending() {
+                return Ok(turn > 0);
+            }
+            let now = Instant::now();
+            if let Some(message) = self.machine.poll_message(now) {
+                connection.send(message.to_text().into())?;
+            } else if let Some((offset, len)) = self.machine.next_chunk() {
+                self.send_chunk(connection, offset, len, now)?;
+            } else {
+                let _ = connection.poll_flush(cx)?;
+                return Ok(turn > 0);
+            }
+        }
+        Ok(true)
+    }
+
+    fn send_chunk<S>(
+        &mut self,
+        connection: &mut Connection<S>,
+        offset: u64,
+        len: usize,
+        now: Instant,
+    ) -> Result<(), Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        if self.bytes.len() < len {
+            self.bytes.resize(len, 0);
+        }
+        let bytes = &mut self.bytes[..len];
+        self.source.read_exact_at(bytes, offset)?;
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.resize(chunk::frame_len(len), 0);
+        self.machine.encode_chunk(bytes, &mut frame, now);
+        let frame = frame.freeze();
+        connection.send(frame.clone())?;
+        // The socket's buffer has a copy by now, so the frame comes back whole: no allocation, no clearing.
+        self.frame = Bytes::try_into_mut(frame).unwrap_or_default();
+        Ok(())
+    }
+
+    fn handle_events(&mut self, peer: &str) -> Result<Option<FileDigest>, Error> {
+        while let Some(event) = self.machine.poll_event() {
+            match event {
+                SenderEvent::Accepted { held, complete } => {
+                    (self.accepted, self.complete) = (true, complete);
+                    let name = self.source.name().to_string();
+                    let size = self.source.geometry().size();
+                    (self.observer)(Event::Started {
+                        name,
+                        size,
+                        peer: peer.to_owned(),
+                    });
+                    if held > 0 && !complete {
+                        (self.observer)(Event::Resumed { held });
+                    }
+                    // An empty file has nothing to acknowledge.
+                    self.tell_progress(true);
+                }
+                SenderEvent::ReadyToFinish => {
+                    self.source.check_unchanged()?;
+                    self.machine.finish();
+                }
+                SenderEvent::Receipted(digest) => {
+                    self.tell_progress(true);
+                    return Ok(Some(digest));
+                }
+                SenderEvent::Rejected { code, reason } => {
+                    let name = self.source.name().to_string();
+                    return Err(Error::Refused {
+                        peer: peer.to_owned(),
+                        name,
+                        code,
+                        reason,
+                    });
+                }
+                SenderEvent::Failed { code, reason } => {
+                    return Err(Error::PeerEnded {
+                        peer: peer.to_owned(),
+                        code,
+                        reason,
+                    });
+                }
+            }
+        }
+        self.tell_progress(false);
+        Ok(None)
+    }
+
+    fn tell_progress(&mut self, at_once: bool) {
+        if self.accepted && (self.pace.is_due(Instant::now()) || at_once) {
+            (self.observer)(Event::Progress(self.machine.progress()));
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! A receiver's side of many senders: accepts connections and receives on each.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::channel::mpsc;
+use futures::future::{Either, FutureExt, select};
+use futures::stream::{FuturesUnordered, StreamExt};
+
+use super::{Error, ErrorKind, Event, ReceiveOptions, Shutdown, receive_file};
+use crate::runtime::{self, TcpListener, TcpStream};
+use crate::storage::Inbox;
+use crate::transport::{Connection, HANDSHAKE_TIMEOUT, TransportError, server_handshake};
+
+/// How long to wait when the system has no descriptor for another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How to serve.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ServeOptions {
+    /// How to receive on each connection.
+    pub receive: ReceiveOptions,
+    /// Stop after the connection that carried the first transfer that ended for good.
+    pub once: bool,
+}
+
+/// How a transfer that ended for good ended: done, or the kind of its error.
+pub type Served = Result<(), ErrorKind>;
+
+/// Told what happens, with a number for the connection it happens on.
+pub type ServeObserver = Arc<dyn Fn(u64, Event) + Send + Sync>;
+
+/// Accepts connections and receives files on each, until told to stop, or with
+/// [`once`](ServeOptions::once) until the first transfer ended for good: a connection that was cut is no end, since
+/// its sender may come back. On return every journal is synced.
+///
+/// # Errors
+/// If the listener itself fails.
+pub async fn serve(
+    listener: &TcpListener,
+    inbox: &Arc<Inbox>,
+    options: ServeOptions,
+    shutdown: Shutdown,
+    observer: ServeObserver,
+) -> io::Result<Option<Served>> {
+    let (ended, mut ends) = mpsc::unbounded();
+    let mut connections = FuturesUnordered::new();
+    // Dropping a connection's handle stops it.
+    let mut handles = HashMap::new();
+    let mut shutdown = shutdown.fuse();
+    let mut number = 0;
+    let outcome = loop {
+        let mut accept = std::pin::pin!(listener.accept().fuse());
+        futures::select_biased! {
+            () = shutdown => {
+                handles.clear();
+                break None;
+            }
+            (number, served) = ends.select_next_some() => if options.once {
+                // It may carry more files; the others may go.
+                handles.retain(|&other, _| other == number);
+                break Some(served);
+            },
+            number = connections.select_next_some() => {
+                handles.remove(&number);
+            }
+            accepted = accept => match accepted {
+                Ok((stream, address)) => {
+                    number += 1;
+                    let (handle, shutdown) = Shutdown::new();
+                    handles.insert(number, handle);
+                    let inbox = inbox.clone();
+                    let tell = Tell { number, observer: observer.clone(), ended: ended.clone() };
+                    connections.push(runtime::spawn(async move {
+                        one_connection(stream, address.to_string(), &inbox, &options, shutdown, tell).await;
+                        number
+                    }));
+                }
+                Err(error) if is_fatal(&error) => return Err(error),
+                Err(_) => runtime::sleep(ACCEPT_PAUSE).await,
+            },
+        }
+    };
+    while let Some(number) = connections.next().await {
+        handles.remove(&number);
+    }
+    Ok(outcome)
+}
+
+/// Where one connection tells what happens on it.
+struct Tell {
+    number: u64,
+    observer: ServeObserver,
+    ended: mpsc::UnboundedSender<(u64, Served)>,
+}
+
+impl Tell {
+    fn event(&self, event: Event) {
+        (self.observer)(self.number, event);
+    }
+
+    /// A transfer ended for good.
+    fn ended(&self, served: Served) {
+        // Nobody listens any more once the server stops.
+        let _ = self.ended.unbounded_send((self.number, served));
+    }
+}
+
+async fn one_connection(
+    stream: TcpStream,
+    address: String,
+    inbox: &Arc<Inbox>,
+    options: &ServeOptions,
+    shutdown: Shutdown,
+    tell: Tell,
+) {
+    let _ = stream.set_nodelay(true);
+    let handshake = runtime::timeout(HANDSHAKE_TIMEOUT, server_handshake(stream, address.clone()));
+    let stopped = shutdown.clone();
+    let handshake = match select(std::pin::pin!(handshake), stopped).await {
+        Either::Left((handshake, _)) => handshake,
+        Either::Right(_) => return,
+    };
+    match handshake.unwrap_or(Err(TransportError::HandshakeTimeout {
+        address,
+        limit: HANDSHAKE_TIMEOUT,
+    })) {
+        Ok(connection) => receive_all(connection, inbox, &options.receive, shutdown, tell).await,
+        Err(error) => tell.event(Event::Failed(error.into())),
+    }
+}
+
+/// Receives files on one connection until it ends.
+async fn receive_all(
+    mut connection: Connection<TcpStream>,
+    inbox: &Arc<Inbox>,
+    options: &ReceiveOptions,
+    shutdown: Shutdown,
+    tell: Tell,
+) {
+    loop {
+        let mut observer = |event| tell.event(event);
+        match receive_file(&mut connection, inbox, options, shutdown.clone(), &mut observer).await {
+            Ok(Some(summary)) => {
+                tell.event(Event::Finished(summary));
+                tell.ended(Ok(()));
+            }
+            Ok(None) => return,
+            Err(error) => {
+                let (kind, declined) = (error.kind(), matches!(error, Error::Declined { .. }));
+                tell.event(Event::Failed(error));
+                if kind != ErrorKind::Interrupted {
+                    tell.ended(Err(kind));
+                }
+                if !declined {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Whether the listener will never accept again; a connection that broke while it was accepted, or a lack of
+/// descriptors, passes.
+fn is_fatal(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::OPNOTSUPP)
+    )
+}

@@ -1,0 +1,272 @@
+//! A sender's side of many files: one connection, made again when it is cut.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::send::send_again;
+use super::{Error, ErrorKind, Event, SendOptions, Summary};
+use crate::protocol::{Code, FileName};
+use crate::runtime::{self, TcpStream};
+use crate::storage::{Source, SourceError};
+use crate::transport::{Connection, Endpoint, HANDSHAKE_TIMEOUT, TransportError, client_handshake};
+
+/// How often a source that changed while it was sent is taken up again.
+const MAX_CHANGES: u32 = 3;
+
+/// What to do when the connection is cut.
+#[derive(Debug, Clone, Copy)]
+pub struct RetryOptions {
+    /// Give up after this long without a byte that moved; zero never reconnects.
+    pub retry_for: Duration,
+    /// The first delay; it doubles with each attempt.
+    pub first_delay: Duration,
+    /// The longest delay.
+    pub longest_delay: Duration,
+}
+
+impl Default for RetryOptions {
+    fn default() -> Self {
+        Self {
+            retry_for: Duration::ZERO,
+            first_delay: Duration::from_millis(100),
+            longest_delay: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Sends files to one endpoint, one after another, over one connection as long as it lasts.
+#[derive(Debug)]
+pub struct Session {
+    endpoint: Endpoint,
+    options: SendOptions,
+    retry: RetryOptions,
+    connection: Option<Connection<TcpStream>>,
+}
+
+impl Session {
+    /// A session that will dial `endpoint`.
+    pub fn new(endpoint: Endpoint, options: SendOptions, retry: RetryOptions) -> Self {
+        Self {
+            endpoint,
+            options,
+            retry,
+            connection: None,
+        }
+    }
+
+    /// Sends one file, under its own name or under `name`.
+    ///
+    /// # Errors
+    /// All that can end a transfer and is not cured by another connection.
+    pub async fn send(
+        &mut self,
+        path: &Path,
+        name: Option<FileName>,
+        observer: &mut (dyn FnMut(Event) + Send),
+    ) -> Result<Summary, Error> {
+        let started = Instant::now();
+        let mut source = Arc::new(Source::open(path, name.clone())?);
+        let mut sent_up_to = 0;
+        let mut changes = 0;
+        let mut budget = Budget::new(self.retry, started);
+        let mut totals = Totals::default();
+        loop {
+            let mut watch = |event| {
+                if let Event::Progress(progress) = &event {
+                    budget.on_progress(progress.acknowledged, Instant::now());
+                }
+                if let Some(event) = totals.pass(event) {
+                    observer(event);
+                }
+            };
+            let error = match self.attempt(&source, &mut sent_up_to, &mut watch).await {
+                Ok(mut summary) => {
+                    summary.elapsed = started.elapsed();
+                    summary.progress = totals.total(summary.progress);
+                    return Ok(summary);
+                }
+                Err(error) => error,
+            };
+            if !matches!(error, Error::Refused { .. }) {
+                self.connection = None;
+            }
+            if matches!(error, Error::Source(SourceError::Changed { .. })) && changes < MAX_CHANGES {
+                // The new version is offered; of what the receiver holds only the blocks that differ are sent.
+                changes += 1;
+                source = Arc::new(Source::open(path, name.clone())?);
+                continue;
+            }
+            match budget.next_delay(Instant::now()) {
+                Some(delay) if is_worth_another(&error) => {
+                    let (attempt, why) = (budget.attempts, error.to_string());
+                    observer(Event::Reconnecting { delay, attempt, why });
+                    runtime::sleep(delay).await;
+                }
+                _ => return Err(error),
+            }
+            totals.next_connection();
+        }
+    }
+
+    /// Says goodbye.
+    pub async fn close(mut self) {
+        if let Some(connection) = &mut self.connection {
+            runtime::timeout(super::CLOSE_TIMEOUT, connection.close(1000, "")).await;
+        }
+    }
+
+    async fn attempt(
+        &mut self,
+        source: &Arc<Source>,
+        sent_up_to: &mut u64,
+        observer: &mut (dyn FnMut(Event) + Send),
+    ) -> Result<Summary, Error> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(dial(&self.endpoint).await?),
+        };
+        send_again(connection, source, &self.options, sent_up_to, observer).await
+    }
+}
+
+/// Dials an endpoint and opens a WebSocket.
+pub(super) async fn dial(endpoint: &Endpoint) -> Result<Connection<TcpStream>, TransportError> {
+    let address = format!("{}:{}", endpoint.host(), endpoint.port());
+    let stream = match runtime::timeout(
+        HANDSHAKE_TIMEOUT,
+        runtime::connect(endpoint.host(), endpoint.port()),
+    )
+    .await
+    {
+        Some(stream) => stream,
+        None => Err(std::io::ErrorKind::TimedOut.into()),
+    };
+    let stream = stream.map_err(|source| TransportError::Connect {
+        address: address.clone(),
+        source,
+    })?;
+    runtime::timeout(HANDSHAKE_TIMEOUT, client_handshake(stream, endpoint))
+        .await
+        .unwrap_or(Err(TransportError::HandshakeTimeout {
+            address,
+            limit: HANDSHAKE_TIMEOUT,
+        }))
+}
+
+/// Whether another connection may cure it.
+fn is_worth_another(error: &Error) -> bool {
+    match error {
+        Error::Transport(TransportError::Connect { .. } | TransportError::HandshakeTimeout { .. }) => true,
+        Error::PeerEnded { code, .. } => *code == Code::Shutdown,
+        Error::Transport(_) | Error::Stalled { .. } => error.kind() == ErrorKind::Interrupted,
+        _ => false,
+    }
+}
+
+/// How much longer to try.
+struct Budget {
+    retry: RetryOptions,
+    acknowledged: u64,
+    moved: Instant,
+    attempts: u32,
+}
+
+impl Budget {
+    fn new(retry: RetryOptions, now: Instant) -> Self {
+        Self {
+            retry,
+            acknowledged: 0,
+            moved: now,
+            attempts: 0,
+        }
+    }
+
+    fn on_progress(&mut self, acknowledged: u64, now: Instant) {
+        if acknowledged > self.acknowledged {
+            self.acknowledged = acknowledged;
+            self.moved = now;
+            self.attempts = 0;
+        }
+    }
+
+    /// How long to wait before the next attempt: doubling, with jitter, so that many senders do not come back at
+    /// one moment. `None` if the time is up.
+    fn next_delay(&mut self, now: Instant) -> Option<Duration> {
+        if now.saturating_duration_since(self.moved) >= self.retry.retry_for {
+            return None;
+        }
+        let doubled = self.retry.first_delay.saturating_mul(1 << self.attempts.min(16));
+        let longest = doubled.min(self.retry.longest_delay);
+        self.attempts += 1;
+        Some(longest.mul_f64(0.5 + 0.5 * jitter()))
+    }
+}
+
+/// A number from 0 to 1, different each time.
+fn jitter() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0) as f64 / u64::MAX as f64
+}
+
+/// Adds up what the connections of one transfer counted.
+#[derive(Default)]
+struct Totals {
+    /// What the first connection found; `None` before it was accepted.
+    held: Option<u64>,
+    before: Counts,
+    current: Counts,
+    told_start: bool,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Counts {
+    resent: u64,
+    naks: u32,
+    repaired_blocks: u64,
+}
+
+impl Totals {
+    /// Adds the earlier connections to an event; drops what was told before.
+    fn pass(&mut self, event: Event) -> Option<Event> {
+        match event {
+            Event::Started { .. } if self.told_start => None,
+            Event::Started { .. } => {
+                self.told_start = true;
+                Some(event)
+            }
+            Event::Progress(progress) => Some(Event::Progress(self.total(progress))),
+            event => Some(event),
+        }
+    }
+
+    fn total(&mut self, mut progress: crate::protocol::Progress) -> crate::protocol::Progress {
+        let crate::protocol::Progress {
+            resent,
+            naks,
+            repaired_blocks,
+            ..
+        } = progress;
+        self.current = Counts {
+            resent,
+            naks,
+            repaired_blocks,
+        };
+        progress.held = *self.held.get_or_insert(progress.held);
+        progress.resent += self.before.resent;
+        progress.naks += self.before.naks;
+        progress.repaired_blocks += self.before.repaired_blocks;
+        progress
+    }
+
+    fn next_connection(&mut self) {
+        let Counts {
+            resent,
+            naks,
+            repaired_blocks,
+        } = std::mem::take(&mut self.current);
+        self.before.resent += resent;
+        self.before.naks += naks;
+        self.before.repaired_blocks += repaired_blocks;
+    }
+}

@@ -1,0 +1,135 @@
+//! What can go wrong on the way.
+
+use std::io;
+use std::time::Duration;
+
+use async_tungstenite::tungstenite::Error as WsError;
+use async_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
+
+use crate::protocol::SUBPROTOCOL;
+
+/// Why a connection could not be made, or ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// Nobody could be reached.
+    #[error("cannot connect to {address}: {source}; is `wsferry receive` running there?")]
+    Connect {
+        /// Host and port.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The peer took the connection and did not finish the handshake.
+    #[error("{address} took the connection and did not answer the WebSocket handshake for {} s", .limit.as_secs())]
+    HandshakeTimeout {
+        /// The peer.
+        address: String,
+        /// How long it had.
+        limit: Duration,
+    },
+    /// The peer speaks HTTP, but no WebSocket here.
+    #[error(
+        "{address} answered HTTP {status} and no WebSocket handshake; is it a `wsferry receive`, and is the path right?"
+    )]
+    NotWebSocket {
+        /// The peer.
+        address: String,
+        /// Its status code.
+        status: u16,
+    },
+    /// The peer speaks WebSocket, but not this protocol.
+    #[error("{address} speaks WebSocket, but not {SUBPROTOCOL}: it is no wsferry")]
+    NotWsferry {
+        /// The peer.
+        address: String,
+    },
+    /// The peer's handshake makes no sense.
+    #[error("the WebSocket handshake with {address} failed: {why}")]
+    Handshake {
+        /// The peer.
+        address: String,
+        /// What was wrong.
+        why: String,
+    },
+    /// The connection broke without a word.
+    #[error("the connection to {address} was lost: {why}")]
+    Lost {
+        /// The peer.
+        address: String,
+        /// What the system said.
+        why: String,
+    },
+    /// The peer, or something on the path, closed the connection.
+    #[error("{address} closed the connection with code {code}{}", explain(*.code, .reason))]
+    Closed {
+        /// The peer.
+        address: String,
+        /// RFC 6455's close code; 1005 if there was none.
+        code: u16,
+        /// The peer's words, made safe to print.
+        reason: String,
+    },
+    /// A frame that breaks WebSocket's rules or limits, or is not text.
+    #[error("{address} sent what this protocol does not allow: {why}")]
+    Frame {
+        /// The peer.
+        address: String,
+        /// What was wrong.
+        why: String,
+    },
+}
+
+fn explain(code: u16, reason: &str) -> String {
+    let meaning = match code {
+        1000 => " (normal)",
+        1001 => " (going away)",
+        1003 => " (it does not take this kind of data)",
+        1008 => " (policy)",
+        1009 => " (a message was too big for it; try a smaller --frame-limit)",
+        1011 => " (it met an internal error)",
+        1012 => " (it restarts)",
+        1013 => " (try again later)",
+        _ => "",
+    };
+    if reason.is_empty() {
+        meaning.to_owned()
+    } else {
+        format!("{meaning}: {reason}")
+    }
+}
+
+impl TransportError {
+    /// What ended a connection that was open.
+    pub(super) fn broken(address: &str, error: WsError) -> Self {
+        let address = address.to_owned();
+        match error {
+            WsError::ConnectionClosed | WsError::AlreadyClosed => Self::Lost {
+                address,
+                why: "it is closed".to_owned(),
+            },
+            WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Lost {
+                address,
+                why: "it ended without a closing handshake".to_owned(),
+            },
+            WsError::Protocol(ProtocolError::SendAfterClosing | ProtocolError::ReceivedAfterClosing) => {
+                Self::Lost {
+                    address,
+                    why: "it is being closed".to_owned(),
+                }
+            }
+            WsError::Io(error) => Self::Lost {
+                address,
+                why: error.to_string(),
+            },
+            WsError::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
+                let why = format!("a message of {size} bytes, at most {max_size} are allowed");
+                Self::Frame { address, why }
+            }
+            error => Self::Frame {
+                address,
+                why: error.to_string(),
+            },
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The listening side of the handshake. It reads the request's head itself: a head has a limit, and a plain GET
+//! gets an answer that says what this port is.
+
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::handshake::server::{create_response, write_response};
+use async_tungstenite::tungstenite::http::{HeaderValue, Request, header};
+use async_tungstenite::tungstenite::protocol::Role;
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::{Connection, TransportError, config};
+use crate::protocol::SUBPROTOCOL;
+
+/// The most bytes and headers of a request's head.
+const MAX_HEAD: usize = 16 * 1024;
+const MAX_HEADERS: usize = 100;
+
+/// Answers the handshake of a peer that dialled.
+pub async fn handshake<S>(mut stream: S, peer: String) -> Result<Connection<S>, TransportError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let broken = |error: std::io::Error| TransportError::Lost {
+        address: peer.clone(),
+        why: error.to_string(),
+    };
+    let failed = |why: &str| TransportError::Handshake {
+        address: peer.clone(),
+        why: why.to_owned(),
+    };
+
+    let mut read = Vec::new();
+    let (request, head_len) = loop {
+        let mut bytes = [0; 2048];
+        let n = stream.read(&mut bytes).await.map_err(broken)?;
+        if n == 0 {
+            return Err(failed("it hung up before its request ended"));
+        }
+        read.extend_from_slice(&bytes[..n]);
+        match parse(&read) {
+            Ok(Some(parsed)) => break parsed,
+            Ok(None) if read.len() < MAX_HEAD => {}
+            Ok(None) => {
+                answer(&mut stream, "431 Request Header Fields Too Large", "")
+                    .await
+                    .map_err(broken)?;
+                return Err(failed("the head of its request is too long"));
+            }
+            Err(why) => {
+                answer(&mut stream, "400 Bad Request", "").await.map_err(broken)?;
+                return Err(failed(&why));
+            }
+        }
+    };
+    let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut offered = offered
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    let speaks_ours = offered.any(|protocol| protocol.trim() == SUBPROTOCOL);
+    let mut response = match create_response(&request) {
+        Ok(response) if speaks_ours => response,
+        answer_only => {
+            let why = if answer_only.is_ok() {
+                format!("it does not ask for the subprotocol {SUBPROTOCOL}")
+            } else {
+                "it asks for no WebSocket".to_owned()
+            };
+            let extra = format!("Upgrade: websocket\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n");
+            answer(&mut stream, "426 Upgrade Required", &extra)
+                .await
+                .map_err(broken)?;
+            return Err(failed(&why));
+        }
+    };
+    response.headers_mut().insert(
+        header::SEC_WEBSOCKET_PROTOCOL,
+        HeaderValue::from_static(SUBPROTOCOL),
+    );
+    let mut head = Vec::new();
+    write_response(&mut head, &response).map_err(|error| failed(&error.to_string()))?;
+    stream.write_all(&head).await.map_err(broken)?;
+    stream.flush().await.map_err(broken)?;
+
+    let rest = read.split_off(head_len);
+    let socket = WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(config())).await;
+    Ok(Connection::new(socket, peer))
+}
+
+/// The request and the length of its head, once that is whole.
+fn parse(read: &[u8]) -> Result<Option<(Request<()>, usize)>, String> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut parsed = httparse::Request::new(&mut headers);
+    let head_len = match parsed.parse(read) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(error) => return Err(format!("its request is no HTTP: {error}")),
+    };
+    let mut request = Request::builder()
+        .method(parsed.method.unwrap_or_default())
+        .uri(parsed.path.unwrap_or_default());
+    for header in parsed.headers.iter() {
+        request = request.header(header.name, header.value);
+    }
+    let request = request
+        .body(())
+        .map_err(|error| format!("its request is no HTTP: {error}"))?;
+    Ok(Some((request, head_len)))
+}
+
+async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, status: &str, headers: &str) -> std::io::Result<()> {
+    let body = "This is a wsferry receiver. Send it a file with:  wsferry send FILE ws://HOST:PORT\n";
+    let head = format!(
+        "HTTP/1.1 {status}\r\n{headers}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
+    stream.close().await
+}
