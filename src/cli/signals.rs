@@ -1,9 +1,9 @@
 //! Ctrl-C and SIGTERM: the first asks to stop, the second ends the program at once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use wsferry::transfer::Shutdown;
 
@@ -26,6 +26,8 @@ impl Signalled {
 
 /// Watches for signals on a thread of its own, so that a transfer that hangs cannot hold them up.
 pub fn watch() -> std::io::Result<(Shutdown, Signalled)> {
+    // A write beyond a file-size limit shall fail with an error, not kill the program.
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let (handle, shutdown) = Shutdown::new();
     let signalled = Signalled::default();

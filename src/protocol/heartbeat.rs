@@ -61,6 +61,11 @@ impl Heartbeat {
         self.received = now;
     }
 
+    /// How long the peer may be silent.
+    pub fn stall(&self) -> Duration {
+        self.config.stall
+    }
+
     /// When [`beat`](Self::beat) has something to say at the earliest.
     pub fn timeout(&self) -> Instant {
         (self.sent + self.config.interval).min(self.received + self.config.stall)

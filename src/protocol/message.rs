@@ -85,11 +85,17 @@ pub enum Message {
     Ping {
         /// Comes back in the `pong`.
         token: u64,
+        /// The receiver is at work on what the sender waits for.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        busy: bool,
     },
     /// The answer to a `ping`.
     Pong {
         /// The `ping`'s token.
         token: u64,
+        /// As in `ping`.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        busy: bool,
     },
     /// Either side: the transfer ended here, and the connection with it.
     Error {

@@ -272,7 +272,10 @@ impl Receiver {
         let message = self
             .pong
             .take()
-            .map(|token| Message::Pong { token })
+            .map(|token| Message::Pong {
+                token,
+                busy: self.is_at_work(),
+            })
             .or_else(|| self.outbox.pop_front())
             .or_else(|| self.due_ack(now))?;
         self.heartbeat.on_sent(now);
@@ -292,7 +295,7 @@ impl Receiver {
             return self.handle_chunk(text.as_bytes(), bytes, now);
         }
         match (self.state, Message::parse(text)?) {
-            (_, Message::Ping { token }) => self.pong = Some(token),
+            (_, Message::Ping { token, .. }) => self.pong = Some(token),
             (_, Message::Pong { .. }) => {}
             (_, Message::Error { code, reason }) => {
                 self.state = State::Ended;
@@ -387,7 +390,7 @@ impl Receiver {
     pub fn hashed(&mut self, block: u64, hashes: BlockHashes, now: Instant) {
         self.hashing -= 1;
         if self.assembly.hold(block) {
-            self.to_journal(block, hashes, now);
+            self.queue_sync(block, hashes, now);
         }
         self.try_to_seal();
     }
@@ -460,11 +463,19 @@ impl Receiver {
         match self.heartbeat.beat(now) {
             Beat::Quiet => Ok(()),
             Beat::Ping(token) => {
-                self.outbox.push_back(Message::Ping { token });
+                self.outbox.push_back(Message::Ping {
+                    token,
+                    busy: self.is_at_work(),
+                });
                 Ok(())
             }
             Beat::Stalled(silence) => Err(silence),
         }
+    }
+
+    /// Whether the sender waits for something that takes its time here.
+    fn is_at_work(&self) -> bool {
+        matches!(self.state, State::Opening | State::Finishing) || self.reading_digests
     }
 
     fn handle_offer(&mut self, offer: Offer) -> Result<(), Violation> {
@@ -528,7 +539,7 @@ impl Receiver {
             Filled::No => {}
             Filled::Hashed(block, hashes) => {
                 self.assembly.hold(block);
-                self.to_journal(block, hashes, now);
+                self.queue_sync(block, hashes, now);
             }
             Filled::Unhashed(block) => {
                 self.hashing += 1;
@@ -581,7 +592,7 @@ impl Receiver {
         })
     }
 
-    fn to_journal(&mut self, block: u64, hashes: BlockHashes, now: Instant) {
+    fn queue_sync(&mut self, block: u64, hashes: BlockHashes, now: Instant) {
         self.syncing.waiting.push((block, hashes));
         self.syncing.waiting_since.get_or_insert(now);
     }

@@ -147,6 +147,8 @@ pub struct Sender {
     chunk: ChunkSize,
     state: State,
     heartbeat: Heartbeat,
+    /// When the receiver last did something that this side waits for, or this side began to wait.
+    moved: Instant,
     outbox: VecDeque<Message>,
     pong: Option<u64>,
     events: VecDeque<SenderEvent>,
@@ -190,6 +192,7 @@ impl Sender {
             chunk: config.chunk,
             state: State::Offered,
             heartbeat: Heartbeat::new(config.heartbeat, now),
+            moved: now,
             outbox: VecDeque::from([Message::Offer(offer)]),
             pong: None,
             events: VecDeque::new(),
@@ -231,12 +234,14 @@ impl Sender {
 
     /// The next control message to send. Ask before [`next_chunk`](Self::next_chunk).
     pub fn poll_message(&mut self, now: Instant) -> Option<Message> {
-        let message = self
-            .pong
-            .take()
-            .map(|token| Message::Pong { token })
-            .or_else(|| self.outbox.pop_front())?;
+        let message = match self.pong.take() {
+            Some(token) => Message::Pong { token, busy: false },
+            None => self.outbox.pop_front()?,
+        };
         self.heartbeat.on_sent(now);
+        if !matches!(message, Message::Ping { .. } | Message::Pong { .. }) {
+            self.moved = now;
+        }
         Some(message)
     }
 
@@ -282,6 +287,9 @@ impl Sender {
             bytes,
             frame,
         );
+        if self.in_flight.is_empty() {
+            self.moved = now;
+        }
         self.in_flight.push_back(sent);
         self.in_flight_bytes += len as u64;
         self.sent_up_to = self.sent_up_to.max(offset + len as u64);
@@ -361,15 +369,21 @@ impl Sender {
 
     /// When to call [`handle_timeout`](Self::handle_timeout) at the latest.
     pub fn timeout(&self) -> Instant {
-        self.heartbeat.timeout()
+        let stalled = self.waits().then(|| self.moved + self.heartbeat.stall());
+        stalled.into_iter().fold(self.heartbeat.timeout(), Instant::min)
     }
 
-    /// Lets time pass. `Err` is a stall: the receiver was silent for that long.
+    /// Lets time pass. `Err` is a stall: the receiver was silent for that long, or gave signs of life and nothing
+    /// else while something was due from it.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Duration> {
+        let waited = now.saturating_duration_since(self.moved);
+        if self.waits() && waited >= self.heartbeat.stall() {
+            return Err(waited);
+        }
         match self.heartbeat.beat(now) {
             Beat::Quiet => Ok(()),
             Beat::Ping(token) => {
-                self.outbox.push_back(Message::Ping { token });
+                self.outbox.push_back(Message::Ping { token, busy: false });
                 Ok(())
             }
             Beat::Stalled(silence) => Err(silence),
@@ -380,8 +394,14 @@ impl Sender {
     pub fn handle_frame(&mut self, text: &str, now: Instant) -> Result<(), Violation> {
         self.heartbeat.on_received(now);
         let message = Message::parse(text)?;
+        if !matches!(
+            message,
+            Message::Ping { busy: false, .. } | Message::Pong { busy: false, .. }
+        ) {
+            self.moved = now;
+        }
         match (self.state, message) {
-            (_, Message::Ping { token }) => self.pong = Some(token),
+            (_, Message::Ping { token, .. }) => self.pong = Some(token),
             (_, Message::Pong { .. }) => {}
             (_, Message::Error { code, reason }) => {
                 self.state = State::Ended;
@@ -433,6 +453,13 @@ impl Sender {
         }
         self.settle();
         Ok(())
+    }
+
+    /// Whether something is due from the receiver.
+    fn waits(&self) -> bool {
+        matches!(self.state, State::Offered | State::Finishing)
+            || !self.in_flight.is_empty()
+            || self.check.asked
     }
 
     fn start_block(&self, block: u64) -> Cursor {

@@ -110,9 +110,9 @@ impl Folder for DiskFolder {
         match sys::statat(&self.dir, path, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(FileInfo {
                 is_file: sys::FileType::from_raw_mode(stat.st_mode).is_file(),
-                links: stat.st_nlink as u64,
+                links: stat.st_nlink,
                 len: stat.st_size as u64,
-                mtime: stat.st_mtime as i64,
+                mtime: stat.st_mtime,
                 mtime_ns: stat.st_mtime_nsec as u32,
             })),
             Err(Errno::NOENT) => Ok(None),

@@ -96,7 +96,8 @@ impl Inbox {
                 .contains_key(&offer.id);
             if same && (finished || !self.options.overwrite) {
                 let file = self.folder.open(name, None).map_err(cannot("open"))?;
-                let held = BlockSet::from_iter([0..offer.geometry.blocks()]);
+                let mut held = BlockSet::new();
+                held.insert_run(0..offer.geometry.blocks());
                 let opened = Opened {
                     held,
                     received: info.len,

@@ -1,0 +1,369 @@
+//! The two machines over a link that cuts, drops, duplicates, swaps and damages: the exact file or a typed error.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use proptest::prelude::*;
+use wsferry::protocol::{BLOCK, Violation, chunk};
+
+use crate::link::{Direction, Disk, End, Fault, File, Link, Options, send_to_the_end};
+use crate::support::random;
+
+const B: usize = BLOCK as usize;
+
+#[test]
+fn files_at_every_edge_cross_at_several_chunk_sizes() {
+    for chunk in [3, 24_546, 196_608, BLOCK] {
+        let sizes = [
+            0,
+            1,
+            2,
+            3,
+            chunk as usize - 1,
+            chunk as usize,
+            chunk as usize + 1,
+            B - 1,
+            B,
+            B + 1,
+            2 * B + 7,
+        ];
+        for size in sizes {
+            if size as u64 / chunk > 5000 {
+                continue;
+            }
+            let file = File::new(random(size, size as u64));
+            let options = Options {
+                chunk,
+                ..Options::default()
+            };
+            let end = send_to_the_end(&file, &mut Disk::default(), options, |_, _, _| Fault::Deliver);
+            assert!(
+                matches!(end, End::Receipted(_)),
+                "{size} bytes in chunks of {chunk}: {end:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_bodies_of_all_chunks_are_the_files_base64_also_after_a_resume_at_another_chunk_size() {
+    let file = File::new(random(2 * B + 1_000_000, 1));
+    let mut disk = Disk::default();
+    let mut bodies = Vec::new();
+    let mut collect = |link: &Link| {
+        for (direction, frame) in &link.log {
+            if *direction == Direction::ToReceiver && frame.starts_with('C') {
+                let mut bytes = Vec::new();
+                let chunk = chunk::decode(frame.as_bytes(), &mut bytes).unwrap();
+                bodies.push((
+                    chunk.offset,
+                    chunk.len as u64,
+                    frame[chunk::HEADER_LEN..].to_owned(),
+                ));
+            }
+        }
+    };
+    let mut first = Link::new(
+        &file,
+        &mut disk,
+        Options {
+            chunk: 99_999,
+            ..Options::default()
+        },
+    );
+    let end = first.run(|direction, index, _| match (direction, index) {
+        (Direction::ToReceiver, 50) => Fault::Cut,
+        _ => Fault::Deliver,
+    });
+    assert_eq!(end, End::Cut);
+    collect(&first);
+    let mut second = Link::new(
+        &file,
+        &mut disk,
+        Options {
+            chunk: 30_000,
+            ..Options::default()
+        },
+    );
+    assert!(matches!(second.run(|_, _, _| Fault::Deliver), End::Receipted(_)));
+    collect(&second);
+
+    // Each byte once: what was sent twice is taken from its second sending.
+    let resumed_at = bodies[bodies.iter().rposition(|(_, len, _)| *len == 99_999).unwrap() + 1].0;
+    assert!(
+        resumed_at > 0 && resumed_at.is_multiple_of(BLOCK),
+        "resumed at {resumed_at}"
+    );
+    let mut text = String::new();
+    let mut next = 0;
+    let second_run = bodies.iter().position(|(_, len, _)| *len == 30_000).unwrap();
+    for (offset, len, body) in bodies[..second_run]
+        .iter()
+        .filter(|(offset, _, _)| *offset < resumed_at)
+        .chain(&bodies[second_run..])
+    {
+        assert_eq!(*offset, next);
+        next += len;
+        text.push_str(body);
+    }
+    assert_eq!(text, STANDARD.encode(&file.bytes));
+}
+
+#[test]
+fn every_fault_at_every_frame_of_a_small_transfer_ends_in_the_exact_file_or_a_typed_error() {
+    let file = File::new(random(B + 500_000, 2));
+    for (start, disk) in [
+        ("fresh", Disk::default()),
+        ("resumed", Disk::holding(&file, [0])),
+        ("last block held", Disk::holding(&file, [1])),
+    ] {
+        let mut reference = disk.clone();
+        let mut link = Link::new(&file, &mut reference, Options::default());
+        assert!(matches!(link.run(|_, _, _| Fault::Deliver), End::Receipted(_)));
+        let frames = |direction| link.log.iter().filter(|(d, _)| *d == direction).count();
+        let counts = [frames(Direction::ToReceiver), frames(Direction::ToSender)];
+        assert!(counts[0] > 4 && counts[1] > 2);
+        let mut ends = BTreeSet::new();
+        for direction in [Direction::ToReceiver, Direction::ToSender] {
+            for at in 0..counts[direction as usize] {
+                let flips = [
+                    0,
+                    8 * 3,
+                    8 * 20 + 1,
+                    8 * 33,
+                    8 * 45 + 2,
+                    8 * 101 + 5,
+                    usize::MAX / 8 * 8 - 3,
+                ];
+                for fault in [Fault::Drop, Fault::Twice, Fault::Swap, Fault::Cut]
+                    .into_iter()
+                    .chain(flips.map(Fault::Flip))
+                {
+                    let end = send_to_the_end(&file, &mut disk.clone(), Options::default(), |d, index, _| {
+                        if (d, index) == (direction, at) {
+                            fault
+                        } else {
+                            Fault::Deliver
+                        }
+                    });
+                    ends.insert(
+                        format!("{end:?}")
+                            .split([' ', '(', '{'])
+                            .next()
+                            .unwrap()
+                            .to_owned(),
+                    );
+                }
+            }
+        }
+        // The faults really did something, in more ways than one.
+        assert!(
+            ends.contains("Cut") && ends.contains("Violation") && ends.contains("Receipted"),
+            "{start}: {ends:?}"
+        );
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_every_frame_of_a_tiny_transfer_is_harmless_or_noticed() {
+    let file = File::new(b"hello".to_vec());
+    for disk in [
+        Disk::default(),
+        Disk {
+            sealed: Some(file.clone()),
+            ..Disk::default()
+        },
+    ] {
+        let mut reference = disk.clone();
+        let mut link = Link::new(&file, &mut reference, Options::default());
+        assert!(matches!(link.run(|_, _, _| Fault::Deliver), End::Receipted(_)));
+        let mut next = [0, 0];
+        for (direction, text) in link.log {
+            let at = next[direction as usize];
+            next[direction as usize] += 1;
+            for bit in 0..text.len() * 8 {
+                send_to_the_end(&file, &mut disk.clone(), Options::default(), |d, index, _| {
+                    if (d, index) == (direction, at) {
+                        Fault::Flip(bit)
+                    } else {
+                        Fault::Deliver
+                    }
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_chunk_is_sent_again_and_nothing_else_is() {
+    let file = File::new(random(B + 1000, 3));
+    for at in 1..=10 {
+        let mut disk = Disk::default();
+        let mut link = Link::new(&file, &mut disk, Options::default());
+        let end = link.run(|direction, index, _| match (direction, index) {
+            (Direction::ToReceiver, index) if index == at => Fault::Flip(8 * 60),
+            _ => Fault::Deliver,
+        });
+        assert!(matches!(end, End::Receipted(_)), "{end:?}");
+        assert_eq!((link.sender.progress().naks, link.receiver.naks()), (1, 1));
+        assert_eq!(link.sender.progress().resent, 256 * 1024 / 3 * 3);
+        assert_eq!(
+            disk.written.iter().map(|(_, len)| *len).sum::<usize>(),
+            file.bytes.len()
+        );
+    }
+}
+
+#[test]
+fn a_path_that_damages_everything_is_given_up_with_a_count() {
+    let file = File::new(random(B, 4));
+    let mut disk = Disk::default();
+    let options = Options {
+        chunk: 3000,
+        ..Options::default()
+    };
+    let end = Link::new(&file, &mut disk, options).run(|direction, index, _| match (direction, index) {
+        (Direction::ToReceiver, 1..) => Fault::Flip(8 * 60),
+        _ => Fault::Deliver,
+    });
+    assert_eq!(
+        end,
+        End::Violation(Direction::ToReceiver, Violation::Damaged(101))
+    );
+}
+
+#[test]
+fn a_resume_sends_only_what_is_missing() {
+    let file = File::new(random(4 * B + 5, 5));
+    let mut disk = Disk::holding(&file, [0, 1, 3]);
+    let mut link = Link::new(&file, &mut disk, Options::default());
+    assert!(matches!(link.run(|_, _, _| Fault::Deliver), End::Receipted(_)));
+    let progress = link.sender.progress();
+    assert_eq!((progress.held, progress.verified), (3 * BLOCK, 3 * BLOCK));
+    // Block 2 had been reached by an earlier run, as far as the partial file's length tells: it counts as re-sent.
+    assert_eq!((progress.resent, progress.repaired_blocks), (BLOCK, 0));
+    assert_eq!(disk.written.iter().map(|(_, len)| *len).sum::<usize>(), B + 5);
+}
+
+#[test]
+fn a_held_block_that_differs_is_sent_again_that_block_alone() {
+    let file = File::new(random(4 * B, 6));
+    // The source changed after the first run: its block 1 is another now.
+    let mut old = file.clone();
+    old.bytes[B + 77] ^= 1;
+    let mut disk = Disk::holding(&old, [0, 1, 2]);
+    let mut link = Link::new(&file, &mut disk, Options::default());
+    assert!(matches!(link.run(|_, _, _| Fault::Deliver), End::Receipted(_)));
+    assert_eq!(link.sender.progress().repaired_blocks, 1);
+    assert_eq!(disk.written.iter().map(|(_, len)| *len).sum::<usize>(), 2 * B);
+    assert_eq!(disk.sealed.as_ref(), Some(&file));
+
+    // The receiver's disk rotted: its journal is right and its bytes are not.
+    let mut disk = Disk::holding(&file, [0, 1, 2]);
+    disk.part[5] ^= 1;
+    let mut link = Link::new(&file, &mut disk, Options::default());
+    assert!(matches!(link.run(|_, _, _| Fault::Deliver), End::Receipted(_)));
+    assert_eq!(disk.written.iter().map(|(_, len)| *len).sum::<usize>(), 2 * B);
+    assert_eq!(disk.sealed.as_ref(), Some(&file));
+}
+
+#[test]
+fn the_first_new_chunk_goes_out_before_any_held_block_is_read() {
+    let file = File::new(random(6 * B, 7));
+    let mut disk = Disk::holding(&file, 0..5);
+    let mut link = Link::new(&file, &mut disk, Options::default());
+    link.run(|_, _, _| Fault::Deliver);
+    let position = |what: &str| link.log.iter().position(|(_, text)| text.contains(what)).unwrap();
+    assert!(position("C 000000000000 ") < position("\"digests\""));
+}
+
+#[test]
+fn a_lost_receipt_is_answered_without_sending_the_file_again() {
+    let file = File::new(random(B + 5, 8));
+    let mut disk = Disk::default();
+    let end = Link::new(&file, &mut disk, Options::default()).run(|_, _, text| {
+        if text.contains("receipt") {
+            Fault::Cut
+        } else {
+            Fault::Deliver
+        }
+    });
+    assert_eq!(end, End::Cut);
+    let written = disk.written.len();
+    let mut link = Link::new(&file, &mut disk, Options::default());
+    assert!(matches!(link.run(|_, _, _| Fault::Deliver), End::Receipted(_)));
+    assert_eq!(disk.written.len(), written);
+}
+
+#[test]
+fn bytes_in_flight_never_exceed_the_window() {
+    let file = File::new(random(2 * B, 9));
+    let options = Options {
+        chunk: 30_000,
+        window: 100_000,
+        ..Options::default()
+    };
+    let mut disk = Disk::default();
+    let mut link = Link::new(&file, &mut disk, options);
+    assert!(matches!(link.run(|_, _, _| Fault::Deliver), End::Receipted(_)));
+    let (mut sent, mut acknowledged) = (0u64, 0u64);
+    for (direction, text) in &link.log {
+        if *direction == Direction::ToReceiver && text.starts_with('C') {
+            sent += 1;
+        } else if let Some((_, rest)) = text.split_once("\"ack\",\"sequence\":") {
+            acknowledged = rest.split(',').next().unwrap().parse().unwrap();
+        }
+        assert!(
+            (sent - acknowledged) * 30_000 <= 100_000,
+            "{sent} sent, {acknowledged} acknowledged"
+        );
+    }
+}
+
+fn schedule() -> impl Strategy<Value = Vec<(bool, usize, u8, usize)>> {
+    prop::collection::vec((any::<bool>(), 0usize..60, 0u8..6, any::<usize>()), 0..6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 100, ..ProptestConfig::default() })]
+
+    /// Any faults, any sizes, any stock at the receiver, rotten and outdated blocks included.
+    #[test]
+    fn arbitrary_schedules_end_in_the_exact_file_or_a_typed_error(
+        size in prop_oneof![0usize..100, B - 50..B + 50, 0usize..3 * B],
+        chunk in prop_oneof![90_000u64..400_000, Just(BLOCK)],
+        window in 1u64..4_000_000,
+        held in prop::collection::vec(0u64..3, 0..4),
+        rot in prop::option::of(any::<usize>()),
+        outdated in prop::option::of(any::<usize>()),
+        faults in schedule(),
+        seed: u64,
+    ) {
+        let file = File::new(random(size, seed));
+        let mut old = file.clone();
+        if let (Some(at), false) = (outdated, size == 0) {
+            old.bytes[at % size] ^= 0x40;
+        }
+        let blocks = file.geometry().blocks();
+        let mut disk = Disk::holding(&old, held.into_iter().filter(|block| *block < blocks));
+        if let (Some(at), false) = (rot, disk.part.is_empty()) {
+            let at = at % disk.part.len();
+            disk.part[at] ^= 1;
+        }
+        let options = Options { chunk, window, ..Options::default() };
+        send_to_the_end(&file, &mut disk, options, |direction, index, _| {
+            let fault = faults.iter().find(|(to_sender, at, ..)| {
+                (*to_sender == (direction == Direction::ToSender)) && *at == index
+            });
+            match fault {
+                Some((_, _, 0, _)) => Fault::Drop,
+                Some((_, _, 1, _)) => Fault::Twice,
+                Some((_, _, 2, _)) => Fault::Swap,
+                Some((_, _, 3, _)) => Fault::Cut,
+                Some((_, _, _, bit)) => Fault::Flip(*bit),
+                None => Fault::Deliver,
+            }
+        });
+    }
+}

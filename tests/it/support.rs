@@ -1,0 +1,305 @@
+//! What the tests share: data, the program's two sides as processes, a plain WebSocket peer.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use async_tungstenite::tungstenite::{self, Message as WsMessage, WebSocket, client::ClientRequestBuilder};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longer than anything should take; a test that waits so long has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Seeded random bytes, never zeros alone: data that repeats would hide what is out of place.
+pub fn random(len: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
+    bytes
+}
+
+/// A directory with an inbox, which the tests put files beside.
+pub struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    pub fn inbox(&self) -> PathBuf {
+        self.path("inbox")
+    }
+
+    pub fn received(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.inbox().join(name)).unwrap()
+    }
+
+    /// What is in the inbox.
+    pub fn listing(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.inbox()).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+/// The program.
+pub fn wsferry() -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("wsferry"));
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// A running program, whose standard output is read line by line. It is killed when dropped.
+pub struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    errors: Option<thread::JoinHandle<String>>,
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: ExitStatus,
+    pub lines: Vec<String>,
+    pub errors: String,
+}
+
+impl Ended {
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or(-1)
+    }
+
+    /// The event of this kind, of a program that ran with `--json`.
+    pub fn event(&self, kind: &str) -> Value {
+        let events = self
+            .lines
+            .iter()
+            .map(|line| serde_json::from_str::<Value>(line).expect("each line is JSON"));
+        let mut events = events.filter(|event| event["event"] == kind);
+        events
+            .next_back()
+            .unwrap_or_else(|| panic!("no {kind} event: {self:?}"))
+    }
+
+    /// Asserts the exit code, one line on standard error with these words, and no panic.
+    pub fn assert_error(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code(), code, "{self:?}");
+        let lines: Vec<&str> = self
+            .errors
+            .lines()
+            .filter(|line| line.starts_with("wsferry: "))
+            .collect();
+        assert_eq!(lines.len(), 1, "one line tells what happened: {self:?}");
+        for word in words {
+            assert!(lines[0].contains(word), "{word:?} is missing: {}", lines[0]);
+        }
+        assert!(!self.errors.contains("panicked"), "{}", self.errors);
+    }
+}
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let (tell, lines) = mpsc::channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let _ = tell.send(line);
+            }
+        });
+        let mut stderr = child.stderr.take().unwrap();
+        let errors = thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stderr.read_to_string(&mut text);
+            text
+        });
+        Self {
+            child,
+            lines,
+            errors: Some(errors),
+        }
+    }
+
+    /// The next line of output.
+    pub fn line(&self) -> String {
+        self.lines
+            .recv_timeout(PATIENCE)
+            .expect("a line of output in time")
+    }
+
+    /// Waits for an event that fits, of a program that runs with `--json`.
+    pub fn wait_for(&self, fits: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let event: Value = serde_json::from_str(&self.line()).unwrap();
+            if fits(&event) {
+                return event;
+            }
+        }
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn signal(&self, signal: &str) {
+        assert!(
+            Command::new("kill")
+                .args([signal, &self.pid().to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the end.
+    pub fn end(mut self) -> Ended {
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "it does not end: {:?}",
+                self.lines.try_iter().collect::<Vec<_>>()
+            );
+            thread::sleep(Duration::from_millis(2));
+        };
+        let errors = self.errors.take().unwrap().join().unwrap();
+        Ended {
+            status,
+            lines: self.lines.iter().collect(),
+            errors,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `wsferry receive --json` on a free port.
+pub struct Receiver {
+    pub running: Running,
+    pub url: String,
+}
+
+impl Receiver {
+    pub fn start(place: &Place, flags: &[&str]) -> Self {
+        Self::start_on(place, "127.0.0.1:0", flags)
+    }
+
+    pub fn start_on(place: &Place, address: &str, flags: &[&str]) -> Self {
+        let mut command = wsferry();
+        command
+            .arg("receive")
+            .arg(place.inbox())
+            .args(["--json", "--listen", address])
+            .args(flags);
+        Self::launch(&mut command)
+    }
+
+    pub fn launch(command: &mut Command) -> Self {
+        let running = Running::start(command);
+        let listening = running.wait_for(|event| event["event"] == "listening");
+        Self {
+            url: listening["url"].as_str().unwrap().to_owned(),
+            running,
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.url.strip_prefix("ws://").unwrap().parse().unwrap()
+    }
+}
+
+/// `wsferry send --json FILE URL`, to its end.
+pub fn send(file: &Path, url: &str, flags: &[&str]) -> Ended {
+    Running::start(wsferry().arg("send").arg(file).arg(url).arg("--json").args(flags)).end()
+}
+
+/// Sends and expects success; gives the `finished` event.
+pub fn send_well(file: &Path, url: &str, flags: &[&str]) -> Value {
+    let ended = send(file, url, flags);
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    ended.event("finished")
+}
+
+/// A WebSocket peer that says whatever a test wants.
+pub struct Peer {
+    pub socket: WebSocket<TcpStream>,
+}
+
+impl Peer {
+    pub fn dial(url: &str) -> Self {
+        let stream = TcpStream::connect(url.strip_prefix("ws://").unwrap()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = ClientRequestBuilder::new(url.parse().unwrap()).with_sub_protocol("wsferry.v1");
+        Self {
+            socket: tungstenite::client(request, stream).unwrap().0,
+        }
+    }
+
+    pub fn say(&mut self, text: impl Into<String>) {
+        // The peer may have hung up already; what it said is what the tests look at.
+        let _ = self.socket.send(WsMessage::text(text.into()));
+    }
+
+    /// The next text; `None` when the connection has ended.
+    pub fn hear(&mut self) -> Option<String> {
+        loop {
+            match self.socket.read() {
+                Ok(WsMessage::Text(text)) => return Some(text.to_string()),
+                Ok(WsMessage::Close(_)) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// The next message of this type, past all others.
+    pub fn hear_type(&mut self, kind: &str) -> Value {
+        loop {
+            let text = self
+                .hear()
+                .unwrap_or_else(|| panic!("the connection ended before a {kind}"));
+            if let Ok(message) = serde_json::from_str::<Value>(&text)
+                && message["type"] == kind
+            {
+                return message;
+            }
+        }
+    }
+}
