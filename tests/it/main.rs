@@ -3,7 +3,11 @@
 mod proxy;
 mod support;
 
+mod errors;
 mod golden;
+mod hostile;
 mod layers;
 mod link;
 mod machines;
+mod resume;
+mod transfer;

@@ -18,8 +18,8 @@ pub struct Plan {
     pub half_close_after: Option<u64>,
     /// Flip the lowest bit of the byte at this position.
     pub flip_at: Option<u64>,
-    /// The most bytes that are passed on at a time.
-    pub piece: Option<usize>,
+    /// The most bytes that are passed on at a time, after the first so many bytes.
+    pub piece: Option<(u64, usize)>,
     /// Bytes a second.
     pub rate: Option<u64>,
     /// Added to each piece.
@@ -32,8 +32,6 @@ pub struct Plan {
 pub struct Proxy {
     address: SocketAddr,
     stop: Option<mpsc::Sender<()>>,
-    /// Bytes that were passed on: towards the target, and back.
-    pub passed: Arc<Mutex<[u64; 2]>>,
 }
 
 impl Proxy {
@@ -43,8 +41,6 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = mpsc::channel();
-        let passed = Arc::new(Mutex::new([0; 2]));
-        let counts = passed.clone();
         thread::spawn(move || {
             for (number, client) in listener.incoming().enumerate() {
                 if stopped.try_recv().is_ok() {
@@ -57,19 +53,17 @@ impl Proxy {
                 client.set_nodelay(true).unwrap();
                 server.set_nodelay(true).unwrap();
                 let (there, back) = plans(number);
-                for (side, plan, from, to) in [
-                    (0, there, client.try_clone().unwrap(), server.try_clone().unwrap()),
-                    (1, back, server, client),
+                for (plan, from, to) in [
+                    (there, client.try_clone().unwrap(), server.try_clone().unwrap()),
+                    (back, server, client),
                 ] {
-                    let counts = counts.clone();
-                    thread::spawn(move || pass(&plan, from, to, |n| counts.lock().unwrap()[side] += n));
+                    thread::spawn(move || pass(&plan, from, to));
                 }
             }
         });
         Self {
             address,
             stop: Some(stop),
-            passed,
         }
     }
 
@@ -91,12 +85,16 @@ impl Drop for Proxy {
     }
 }
 
-fn pass(plan: &Plan, mut from: TcpStream, mut to: TcpStream, count: impl Fn(u64)) {
+fn pass(plan: &Plan, mut from: TcpStream, mut to: TcpStream) {
     let mut buffer = vec![0; 64 * 1024];
     let mut passed = 0u64;
     let mut paused = false;
     loop {
-        let mut room = plan.piece.unwrap_or(buffer.len()) as u64;
+        let mut room = match plan.piece {
+            Some((after, piece)) if passed >= after => piece as u64,
+            Some((after, _)) => (after - passed).min(buffer.len() as u64),
+            None => buffer.len() as u64,
+        };
         let limits = [plan.cut_after, plan.stall_after, plan.half_close_after];
         let pause_at = plan.pause.as_ref().filter(|_| !paused).map(|(at, _)| *at);
         for limit in limits.into_iter().chain([pause_at]).flatten() {
@@ -150,7 +148,6 @@ fn pass(plan: &Plan, mut from: TcpStream, mut to: TcpStream, count: impl Fn(u64)
             return;
         }
         passed += n as u64;
-        count(n as u64);
     }
 }
 
@@ -188,7 +185,7 @@ mod tests {
         assert_eq!(
             through(
                 Plan {
-                    piece: Some(7),
+                    piece: Some((0, 7)),
                     ..Plan::default()
                 },
                 &bytes[..20_000]

@@ -1,0 +1,375 @@
+//! Bad input and bad surroundings: one line, an exit code, and nothing lost.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+
+use async_tungstenite::tungstenite::{
+    self,
+    handshake::server::{Request, Response},
+};
+
+use crate::proxy::{Plan, Proxy};
+use crate::support::{Place, Receiver, Running, random, send, send_well, wsferry};
+
+const NOBODY: u32 = 65534;
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self")
+        .map(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata))
+        .unwrap()
+        == 0
+}
+
+/// The program as a user to whom permissions apply, even where the tests run as root.
+fn unprivileged(place: &Place) -> Command {
+    let program = place.path("wsferry");
+    if !program.exists() {
+        std::fs::copy(wsferry().get_program(), &program).unwrap();
+        let dir = program.parent().unwrap();
+        std::fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let mut command = Command::new(program);
+    command.stdin(std::process::Stdio::null());
+    command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    if is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command
+}
+
+#[test]
+fn files_that_cannot_be_sent_are_named_with_the_reason() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let url = &receiver.url;
+    send(&place.path("none"), url, &[]).assert_error(1, &["cannot open", "none", "No such file"]);
+    std::fs::create_dir(place.path("dir")).unwrap();
+    send(&place.path("dir"), url, &[]).assert_error(1, &["dir is not a regular file", "tar"]);
+    assert!(
+        Command::new("mkfifo")
+            .arg(place.path("pipe"))
+            .status()
+            .unwrap()
+            .success()
+    );
+    send(&place.path("pipe"), url, &[]).assert_error(1, &["pipe is not a regular file"]);
+    let secret = place.file("secret", b"x");
+    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o000)).unwrap();
+    Running::start(unprivileged(&place).arg("send").arg(secret).arg(url))
+        .end()
+        .assert_error(1, &["cannot open", "secret", "Permission denied"]);
+    // One of several: the others go.
+    let good = place.file("good", b"good");
+    let ended = Running::start(wsferry().arg("send").arg(place.path("none")).arg(good).arg(url)).end();
+    ended.assert_error(1, &["none"]);
+    assert_eq!(place.received("good"), b"good");
+}
+
+#[test]
+fn command_lines_that_make_no_sense_are_usage_errors() {
+    let place = Place::new();
+    let file = place.file("f", b"x");
+    for (url, words) in [
+        ("http://127.0.0.1:9000", &["bad URL", "ws://"][..]),
+        ("wss://127.0.0.1:9000", &["TLS"]),
+        ("ws://127.0.0.1:99999", &["bad URL"]),
+        ("ws://127.0.0.1:0", &["port"]),
+        ("f", &["bad URL", "ws://"]),
+    ] {
+        send(&file, url, &[]).assert_error(2, words);
+    }
+    for flags in [
+        ["--chunk-size", "2B"],
+        ["--frame-limit", "100B"],
+        ["--window", "0B"],
+    ] {
+        send(&file, "ws://127.0.0.1:9000", &flags).assert_error(2, &[flags[0]]);
+    }
+    for flags in [
+        ["--chunk-size", "many"],
+        ["--name", "../x"],
+        ["--name", "a/b"],
+        ["--name", ".."],
+    ] {
+        let ended = send(&file, "ws://127.0.0.1:9000", &flags);
+        assert_eq!(ended.code(), 2, "{ended:?}");
+        assert!(ended.errors.contains(flags[0]), "{ended:?}");
+    }
+    assert_eq!(Running::start(wsferry().arg("send")).end().code(), 2);
+    assert_eq!(Running::start(wsferry().arg("fly")).end().code(), 2);
+}
+
+#[test]
+fn nobody_listening_is_said_with_the_address() {
+    let place = Place::new();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    send(&place.file("f", b"x"), &format!("ws://127.0.0.1:{port}"), &[])
+        .assert_error(1, &[&format!("127.0.0.1:{port}"), "refused", "wsferry receive"]);
+}
+
+#[test]
+fn a_plain_http_server_is_told_apart() {
+    let place = Place::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 4096];
+        let _ = stream.read(&mut head);
+        stream
+            .write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            .unwrap();
+    });
+    send(&place.file("f", b"x"), &url, &[]).assert_error(1, &["HTTP 404"]);
+}
+
+/// A WebSocket server that sends back what it gets, with or without our subprotocol.
+fn echo_server(subprotocol: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        #[allow(clippy::result_large_err)]
+        let agree = |_: &Request, mut response: Response| {
+            if subprotocol {
+                response
+                    .headers_mut()
+                    .insert("Sec-WebSocket-Protocol", "wsferry.v1".parse().unwrap());
+            }
+            Ok(response)
+        };
+        let Ok(mut socket) = tungstenite::accept_hdr(stream, agree) else {
+            return;
+        };
+        while let Ok(message) = socket.read() {
+            if socket.send(message).is_err() {
+                return;
+            }
+        }
+    });
+    url
+}
+
+#[test]
+fn an_echo_server_is_told_apart_even_if_it_agrees_to_the_subprotocol() {
+    let place = Place::new();
+    let file = place.file("f", b"x");
+    send(&file, &echo_server(false), &[]).assert_error(1, &["not wsferry.v1", "no wsferry"]);
+    send(&file, &echo_server(true), &[]).assert_error(1, &["broke the protocol", "`offer` came"]);
+}
+
+#[test]
+fn a_plain_get_is_answered_with_what_this_port_is() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    for request in [
+        "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        let mut stream = std::net::TcpStream::connect(receiver.address()).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 426 Upgrade Required\r\n"),
+            "{answer}"
+        );
+        assert!(answer.contains("wsferry send FILE"), "{answer}");
+    }
+    let file = place.file("f", b"still serving");
+    send_well(&file, &receiver.url, &[]);
+}
+
+#[test]
+fn a_full_destination_is_said_and_the_same_command_goes_on_when_there_is_room() {
+    let place = Place::new();
+    let bytes = random(20_000_000, 1);
+    let file = place.file("f", &bytes);
+    // A file-size limit of 9 MiB stands for a disk that is full.
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -f 18432; exec \"$@\"", "sh"])
+        .arg(wsferry().get_program());
+    command
+        .arg("receive")
+        .arg(place.inbox())
+        .args(["--json", "--listen", "127.0.0.1:0"]);
+    command.stdin(std::process::Stdio::null());
+    command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let receiver = Receiver::launch(&mut command);
+    send(&file, &receiver.url, &[]).assert_error(3, &["cannot write f", "File too large", "same command"]);
+    // The receiver goes on serving.
+    send_well(&place.file("small", b"small"), &receiver.url, &[]);
+    drop(receiver);
+    let receiver = Receiver::start(&place, &[]);
+    let finished = send_well(&file, &receiver.url, &[]);
+    assert!(finished["resumed_at"].as_u64() >= Some(6 << 20), "{finished}");
+    assert!(place.received("f") == bytes);
+}
+
+#[test]
+fn a_file_larger_than_the_free_space_is_refused_before_a_byte_moves() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let path = place.path("huge");
+    // Sparse: a petabyte that takes no room here.
+    let made = std::fs::File::create(&path).unwrap().set_len(1 << 43);
+    if made.is_ok() {
+        send(&path, &receiver.url, &[]).assert_error(4, &["huge needs 8796093022208 more bytes"]);
+        assert_eq!(place.listing(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_destination_that_cannot_be_written_to_is_said_at_once() {
+    let place = Place::new();
+    std::fs::create_dir(place.inbox()).unwrap();
+    std::fs::set_permissions(place.inbox(), PermissionsExt::from_mode(0o555)).unwrap();
+    Running::start(
+        unprivileged(&place)
+            .arg("receive")
+            .arg(place.inbox())
+            .args(["--listen", "127.0.0.1:0"]),
+    )
+    .end()
+    .assert_error(1, &["cannot write to", "inbox", "Permission denied"]);
+    Running::start(
+        wsferry()
+            .arg("receive")
+            .arg(place.file("file", b""))
+            .args(["--listen", "127.0.0.1:0"]),
+    )
+    .end()
+    .assert_error(1, &["cannot write to", "file"]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    Running::start(
+        wsferry()
+            .arg("receive")
+            .arg(place.path("other"))
+            .args(["--listen", &address]),
+    )
+    .end()
+    .assert_error(1, &["cannot listen on", &address]);
+}
+
+/// Sends 30 MB through a path that calls `change` in mid-file.
+fn send_while(
+    place: &Place,
+    change: impl Fn(&std::path::Path) + Send + Sync + 'static,
+) -> (Vec<u8>, crate::support::Ended) {
+    let receiver = Receiver::start(place, &[]);
+    let file = place.file("f", &random(30_000_000, 2));
+    let changed = file.clone();
+    let call: Arc<dyn Fn() + Send + Sync> = Arc::new(move || change(&changed));
+    let proxy = Proxy::start(receiver.address(), move |_| {
+        (
+            Plan {
+                pause: Some((20_000_000, call.clone())),
+                ..Plan::default()
+            },
+            Plan::default(),
+        )
+    });
+    let ended = send(&file, &proxy.url(), &["--window", "1MiB"]);
+    (std::fs::read(&file).unwrap(), ended)
+}
+
+#[test]
+fn a_source_that_changes_once_while_it_is_sent_arrives_as_what_it_became() {
+    let shrink = |path: &std::path::Path| {
+        std::fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_len(21_000_000)
+            .unwrap();
+    };
+    let grow = |path: &std::path::Path| {
+        std::fs::File::options()
+            .append(true)
+            .open(path)
+            .unwrap()
+            .write_all(&random(5_000_000, 3))
+            .unwrap();
+    };
+    let rewrite = |path: &std::path::Path| {
+        use std::os::unix::fs::FileExt;
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.write_all_at(b"another beginning", 7).unwrap();
+    };
+    // Each comes by at the first connection, and again at the next: the second time it changes nothing new.
+    let once = |change: fn(&std::path::Path)| {
+        let done = std::sync::atomic::AtomicBool::new(false);
+        move |path: &std::path::Path| {
+            if !done.swap(true, std::sync::atomic::Ordering::SeqCst) {
+                change(path);
+            }
+        }
+    };
+    for change in [shrink as fn(&std::path::Path), grow, rewrite] {
+        let place = Place::new();
+        let (source, ended) = send_while(&place, once(change));
+        assert_eq!(ended.code(), 0, "{ended:?}");
+        assert!(place.received("f") == source);
+        assert_eq!(
+            ended.event("finished")["blake3"],
+            blake3::hash(&source).to_string()
+        );
+        assert_eq!(place.listing(), ["f"]);
+    }
+}
+
+#[test]
+fn a_source_that_never_stops_changing_is_given_up_with_exit_code_5() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let file = place.file("f", &random(4_000_000, 4));
+    let growing = file.clone();
+    let call: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+        std::fs::File::options()
+            .append(true)
+            .open(&growing)
+            .unwrap()
+            .write_all(&random(3_200_000, 5))
+            .unwrap();
+    });
+    let proxy = Proxy::start(receiver.address(), move |_| {
+        (
+            Plan {
+                pause: Some((1_000_000, call.clone())),
+                ..Plan::default()
+            },
+            Plan::default(),
+        )
+    });
+    send(&file, &proxy.url(), &["--window", "100KiB"])
+        .assert_error(5, &["f changed while it was sent", "bytes"]);
+    assert_eq!(place.listing(), [".wsferry"]);
+}
+
+#[test]
+fn names_that_could_do_harm_are_refused_on_the_way_out() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let bad = place.path("back\\slash");
+    std::fs::write(&bad, b"x").unwrap();
+    send(&bad, &receiver.url, &[]).assert_error(1, &["path separator", "--name"]);
+    send_well(&bad, &receiver.url, &["--name", "slash"]);
+    let bell = place.path("bell\x07");
+    std::fs::write(&bell, b"x").unwrap();
+    send(&bell, &receiver.url, &[]).assert_error(1, &["control character U+0007"]);
+}

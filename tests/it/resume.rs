@@ -1,0 +1,288 @@
+//! Cut, killed, interrupted: the same command goes on where it was.
+
+use crate::proxy::{Plan, Proxy};
+use crate::support::{Place, Receiver, Running, random, send, send_well, wsferry};
+
+const B: usize = 3 << 20;
+
+/// Runs `send --json` until that many bytes are acknowledged.
+fn send_until(place: &Place, name: &str, url: &str, acknowledged: u64) -> Running {
+    let sender = Running::start(wsferry().arg("send").arg(place.path(name)).arg(url).arg("--json"));
+    sender.wait_for(|event| {
+        event["event"] == "progress" && event["acknowledged"].as_u64() >= Some(acknowledged)
+    });
+    sender
+}
+
+/// A proxy that is slow enough for a test to act in mid-file.
+fn slow(receiver: &Receiver) -> Proxy {
+    Proxy::start(receiver.address(), |_| {
+        (
+            Plan {
+                rate: Some(60_000_000),
+                ..Plan::default()
+            },
+            Plan::default(),
+        )
+    })
+}
+
+#[test]
+fn a_killed_sender_resumes_where_it_was() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let proxy = slow(&receiver);
+    let bytes = random(40 * B + 5, 1);
+    let file = place.file("f", &bytes);
+    send_until(&place, "f", &proxy.url(), 20_000_000).kill();
+    assert_eq!(
+        place.listing(),
+        [".wsferry"],
+        "the final name does not appear before the file is whole"
+    );
+    let finished = send_well(&file, &receiver.url, &[]);
+    assert!(
+        finished["resumed_at"].as_u64().unwrap() > 12_000_000,
+        "{finished}"
+    );
+    assert!(
+        finished["resent_bytes"].as_u64().unwrap() <= (16 << 20) + B as u64,
+        "{finished}"
+    );
+    assert!(place.received("f") == bytes);
+    assert_eq!(place.listing(), ["f"]);
+}
+
+#[test]
+fn a_killed_receiver_resumes_where_it_was() {
+    let place = Place::new();
+    let mut receiver = Receiver::start(&place, &[]);
+    let proxy = slow(&receiver);
+    let bytes = random(40 * B + 5, 2);
+    let file = place.file("f", &bytes);
+    let sender = send_until(&place, "f", &proxy.url(), 20_000_000);
+    receiver.running.kill();
+    sender.end().assert_error(3, &["same command", "resume"]);
+    let receiver = Receiver::start(&place, &[]);
+    let finished = send_well(&file, &receiver.url, &[]);
+    // What was written and not yet in the journal was hashed and kept: less than a block is sent again.
+    assert!(
+        finished["resumed_at"].as_u64().unwrap() > 12_000_000,
+        "{finished}"
+    );
+    assert!(
+        finished["resent_bytes"].as_u64().unwrap() <= B as u64,
+        "{finished}"
+    );
+    assert!(place.received("f") == bytes);
+    assert_eq!(place.listing(), ["f"]);
+}
+
+#[test]
+fn a_stopped_receiver_says_what_can_be_resumed_and_the_sender_how() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let quiet = Receiver::start(&place, &[]);
+    let proxy = slow(&receiver);
+    let bytes = random(40 * B, 3);
+    let file = place.file("f", &bytes);
+    let sender = send_until(&place, "f", &proxy.url(), 10_000_000);
+    receiver.running.signal("-INT");
+    let ended = receiver.running.end();
+    assert_eq!(ended.code(), 130, "{ended:?}");
+    sender.end().assert_error(3, &["stop", "same command"]);
+
+    // A human is told by name.
+    let mut command = wsferry();
+    let human = Running::start(
+        command
+            .arg("receive")
+            .arg(place.inbox())
+            .args(["--listen", "127.0.0.1:0"]),
+    );
+    assert!(human.line().starts_with("listening on ws://127.0.0.1:"));
+    human.signal("-TERM");
+    let ended = human.end();
+    assert_eq!(ended.code(), 3, "{ended:?}");
+    assert!(ended.errors.contains("can be resumed: f, "), "{ended:?}");
+
+    let finished = send_well(&file, &quiet.url, &[]);
+    assert!(finished["resumed_at"].as_u64() > Some(5_000_000), "{finished}");
+    assert!(place.received("f") == bytes);
+}
+
+#[test]
+fn ctrl_c_on_the_sender_exits_130_and_says_how_to_resume() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let proxy = slow(&receiver);
+    place.file("f", &random(40 * B, 4));
+    let sender = send_until(&place, "f", &proxy.url(), 10_000_000);
+    sender.signal("-INT");
+    sender.end().assert_error(130, &["same command", "resume"]);
+}
+
+#[test]
+fn a_connection_cut_anywhere_resumes_at_another_chunk_size() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let bytes = random(6 * B + 7, 5);
+    // In the handshake, in the offer, in the first chunk, in mid-file, in the last bytes.
+    for (number, cut) in [100u64, 400, 5000, 9_000_000, 20_000_000, 25_100_000]
+        .into_iter()
+        .enumerate()
+    {
+        let name = format!("f{number}");
+        let file = place.file(&name, &bytes);
+        let proxy = Proxy::start(receiver.address(), move |_| {
+            (
+                Plan {
+                    cut_after: Some(cut),
+                    ..Plan::default()
+                },
+                Plan::default(),
+            )
+        });
+        let first = send(&file, &proxy.url(), &[]);
+        assert!(matches!(first.code(), 1 | 3), "cut at {cut}: {first:?}");
+        let finished = send_well(&file, &receiver.url, &["--frame-limit", "32KiB"]);
+        assert_eq!(finished["resumed_at"].as_u64().unwrap() % B as u64, 0);
+        if cut > 9_000_000 {
+            assert!(finished["resumed_at"].as_u64().unwrap() > 0);
+        }
+        assert!(place.received(&name) == bytes, "cut at {cut}");
+    }
+    assert!(!place.listing().contains(&".wsferry".to_owned()));
+}
+
+#[test]
+fn a_receipt_that_was_lost_costs_nothing() {
+    let place = Place::new();
+    let bytes = random(2 * B, 6);
+    for flags in [&[][..], &["--overwrite"]] {
+        let receiver = Receiver::start(&place, flags);
+        let name = format!("f{}", flags.len());
+        let file = place.file(&name, &bytes);
+        // The way back is cut as soon as the receipt might come: every such point until it succeeds.
+        let proxy = Proxy::start(receiver.address(), |_| {
+            (
+                Plan::default(),
+                Plan {
+                    stall_after: Some(700),
+                    ..Plan::default()
+                },
+            )
+        });
+        let sender = Running::start(wsferry().arg("send").arg(&file).arg(proxy.url()).arg("--json"));
+        receiver.running.wait_for(|event| event["event"] == "finished");
+        drop(sender);
+        let finished = send_well(&file, &receiver.url, &[]);
+        assert_eq!(
+            (&finished["already_there"], &finished["new_bytes"]),
+            (&true.into(), &0.into())
+        );
+    }
+}
+
+#[test]
+fn a_source_that_grew_keeps_the_blocks_that_did_not_change() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let mut bytes = random(10 * B, 7);
+    let file = place.file("f", &bytes);
+    let proxy = Proxy::start(receiver.address(), |_| {
+        (
+            Plan {
+                cut_after: Some(30_000_000),
+                ..Plan::default()
+            },
+            Plan::default(),
+        )
+    });
+    assert_eq!(send(&file, &proxy.url(), &[]).code(), 3);
+    // Longer by a block and a bit, and one byte of an early block is another.
+    bytes.extend(random(B + 11, 8));
+    bytes[B + 3] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    let finished = send_well(&file, &receiver.url, &[]);
+    assert!(
+        finished["resumed_at"].as_u64() >= Some(6 * B as u64),
+        "{finished}"
+    );
+    assert_eq!(finished["repaired_blocks"], 1);
+    assert!(place.received("f") == bytes);
+}
+
+#[test]
+fn a_damaged_journal_costs_blocks_and_never_the_file() {
+    let bytes = random(6 * B + 9, 9);
+    for damage in 0..6 {
+        let place = Place::new();
+        let receiver = Receiver::start(&place, &[]);
+        let file = place.file("f", &bytes);
+        let proxy = Proxy::start(receiver.address(), |_| {
+            (
+                Plan {
+                    cut_after: Some(17_000_000),
+                    ..Plan::default()
+                },
+                Plan::default(),
+            )
+        });
+        assert_eq!(send(&file, &proxy.url(), &[]).code(), 3);
+        // The receiver notices the cut, syncs, and lets go of the journal.
+        receiver.running.wait_for(|event| event["event"] == "failed");
+        let entries: Vec<_> = std::fs::read_dir(place.inbox().join(".wsferry"))
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect();
+        let find = |ending: &str| {
+            entries
+                .iter()
+                .find(|path| path.to_string_lossy().ends_with(ending))
+                .unwrap()
+                .clone()
+        };
+        let (journal, part) = (find(".journal"), find(".part"));
+        let mut text = std::fs::read(&journal).unwrap();
+        match damage {
+            0 => text.truncate(1000),
+            1 => text.truncate(1024 + 150),
+            2 => text[30] ^= 1,
+            3 => text[1024 + 40] ^= 1,
+            4 => text.clear(),
+            // The partial file lost its end, as after a loss of power.
+            _ => std::fs::File::options()
+                .write(true)
+                .open(&part)
+                .unwrap()
+                .set_len(4 << 20)
+                .unwrap(),
+        }
+        std::fs::write(&journal, text).unwrap();
+        send_well(&file, &receiver.url, &[]);
+        assert!(place.received("f") == bytes, "damage {damage}");
+        assert_eq!(place.listing(), ["f"]);
+    }
+}
+
+#[test]
+fn two_senders_of_one_name_the_second_is_refused_and_the_first_unharmed() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let proxy = Proxy::start(receiver.address(), |_| {
+        (
+            Plan {
+                rate: Some(12_000_000),
+                ..Plan::default()
+            },
+            Plan::default(),
+        )
+    });
+    let bytes = random(20 * B, 10);
+    place.file("f", &bytes);
+    let first = send_until(&place, "f", &proxy.url(), 1_000_000);
+    send(&place.path("f"), &receiver.url, &[]).assert_error(4, &["another transfer is writing f"]);
+    assert_eq!(first.end().code(), 0);
+    assert!(place.received("f") == bytes);
+}
