@@ -26,9 +26,7 @@ fn codec(c: &mut Criterion) {
         });
     }
     let whole = random(64 << 20);
-    encode
-        .sample_size(10)
-        .throughput(Throughput::Bytes(whole.len() as u64));
+    encode.sample_size(10).throughput(Throughput::Bytes(whole.len() as u64));
     encode.bench_function("whole file as one string", |b| b.iter(|| STANDARD.encode(&whole)));
     encode.finish();
 

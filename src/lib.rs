@@ -13,7 +13,8 @@
 //! | [`runtime`] | the async runtime, in one file |
 //!
 //! The library prints nothing and never exits: progress is an [`Event`](transfer::Event), an error is a typed
-//! value. The command line is behind the feature `cli`.
+//! value. The command line is behind the feature `cli`; without `net` only the protocol and the storage are left, and
+//! no async crate is in sight.
 //!
 //! # Example
 //!
@@ -57,7 +58,10 @@
 #![warn(missing_docs)]
 
 pub mod protocol;
+#[cfg(feature = "net")]
 pub mod runtime;
 pub mod storage;
+#[cfg(feature = "net")]
 pub mod transfer;
+#[cfg(feature = "net")]
 pub mod transport;

@@ -55,10 +55,7 @@ pub(crate) struct Timer {
 
 impl Timer {
     pub(crate) fn new() -> Self {
-        Self {
-            at: None,
-            sleep: Box::pin(std::future::pending()),
-        }
+        Self { at: None, sleep: Box::pin(std::future::pending()) }
     }
 
     /// Ready once `deadline` has passed.

@@ -57,6 +57,18 @@ pub struct SendArgs {
     #[arg(long, value_name = "SIZE", default_value = "16MiB")]
     pub window: ByteSize,
 
+    /// After a cut, keep trying for this long without a byte that moved; 0s never reconnects
+    #[arg(long, value_name = "DURATION", default_value = "10min")]
+    pub retry_for: humantime::Duration,
+
+    /// Wait while another transfer is writing the same name
+    #[arg(long)]
+    pub wait: bool,
+
+    /// Send only what differs from the file that is there; the receiver needs --overwrite
+    #[arg(long)]
+    pub repair: bool,
+
     /// Name at the destination, instead of the file's own
     #[arg(long, value_name = "NAME")]
     pub name: Option<FileName>,

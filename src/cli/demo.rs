@@ -22,11 +22,8 @@ use super::progress::View;
 use super::signals;
 
 pub fn run(args: DemoArgs) -> Exit {
-    let output = Output::new(OutputArgs {
-        quiet: false,
-        json: false,
-    });
-    let (shutdown, signalled) = match signals::watch() {
+    let output = Output::new(OutputArgs { quiet: false, json: false });
+    let (shutdown, signalled) = match signals::watch(None) {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
     };
@@ -41,11 +38,7 @@ pub fn run(args: DemoArgs) -> Exit {
 async fn demo(size: u64, output: &Output) -> Result<Exit, Box<dyn std::error::Error>> {
     let dir = tempfile::Builder::new().prefix("wsferry-demo-").tempdir()?;
     let (source, inbox) = (dir.path().join("random.bin"), dir.path().join("inbox"));
-    output.line(&format!(
-        "making {} of random bytes in {}",
-        BinaryBytes(size),
-        dir.path().display()
-    ));
+    output.line(&format!("making {} of random bytes in {}", BinaryBytes(size), dir.path().display()));
     fill(&source, size)?;
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -60,10 +53,7 @@ async fn demo(size: u64, output: &Output) -> Result<Exit, Box<dyn std::error::Er
 
     let summary = match send_until(&source, &url, size / 2, output).await? {
         Sent::Cut(at) => {
-            output.line(&format!(
-                "the connection was cut at {}; the same command again:",
-                BinaryBytes(at)
-            ));
+            output.line(&format!("the connection was cut at {}; the same command again:", BinaryBytes(at)));
             match send_until(&source, &url, u64::MAX, output).await? {
                 Sent::Whole(summary) => *summary,
                 Sent::Cut(_) => return Err("the second run was cut as well".into()),
@@ -122,9 +112,7 @@ async fn send_until(source: &Path, url: &Endpoint, cut_at: u64, output: &Output)
     match outcome {
         None => {
             drop(session);
-            Ok(Sent::Cut(
-                reached.into_inner().unwrap_or_else(PoisonError::into_inner),
-            ))
+            Ok(Sent::Cut(reached.into_inner().unwrap_or_else(PoisonError::into_inner)))
         }
         Some(sent) => {
             session.close().await;

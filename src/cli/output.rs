@@ -35,10 +35,7 @@ impl Output {
             OutputArgs { quiet: true, .. } => Mode::Quiet,
             _ => Mode::Human,
         };
-        Self {
-            mode,
-            bars: MultiProgress::new(),
-        }
+        Self { mode, bars: MultiProgress::new() }
     }
 
     /// A result, for people.
@@ -93,14 +90,7 @@ impl Output {
 
 /// The last line of a transfer.
 pub fn describe(done: &str, summary: &Summary) -> String {
-    let Summary {
-        name,
-        digest,
-        elapsed,
-        progress,
-        complete,
-        ..
-    } = summary;
+    let Summary { name, digest, elapsed, progress, complete, .. } = summary;
     let size = BinaryBytes(progress.total);
     let seconds = elapsed.as_secs_f64();
     if *complete {
@@ -117,11 +107,7 @@ pub fn describe(done: &str, summary: &Summary) -> String {
         (naks, blocks) => format!(", {naks} damaged chunks, {blocks} repaired blocks"),
     };
     let rate = DecimalBytes(summary.rate() as u64);
-    let resent = if done == "sent" {
-        format!(", {} bytes re-sent", progress.resent)
-    } else {
-        String::new()
-    };
+    let resent = if done == "sent" { format!(", {} bytes re-sent", progress.resent) } else { String::new() };
     format!("{done} {name}: {size} in {seconds:.2} s ({rate}/s){resumed}{resent}{mended}, blake3 {digest}")
 }
 

@@ -31,15 +31,7 @@ pub struct View {
 impl View {
     pub fn new(output: Output, transfer: u64, overall: Option<(ProgressBar, u64)>) -> Self {
         let now = Instant::now();
-        Self {
-            output,
-            transfer,
-            name: String::new(),
-            bar: None,
-            overall,
-            started: now,
-            next_tell: now,
-        }
+        Self { output, transfer, name: String::new(), bar: None, overall, started: now, next_tell: now }
     }
 
     /// The file's name, once a transfer has started.
@@ -55,8 +47,7 @@ impl View {
                 self.output.event(json!({
                     "event": "resumed", "transfer": self.transfer, "name": self.name, "offset": held,
                 }));
-                self.output
-                    .notice(&format!("{}: resuming at {}", self.name, BinaryBytes(*held)));
+                self.output.notice(&format!("{}: resuming at {}", self.name, BinaryBytes(*held)));
                 if let Some(bar) = &self.bar {
                     // The estimate counts from here: what was held took no time.
                     bar.set_position(*held);
@@ -105,9 +96,7 @@ impl View {
                 Some((overall, _)) => self.output.bars.insert_before(overall, ProgressBar::new(size)),
                 None => self.output.bars.add(ProgressBar::new(size)),
             };
-            bar.set_style(style(
-                "{prefix:24!} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}",
-            ));
+            bar.set_style(style("{prefix:24!} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}"));
             bar.set_prefix(shorten(name, NAME_WIDTH));
             self.bar = Some(bar);
         }
@@ -160,17 +149,13 @@ impl View {
 /// The bar over all files.
 pub fn overall(output: &Output, files: usize, bytes: u64) -> ProgressBar {
     let bar = output.bars.add(ProgressBar::new(bytes));
-    bar.set_style(style(
-        "{prefix:24!} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-    ));
+    bar.set_style(style("{prefix:24!} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}"));
     bar.set_prefix(format!("all {files} files"));
     bar
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template)
-        .expect("the template is a constant")
-        .progress_chars("━╸─")
+    ProgressStyle::with_template(template).expect("the template is a constant").progress_chars("━╸─")
 }
 
 /// How far the comparison of what the receiver held is, while it runs.
@@ -189,11 +174,7 @@ fn shorten(name: &str, width: usize) -> String {
     }
     let tail = (width - 1) / 2;
     let head = width - 1 - tail;
-    chars[..head]
-        .iter()
-        .chain(&['…'])
-        .chain(&chars[chars.len() - tail..])
-        .collect()
+    chars[..head].iter().chain(&['…']).chain(&chars[chars.len() - tail..]).collect()
 }
 
 #[cfg(test)]
@@ -205,10 +186,7 @@ mod tests {
         assert_eq!(shorten("short.txt", 24), "short.txt");
         let long = shorten("a-very-long-name-of-some-backup-2026-11-22.tar.zst", 24);
         assert_eq!(long.chars().count(), 24);
-        assert!(
-            long.starts_with("a-very-long-") && long.ends_with("-22.tar.zst"),
-            "{long}"
-        );
+        assert!(long.starts_with("a-very-long-") && long.ends_with("-22.tar.zst"), "{long}");
         assert_eq!(shorten(&"é".repeat(300), 24).chars().count(), 24);
     }
 }

@@ -17,13 +17,11 @@ use super::signals;
 
 pub fn run(args: ReceiveArgs) -> Exit {
     let output = Output::new(args.output);
-    let (shutdown, signalled) = match signals::watch() {
+    let (shutdown, signalled) = match signals::watch(None) {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
     };
-    let options = InboxOptions {
-        overwrite: args.overwrite,
-    };
+    let options = InboxOptions { overwrite: args.overwrite };
     let inbox = match Inbox::open(&args.directory, options) {
         Ok(inbox) => Arc::new(inbox),
         Err(error) => return output.error(&error, Exit::Failed),
@@ -67,10 +65,7 @@ async fn serve(
         let mut views = views.lock().unwrap_or_else(PoisonError::into_inner);
         show(&watching, &mut views, connection, &event);
     });
-    let options = ServeOptions {
-        once: args.once,
-        ..ServeOptions::default()
-    };
+    let options = ServeOptions { once: args.once, ..ServeOptions::default() };
     let served = transfer::serve(&listener, inbox, options, shutdown, observer).await;
     let served = served.map_err(|error| format!("cannot accept connections on ws://{address}: {error}"))?;
     Ok(served.map(|served| served.map_or_else(Exit::from, |()| Exit::Done)))

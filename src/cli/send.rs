@@ -1,6 +1,7 @@
 //! `wsferry send`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use futures::future::{Either, select};
@@ -16,13 +17,16 @@ use super::output::{self, Mode, Output};
 use super::progress::{self, View};
 use super::signals;
 
+/// How long a sender that was told to stop may take to do so: it has nothing to put in order.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
+
 pub fn run(args: SendArgs) -> Exit {
     let output = Output::new(args.output);
     let (endpoint, options) = match resolve(&args, &output) {
         Ok(resolved) => resolved,
         Err(usage) => return output.error(&usage, Exit::Usage),
     };
-    let (shutdown, signalled) = match signals::watch() {
+    let (shutdown, signalled) = match signals::watch(Some(STOP_PATIENCE)) {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
     };
@@ -36,17 +40,14 @@ pub fn run(args: SendArgs) -> Exit {
                 "event": "failed", "transfer": null, "name": null, "exit_code": exit.code(),
                 "reason": "stopped by a signal",
             }));
-            output.error(&"stopped; run the same command again to resume", exit)
+            output.error(&signals::STOPPED, exit)
         }
     }
 }
 
 /// Turns flags into options, or says which of them makes no sense.
 fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), String> {
-    let endpoint = args
-        .url
-        .parse()
-        .map_err(|error| format!("bad URL {}: {error}", args.url))?;
+    let endpoint = args.url.parse().map_err(|error| format!("bad URL {}: {error}", args.url))?;
     if args.name.is_some() && args.files.len() > 1 {
         return Err("--name goes with one file, not with several".to_owned());
     }
@@ -54,9 +55,7 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), 
     if window == 0 {
         return Err("--window is 0; at least 1 byte is needed".to_owned());
     }
-    let frame_limit = args
-        .frame_limit
-        .map_or(MAX_FRAME as u64, |limit| limit.as_u64().min(MAX_FRAME as u64));
+    let frame_limit = args.frame_limit.map_or(MAX_FRAME as u64, |limit| limit.as_u64().min(MAX_FRAME as u64));
     let largest =
         ChunkSize::for_frame_limit(frame_limit as usize).filter(|_| frame_limit >= MIN_FRAME_LIMIT as u64);
     let Some(largest) = largest else {
@@ -82,25 +81,20 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), 
             chunk
         }
     };
-    Ok((
-        endpoint,
-        SendOptions {
-            chunk,
-            frame_limit,
-            window,
-            ..SendOptions::default()
-        },
-    ))
+    let repair = args.repair;
+    Ok((endpoint, SendOptions { chunk, frame_limit, window, repair, ..SendOptions::default() }))
 }
 
 async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, output: &Output) -> Exit {
-    let mut session = Session::new(endpoint, options, RetryOptions::default());
+    let retry = RetryOptions {
+        retry_for: args.retry_for.into(),
+        wait_for_name: args.wait,
+        ..RetryOptions::default()
+    };
+    let mut session = Session::new(endpoint, options, retry);
     let several = args.files.len() > 1 && output.mode == Mode::Human && !output.bars.is_hidden();
-    let sizes: Vec<u64> = args
-        .files
-        .iter()
-        .map(|file| std::fs::metadata(file).map_or(0, |info| info.len()))
-        .collect();
+    let sizes: Vec<u64> =
+        args.files.iter().map(|file| std::fs::metadata(file).map_or(0, |info| info.len())).collect();
     let overall = several.then(|| progress::overall(output, args.files.len(), sizes.iter().sum()));
     let mut before = 0;
     let mut worst = Exit::Done;
@@ -129,10 +123,7 @@ async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, out
     session.close().await;
     if args.files.len() > 1 {
         let bytes = BinaryBytes(sizes.iter().sum());
-        output.line(&format!(
-            "{sent} of {} files sent, {bytes} in all",
-            args.files.len()
-        ));
+        output.line(&format!("{sent} of {} files sent, {bytes} in all", args.files.len()));
     }
     worst
 }
@@ -146,9 +137,7 @@ async fn send_one(
     output: &Output,
 ) -> Result<Summary, (Option<String>, Error)> {
     let mut view = View::new(output.clone(), number, overall);
-    let sent = session
-        .send(file, args.name.clone(), &mut |event| view.show(&event))
-        .await;
+    let sent = session.send(file, args.name.clone(), &mut |event| view.show(&event)).await;
     view.clear();
     sent.map_err(|error| (view.name().map(str::to_owned), error))
 }

@@ -117,11 +117,7 @@ impl Assembly {
         let len = bytes.len() as u64;
         let size = self.geometry.size();
         if offset >= size {
-            return Err(Violation::field(
-                "chunk.offset",
-                format!("below the file's size, {size}"),
-                offset,
-            ));
+            return Err(Violation::field("chunk.offset", format!("below the file's size, {size}"), offset));
         }
         let block = offset / BLOCK;
         let end = self.geometry.block_end(block);
@@ -138,11 +134,7 @@ impl Assembly {
         }
         let reopened = self.begin(block)?;
         let open = self.open.get_mut(&block).expect("it was begun a line ago");
-        if let Some(at) = open
-            .gaps
-            .iter()
-            .position(|gap| gap.start <= offset && offset + len <= gap.end)
-        {
+        if let Some(at) = open.gaps.iter().position(|gap| gap.start <= offset && offset + len <= gap.end) {
             let gap = open.gaps.remove(at);
             let rests = [gap.start..offset, offset + len..gap.end];
             self.gaps -= 1;
@@ -166,10 +158,7 @@ impl Assembly {
         }
         self.filled += len;
         if open.next < end || !open.gaps.is_empty() {
-            return Ok(Fill {
-                reopened,
-                completed: Filled::No,
-            });
+            return Ok(Fill { reopened, completed: Filled::No });
         }
         let completed = match self.open.remove(&block).and_then(|open| open.hasher) {
             Some(hasher) => Filled::Hashed(block, hasher.finish()),
@@ -188,11 +177,7 @@ impl Assembly {
         }
         if self.open.len() >= MAX_OPEN_BLOCKS {
             let expected = format!("at most {MAX_OPEN_BLOCKS}");
-            return Err(Violation::field(
-                "blocks begun and not whole",
-                expected,
-                self.open.len() + 1,
-            ));
+            return Err(Violation::field("blocks begun and not whole", expected, self.open.len() + 1));
         }
         let was_there = self.lose(block) || {
             let unhashed = self.unhashed.remove(block);

@@ -84,11 +84,7 @@ pub const fn frame_len(len: usize) -> usize {
 /// # Panics
 /// If the frame's length is another, or a header field does not fit its digits.
 pub fn encode(sequence: u64, offset: u64, bytes: &[u8], frame: &mut [u8]) {
-    assert_eq!(
-        frame.len(),
-        frame_len(bytes.len()),
-        "the frame's length follows from the bytes'"
-    );
+    assert_eq!(frame.len(), frame_len(bytes.len()), "the frame's length follows from the bytes'");
     let (header, body) = frame.split_at_mut(HEADER_LEN);
     header.fill(b' ');
     header[0] = KIND;
@@ -96,9 +92,7 @@ pub fn encode(sequence: u64, offset: u64, bytes: &[u8], frame: &mut [u8]) {
     write_hex(offset, &mut header[OFFSET_AT..][..OFFSET_DIGITS]);
     let crc = crc(&header[..CRC_AT], bytes);
     write_hex(u64::from(crc), &mut header[CRC_AT..][..8]);
-    let written = ENGINE
-        .encode_slice(bytes, body)
-        .expect("the body has room for the whole encoding");
+    let written = ENGINE.encode_slice(bytes, body).expect("the body has room for the whole encoding");
     debug_assert_eq!(written, body.len());
 }
 
@@ -126,18 +120,12 @@ pub fn decode(frame: &[u8], bytes: &mut Vec<u8>) -> Result<Chunk, ChunkError> {
     if bytes.len() < room {
         bytes.resize(room, 0);
     }
-    let len = ENGINE
-        .decode_slice(body, &mut bytes[..room])
-        .map_err(|_| ChunkError::Body)?;
+    let len = ENGINE.decode_slice(body, &mut bytes[..room]).map_err(|_| ChunkError::Body)?;
     let computed = crc(&header[..CRC_AT], &bytes[..len]);
     if stated != computed {
         return Err(ChunkError::Crc { stated, computed });
     }
-    Ok(Chunk {
-        sequence,
-        offset,
-        len,
-    })
+    Ok(Chunk { sequence, offset, len })
 }
 
 fn crc(header: &[u8], bytes: &[u8]) -> u32 {
@@ -198,10 +186,7 @@ mod tests {
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(
-                decode(&bad, &mut bytes).is_err(),
-                "bit {bit} flipped and nobody noticed"
-            );
+            assert!(decode(&bad, &mut bytes).is_err(), "bit {bit} flipped and nobody noticed");
         }
     }
 
@@ -213,10 +198,7 @@ mod tests {
             assert!(decode(&good[..len], &mut bytes).is_err(), "cut to {len}");
         }
         for tail in ["A", "=", "\n", " ", "AAAA", "===="] {
-            assert!(
-                decode(&[&good, tail.as_bytes()].concat(), &mut bytes).is_err(),
-                "tail {tail:?}"
-            );
+            assert!(decode(&[&good, tail.as_bytes()].concat(), &mut bytes).is_err(), "tail {tail:?}");
         }
     }
 

@@ -83,10 +83,7 @@ impl BlockHashes {
         for (hash, bytes) in hashes.iter_mut().zip(bytes.as_chunks().0) {
             *hash = *bytes;
         }
-        Self {
-            hashes,
-            count: len.div_ceil(SUBTREE).min(SUBTREES_PER_BLOCK as u64) as usize,
-        }
+        Self { hashes, count: len.div_ceil(SUBTREE).min(SUBTREES_PER_BLOCK as u64) as usize }
     }
 
     /// The hashes one behind the other: 32 bytes a subtree.
@@ -113,17 +110,8 @@ pub struct BlockHasher {
 impl BlockHasher {
     /// A hasher for block number `block` of a file with this geometry.
     pub fn new(geometry: Geometry, block: u64) -> Self {
-        let done = BlockHashes {
-            hashes: [[0; HASH_LEN]; SUBTREES_PER_BLOCK],
-            count: 0,
-        };
-        Self {
-            geometry,
-            block,
-            hasher: blake3::Hasher::new(),
-            hashed: 0,
-            done,
-        }
+        let done = BlockHashes { hashes: [[0; HASH_LEN]; SUBTREES_PER_BLOCK], count: 0 };
+        Self { geometry, block, hasher: blake3::Hasher::new(), hashed: 0, done }
     }
 
     /// The block's number.
@@ -142,16 +130,12 @@ impl BlockHasher {
     /// If they reach past the block's end.
     pub fn update(&mut self, mut bytes: &[u8]) {
         let len = self.geometry.block_len(self.block);
-        assert!(
-            bytes.len() as u64 <= len - self.hashed,
-            "bytes past the block's end"
-        );
+        assert!(bytes.len() as u64 <= len - self.hashed, "bytes past the block's end");
         while !bytes.is_empty() {
             if self.hashed.is_multiple_of(SUBTREE) {
                 // `reset` keeps the old input offset: a new hasher.
                 self.hasher = blake3::Hasher::new();
-                self.hasher
-                    .set_input_offset(self.geometry.block_start(self.block) + self.hashed);
+                self.hasher.set_input_offset(self.geometry.block_start(self.block) + self.hashed);
             }
             let room = SUBTREE - self.hashed % SUBTREE;
             let (now, later) = bytes.split_at(bytes.len().min(room as usize));
@@ -169,21 +153,14 @@ impl BlockHasher {
     /// # Panics
     /// If bytes of the block are still missing.
     pub fn finish(self) -> BlockHashes {
-        assert_eq!(
-            self.hashed,
-            self.geometry.block_len(self.block),
-            "the block is not whole"
-        );
+        assert_eq!(self.hashed, self.geometry.block_len(self.block), "the block is not whole");
         self.done
     }
 
     fn close_subtree(&mut self) {
         let only_one = self.geometry.size() <= SUBTREE;
-        let hash = if only_one {
-            *self.hasher.finalize().as_bytes()
-        } else {
-            self.hasher.finalize_non_root()
-        };
+        let hash =
+            if only_one { *self.hasher.finalize().as_bytes() } else { self.hasher.finalize_non_root() };
         self.done.hashes[self.done.count] = hash;
         self.done.count += 1;
     }
@@ -202,11 +179,7 @@ pub struct DigestTree {
 impl DigestTree {
     /// The tree of a file with this geometry, without a block.
     pub fn new(geometry: Geometry) -> Self {
-        Self {
-            geometry,
-            nodes: BTreeMap::new(),
-            inserted: 0,
-        }
+        Self { geometry, nodes: BTreeMap::new(), inserted: 0 }
     }
 
     /// Adds a block's hashes. Each block is added once: the caller keeps count.
@@ -248,11 +221,8 @@ impl DigestTree {
             let parent_is_root = parent == 0 && 2 << level >= total;
             match self.nodes.get(&sibling) {
                 Some(&(sibling_level, sibling_hash)) if sibling_level == level && !parent_is_root => {
-                    let (left, right) = if sibling < subtree {
-                        (sibling_hash, hash)
-                    } else {
-                        (hash, sibling_hash)
-                    };
+                    let (left, right) =
+                        if sibling < subtree { (sibling_hash, hash) } else { (hash, sibling_hash) };
                     self.nodes.remove(&sibling);
                     hash = merge_subtrees_non_root(&left, &right, Mode::Hash);
                     subtree = parent;
@@ -301,39 +271,14 @@ mod tests {
     #[test]
     fn the_merged_digest_is_plain_blake3_at_every_edge() {
         const MIB: usize = 1 << 20;
-        for len in [
-            0,
-            1,
-            2,
-            3,
-            1023,
-            1024,
-            1025,
-            MIB - 1,
-            MIB,
-            MIB + 1,
-            2 * MIB,
-            2 * MIB + 1,
-        ]
-        .into_iter()
-        .chain([
-            3 * MIB - 1,
-            3 * MIB,
-            3 * MIB + 1,
-            4 * MIB,
-            6 * MIB,
-            7 * MIB + 5,
-            8 * MIB,
-            9 * MIB + 1,
-        ]) {
+        for len in [0, 1, 2, 3, 1023, 1024, 1025, MIB - 1, MIB, MIB + 1, 2 * MIB, 2 * MIB + 1]
+            .into_iter()
+            .chain([3 * MIB - 1, 3 * MIB, 3 * MIB + 1, 4 * MIB, 6 * MIB, 7 * MIB + 5, 8 * MIB, 9 * MIB + 1])
+        {
             let data = data(len, len as u64);
             let blocks = Geometry::new(len as u64).unwrap().blocks();
             let expected = FileDigest::from(blake3::hash(&data));
-            assert_eq!(
-                digest_in_order(&data, 24_546, 0..blocks),
-                expected,
-                "length {len}"
-            );
+            assert_eq!(digest_in_order(&data, 24_546, 0..blocks), expected, "length {len}");
             assert_eq!(
                 digest_in_order(&data, 196_608, (0..blocks).rev()),
                 expected,
@@ -359,10 +304,7 @@ mod tests {
             let hashes = hashes(&data(len, 1), 3000)[0];
             let mut bytes = [0xAA; 96];
             bytes[..hashes.as_bytes().len()].copy_from_slice(hashes.as_bytes());
-            assert_eq!(
-                BlockHashes::from_bytes(&bytes, len as u64).digest(),
-                hashes.digest()
-            );
+            assert_eq!(BlockHashes::from_bytes(&bytes, len as u64).digest(), hashes.digest());
         }
     }
 

@@ -66,11 +66,7 @@ impl Geometry {
 
     /// How many bytes a run of blocks holds.
     pub fn bytes_of(self, blocks: std::ops::Range<u64>) -> u64 {
-        if blocks.is_empty() {
-            0
-        } else {
-            self.block_end(blocks.end - 1) - self.block_start(blocks.start)
-        }
+        if blocks.is_empty() { 0 } else { self.block_end(blocks.end - 1) - self.block_start(blocks.start) }
     }
 }
 
@@ -114,12 +110,9 @@ mod tests {
 
     #[test]
     fn blocks_at_the_edges() {
-        for (size, blocks, last) in [
-            (1, 1, 1),
-            (BLOCK - 1, 1, BLOCK - 1),
-            (BLOCK, 1, BLOCK),
-            (BLOCK + 1, 2, 1),
-        ] {
+        for (size, blocks, last) in
+            [(1, 1, 1), (BLOCK - 1, 1, BLOCK - 1), (BLOCK, 1, BLOCK), (BLOCK + 1, 2, 1)]
+        {
             let geometry = Geometry::new(size).unwrap();
             assert_eq!(geometry.blocks(), blocks, "size {size}");
             assert_eq!(geometry.block_len(blocks - 1), last, "size {size}");

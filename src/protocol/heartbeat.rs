@@ -13,10 +13,7 @@ pub struct HeartbeatConfig {
 
 impl Default for HeartbeatConfig {
     fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(20),
-            stall: Duration::from_secs(30),
-        }
+        Self { interval: Duration::from_secs(20), stall: Duration::from_secs(30) }
     }
 }
 
@@ -43,12 +40,7 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// Starts with both sides having just spoken.
     pub fn new(config: HeartbeatConfig, now: Instant) -> Self {
-        Self {
-            config,
-            sent: now,
-            received: now,
-            pings: 0,
-        }
+        Self { config, sent: now, received: now, pings: 0 }
     }
 
     /// A frame went out.

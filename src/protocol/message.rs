@@ -156,6 +156,9 @@ pub struct Offer {
     pub frame_limit: u64,
     /// The most bytes that the sender keeps unacknowledged.
     pub window: u64,
+    /// Start from the file that has this name at the destination, and send what differs from it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repair: bool,
 }
 
 /// What the receiver answers to an offer.
@@ -192,6 +195,8 @@ pub struct CheckedOffer {
     pub mtime_ns: u32,
     /// Its Unix permission bits: nine at most, nothing like setuid.
     pub mode: Option<u32>,
+    /// Start from the file that has this name already.
+    pub repair: bool,
 }
 
 /// The transfer id: the first 16 bytes, in hexadecimal, of the BLAKE3 digest of
@@ -213,25 +218,13 @@ impl Offer {
             return Err(Violation::field("offer.id", id, clip(&self.id)));
         }
         let Some(geometry) = Geometry::new(self.size) else {
-            return Err(Violation::field(
-                "offer.size",
-                format!("at most {MAX_FILE}"),
-                self.size,
-            ));
+            return Err(Violation::field("offer.size", format!("at most {MAX_FILE}"), self.size));
         };
         if self.mtime_ns > 999_999_999 {
-            return Err(Violation::field(
-                "offer.mtime_ns",
-                "at most 999999999",
-                self.mtime_ns,
-            ));
+            return Err(Violation::field("offer.mtime_ns", "at most 999999999", self.mtime_ns));
         }
         if self.mode.is_some_and(|mode| mode > 0o777) {
-            return Err(Violation::field(
-                "offer.mode",
-                "at most 511",
-                self.mode.unwrap_or_default(),
-            ));
+            return Err(Violation::field("offer.mode", "at most 511", self.mode.unwrap_or_default()));
         }
         if self.frame_limit < MIN_FRAME_LIMIT as u64 {
             return Err(Violation::field(
@@ -250,6 +243,7 @@ impl Offer {
             mtime: self.mtime,
             mtime_ns: self.mtime_ns,
             mode: self.mode,
+            repair: self.repair,
         }))
     }
 }
@@ -264,10 +258,8 @@ impl Message {
                 text.len(),
             ));
         }
-        serde_json::from_str(text).map_err(|error| Violation::Malformed {
-            why: error.to_string(),
-            came: clip(text).into_owned(),
-        })
+        serde_json::from_str(text)
+            .map_err(|error| Violation::Malformed { why: error.to_string(), came: clip(text).into_owned() })
     }
 
     /// The message as one line of JSON.
@@ -302,18 +294,13 @@ pub fn check_runs(
     geometry: Geometry,
 ) -> Result<Vec<Range<u64>>, Violation> {
     if runs.len() > MAX_RUNS {
-        return Err(Violation::field(
-            field,
-            format!("at most {MAX_RUNS} runs"),
-            runs.len(),
-        ));
+        return Err(Violation::field(field, format!("at most {MAX_RUNS} runs"), runs.len()));
     }
     let mut next = 0;
     let mut checked = Vec::with_capacity(runs.len());
     for &(first, count) in runs {
-        let end = first
-            .checked_add(count)
-            .filter(|&end| end <= geometry.blocks() && count > 0 && first >= next);
+        let end =
+            first.checked_add(count).filter(|&end| end <= geometry.blocks() && count > 0 && first >= next);
         let Some(end) = end else {
             let expected = format!("ascending runs within {} blocks", geometry.blocks());
             return Err(Violation::field(field, expected, format!("[{first},{count}]")));
@@ -342,11 +329,7 @@ pub fn digests_from_text(text: &str) -> Result<Vec<BlockDigest>, Violation> {
     let bytes = STANDARD.decode(text).ok();
     match bytes.as_deref().map(<[u8]>::as_chunks::<HASH_LEN>) {
         Some((digests, [])) if !digests.is_empty() => Ok(digests.iter().copied().map(BlockDigest).collect()),
-        _ => Err(Violation::field(
-            "digests.digests",
-            "32 bytes a block in Base64",
-            clip(text),
-        )),
+        _ => Err(Violation::field("digests.digests", "32 bytes a block in Base64", clip(text))),
     }
 }
 
@@ -355,11 +338,8 @@ pub fn clip(text: &str) -> Cow<'_, str> {
     if text.chars().count() <= MAX_REASON && !text.chars().any(char::is_control) {
         return Cow::Borrowed(text);
     }
-    let mut clipped: String = text
-        .chars()
-        .take(MAX_REASON)
-        .map(|c| if c.is_control() { '\u{FFFD}' } else { c })
-        .collect();
+    let mut clipped: String =
+        text.chars().take(MAX_REASON).map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect();
     if text.chars().count() > MAX_REASON {
         clipped.push('…');
     }

@@ -101,16 +101,7 @@ mod tests {
             assert_eq!(name.parse::<FileName>(), Err(error), "{name:?}");
         }
         let longest = "n".repeat(255);
-        for name in [
-            "a",
-            "...",
-            "..a",
-            "-rf",
-            "with space",
-            "héllo.png",
-            ".hidden",
-            longest.as_str(),
-        ] {
+        for name in ["a", "...", "..a", "-rf", "with space", "héllo.png", ".hidden", longest.as_str()] {
             assert_eq!(name.parse::<FileName>().unwrap().as_str(), name);
         }
     }

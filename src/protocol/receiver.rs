@@ -272,10 +272,7 @@ impl Receiver {
         let message = self
             .pong
             .take()
-            .map(|token| Message::Pong {
-                token,
-                busy: self.is_at_work(),
-            })
+            .map(|token| Message::Pong { token, busy: self.is_at_work() })
             .or_else(|| self.outbox.pop_front())
             .or_else(|| self.due_ack(now))?;
         self.heartbeat.on_sent(now);
@@ -299,10 +296,7 @@ impl Receiver {
             (_, Message::Pong { .. }) => {}
             (_, Message::Error { code, reason }) => {
                 self.state = State::Ended;
-                self.events.push_back(ReceiverEvent::Failed {
-                    code,
-                    reason: clip(&reason).into_owned(),
-                });
+                self.events.push_back(ReceiverEvent::Failed { code, reason: clip(&reason).into_owned() });
             }
             (State::Idle, Message::Offer(offer)) => self.handle_offer(offer)?,
             (State::Streaming, Message::Check { first, count }) => self.handle_check(first, count)?,
@@ -315,10 +309,7 @@ impl Receiver {
                 self.try_to_seal();
             }
             (state, message) => {
-                return Err(Violation::Unexpected {
-                    came: message.kind(),
-                    state: state.describe(),
-                });
+                return Err(Violation::Unexpected { came: message.kind(), state: state.describe() });
             }
         }
         Ok(None)
@@ -349,10 +340,8 @@ impl Receiver {
         self.assembly = Assembly::new(geometry, held);
         self.state = State::Streaming;
         self.outbox.push_back(Message::Accept(message));
-        self.events.push_back(ReceiverEvent::Accepted {
-            held: self.assembly.filled(),
-            complete: opened.complete,
-        });
+        self.events
+            .push_back(ReceiverEvent::Accepted { held: self.assembly.filled(), complete: opened.complete });
     }
 
     /// The offer cannot be taken. The machine has ended; the connection may carry another offer.
@@ -363,13 +352,8 @@ impl Receiver {
         assert_eq!(self.state, State::Opening, "an offer is being opened");
         self.state = State::Ended;
         let (name, reason) = (std::mem::take(&mut self.name), reason.into());
-        self.outbox.push_back(Message::Reject {
-            id: self.id.clone(),
-            code,
-            reason: reason.clone(),
-        });
-        self.events
-            .push_back(ReceiverEvent::Refused { name, code, reason });
+        self.outbox.push_back(Message::Reject { id: self.id.clone(), code, reason: reason.clone() });
+        self.events.push_back(ReceiverEvent::Refused { name, code, reason });
     }
 
     /// The last [`Action::Sync`] is done.
@@ -412,19 +396,13 @@ impl Receiver {
     /// The digests that [`Action::ReadDigests`] asked for, from block `first`.
     pub fn digests(&mut self, first: u64, digests: &[BlockDigest]) {
         self.reading_digests = false;
-        self.outbox.push_back(Message::Digests {
-            first,
-            digests: digests_to_text(digests),
-        });
+        self.outbox.push_back(Message::Digests { first, digests: digests_to_text(digests) });
     }
 
     /// The file has its final name, and the directory is synced: sends the receipt.
     pub fn sealed(&mut self, digest: FileDigest) {
         self.state = State::Ended;
-        self.outbox.push_back(Message::Receipt {
-            id: self.id.clone(),
-            digest,
-        });
+        self.outbox.push_back(Message::Receipt { id: self.id.clone(), digest });
         self.events.push_back(ReceiverEvent::Sealed(digest));
     }
 
@@ -434,10 +412,7 @@ impl Receiver {
         self.actions.clear();
         self.outbox.clear();
         self.acknowledge_at = None;
-        self.outbox.push_back(Message::Error {
-            code,
-            reason: reason.into(),
-        });
+        self.outbox.push_back(Message::Error { code, reason: reason.into() });
     }
 
     /// Whole blocks whose hashes are not in the journal yet: what is worth a last sync when the connection ends.
@@ -447,15 +422,9 @@ impl Receiver {
 
     /// When to call [`handle_timeout`](Self::handle_timeout) at the latest.
     pub fn timeout(&self) -> Instant {
-        let sync = self
-            .syncing
-            .waiting_since
-            .filter(|_| self.syncing.under_way.is_empty());
+        let sync = self.syncing.waiting_since.filter(|_| self.syncing.under_way.is_empty());
         let sync = sync.map(|since| since + self.config.sync_interval);
-        [self.acknowledge_at, sync]
-            .into_iter()
-            .flatten()
-            .fold(self.heartbeat.timeout(), Instant::min)
+        [self.acknowledge_at, sync].into_iter().flatten().fold(self.heartbeat.timeout(), Instant::min)
     }
 
     /// Lets time pass. `Err` is a stall: the sender was silent for that long.
@@ -463,10 +432,7 @@ impl Receiver {
         match self.heartbeat.beat(now) {
             Beat::Quiet => Ok(()),
             Beat::Ping(token) => {
-                self.outbox.push_back(Message::Ping {
-                    token,
-                    busy: self.is_at_work(),
-                });
+                self.outbox.push_back(Message::Ping { token, busy: self.is_at_work() });
                 Ok(())
             }
             Beat::Stalled(silence) => Err(silence),
@@ -503,11 +469,7 @@ impl Receiver {
         now: Instant,
     ) -> Result<Option<Write>, Violation> {
         if self.state != State::Streaming || self.complete {
-            let state = if self.complete {
-                "the file was there already"
-            } else {
-                self.state.describe()
-            };
+            let state = if self.complete { "the file was there already" } else { self.state.describe() };
             return Err(Violation::Unexpected { came: "chunk", state });
         }
         let chunk = match chunk::decode(frame, bytes) {
@@ -518,9 +480,7 @@ impl Receiver {
                     return Err(Violation::Damaged(self.naks));
                 }
                 self.assembly.expect_gap();
-                self.outbox.push_back(Message::Nak {
-                    sequence: self.sequence,
-                });
+                self.outbox.push_back(Message::Nak { sequence: self.sequence });
                 self.count_frame(0, now);
                 return Ok(None);
             }
@@ -547,26 +507,16 @@ impl Receiver {
             }
         }
         self.count_frame(chunk.len as u64, now);
-        Ok(Some(Write {
-            offset: chunk.offset,
-            len: chunk.len,
-        }))
+        Ok(Some(Write { offset: chunk.offset, len: chunk.len }))
     }
 
     fn handle_check(&mut self, first: u64, count: u64) -> Result<(), Violation> {
         let run = check_runs("check", &[(first, count)], self.assembly.geometry())?.remove(0);
         if self.reading_digests || self.complete {
-            return Err(Violation::Unexpected {
-                came: "check",
-                state: "no digests were to be asked for",
-            });
+            return Err(Violation::Unexpected { came: "check", state: "no digests were to be asked for" });
         }
         // Only the journal's entries are given out, and a block that was lost since has none worth comparing.
-        let journaled = self
-            .syncing
-            .durable
-            .run_of(first)
-            .map_or(first + 1, |durable| durable.end);
+        let journaled = self.syncing.durable.run_of(first).map_or(first + 1, |durable| durable.end);
         let count = (run.end.min(journaled) - first).min(message::digests_per_page(self.frame_limit));
         self.reading_digests = true;
         self.actions.push_back(Action::ReadDigests { first, count });
@@ -586,10 +536,7 @@ impl Receiver {
     fn due_ack(&mut self, now: Instant) -> Option<Message> {
         self.acknowledge_at.take_if(|at| *at <= now)?;
         self.unacknowledged = 0;
-        Some(Message::Ack {
-            sequence: self.sequence,
-            durable: self.durable(),
-        })
+        Some(Message::Ack { sequence: self.sequence, durable: self.durable() })
     }
 
     fn queue_sync(&mut self, block: u64, hashes: BlockHashes, now: Instant) {
@@ -598,12 +545,7 @@ impl Receiver {
     }
 
     fn due_sync(&mut self, now: Instant) -> Option<Vec<(u64, BlockHashes)>> {
-        let Syncing {
-            waiting,
-            waiting_since,
-            under_way,
-            ..
-        } = &mut self.syncing;
+        let Syncing { waiting, waiting_since, under_way, .. } = &mut self.syncing;
         let since = (*waiting_since)?;
         if !under_way.is_empty() || self.state == State::Ended {
             return None;

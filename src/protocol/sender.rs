@@ -180,10 +180,7 @@ impl Sender {
     pub fn new(offer: Offer, config: SenderConfig, now: Instant) -> Self {
         let geometry = Geometry::new(offer.size).expect("an offer's size is within the protocol's limit");
         assert!(offer.window > 0 && offer.frame_limit >= MIN_FRAME_LIMIT as u64);
-        let progress = Progress {
-            total: offer.size,
-            ..Progress::default()
-        };
+        let progress = Progress { total: offer.size, ..Progress::default() };
         Self {
             id: offer.id.clone(),
             geometry,
@@ -281,12 +278,7 @@ impl Sender {
             }
             None => self.advance(offset, bytes),
         };
-        chunk::encode(
-            self.first_in_flight + self.in_flight.len() as u64,
-            offset,
-            bytes,
-            frame,
-        );
+        chunk::encode(self.first_in_flight + self.in_flight.len() as u64, offset, bytes, frame);
         if self.in_flight.is_empty() {
             self.moved = now;
         }
@@ -345,14 +337,8 @@ impl Sender {
     /// [`SenderEvent::ReadyToFinish`]; another such event will follow.
     pub fn finish(&mut self) {
         if self.state == State::Ready {
-            let digest = self
-                .tree
-                .digest()
-                .expect("each block was hashed when it was sent or compared");
-            self.outbox.push_back(Message::Finish {
-                id: self.id.clone(),
-                digest,
-            });
+            let digest = self.tree.digest().expect("each block was hashed when it was sent or compared");
+            self.outbox.push_back(Message::Finish { id: self.id.clone(), digest });
             self.state = State::Finishing;
         }
     }
@@ -361,10 +347,7 @@ impl Sender {
     pub fn fail(&mut self, code: Code, reason: impl Into<String>) {
         self.state = State::Ended;
         self.outbox.clear();
-        self.outbox.push_back(Message::Error {
-            code,
-            reason: reason.into(),
-        });
+        self.outbox.push_back(Message::Error { code, reason: reason.into() });
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) at the latest.
@@ -394,10 +377,7 @@ impl Sender {
     pub fn handle_frame(&mut self, text: &str, now: Instant) -> Result<(), Violation> {
         self.heartbeat.on_received(now);
         let message = Message::parse(text)?;
-        if !matches!(
-            message,
-            Message::Ping { busy: false, .. } | Message::Pong { busy: false, .. }
-        ) {
+        if !matches!(message, Message::Ping { busy: false, .. } | Message::Pong { busy: false, .. }) {
             self.moved = now;
         }
         match (self.state, message) {
@@ -405,19 +385,13 @@ impl Sender {
             (_, Message::Pong { .. }) => {}
             (_, Message::Error { code, reason }) => {
                 self.state = State::Ended;
-                self.events.push_back(SenderEvent::Failed {
-                    code,
-                    reason: clip(&reason).into_owned(),
-                });
+                self.events.push_back(SenderEvent::Failed { code, reason: clip(&reason).into_owned() });
             }
             (State::Offered, Message::Accept(accept)) => self.handle_accept(accept)?,
             (State::Offered, Message::Reject { id, code, reason }) => {
                 self.expect_id("reject.id", &id)?;
                 self.state = State::Ended;
-                self.events.push_back(SenderEvent::Rejected {
-                    code,
-                    reason: clip(&reason).into_owned(),
-                });
+                self.events.push_back(SenderEvent::Rejected { code, reason: clip(&reason).into_owned() });
             }
             (State::Streaming | State::Ready | State::Finishing, Message::Ack { sequence, durable }) => {
                 self.handle_ack(sequence, durable)?;
@@ -445,10 +419,7 @@ impl Sender {
                 self.events.push_back(SenderEvent::Receipted(digest));
             }
             (state, message) => {
-                return Err(Violation::Unexpected {
-                    came: message.kind(),
-                    state: state.describe(),
-                });
+                return Err(Violation::Unexpected { came: message.kind(), state: state.describe() });
             }
         }
         self.settle();
@@ -467,11 +438,7 @@ impl Sender {
             || self.check.unchecked.contains(block)
             || self.check.current == Some(block);
         let hasher = (!hashed_elsewhere).then(|| BlockHasher::new(self.geometry, block));
-        Cursor {
-            block,
-            offset: self.geometry.block_start(block),
-            hasher,
-        }
+        Cursor { block, offset: self.geometry.block_start(block), hasher }
     }
 
     /// Moves the cursor over `bytes` and hashes them.
@@ -491,16 +458,8 @@ impl Sender {
             }
         }
         // A block that is sent although its hash is known was sent before, by this program or an earlier run.
-        self.progress.resent += if counts {
-            self.sent_before.saturating_sub(offset).min(len)
-        } else {
-            len
-        };
-        Sent {
-            offset,
-            len: bytes.len() as u32,
-            counts,
-        }
+        self.progress.resent += if counts { self.sent_before.saturating_sub(offset).min(len) } else { len };
+        Sent { offset, len: bytes.len() as u32, counts }
     }
 
     fn handle_accept(&mut self, accept: Accept) -> Result<(), Violation> {
@@ -509,27 +468,16 @@ impl Sender {
             return Err(Violation::field("accept.window", "at least 1", 0));
         }
         let limit = accept.frame_limit.min(self.frame_limit);
-        let fits = (limit >= MIN_FRAME_LIMIT as u64)
-            .then(|| ChunkSize::for_frame_limit(limit as usize))
-            .flatten();
+        let fits =
+            (limit >= MIN_FRAME_LIMIT as u64).then(|| ChunkSize::for_frame_limit(limit as usize)).flatten();
         let Some(largest) = fits else {
             let expected = format!("at least {MIN_FRAME_LIMIT}");
-            return Err(Violation::field(
-                "accept.frame_limit",
-                expected,
-                accept.frame_limit,
-            ));
+            return Err(Violation::field("accept.frame_limit", expected, accept.frame_limit));
         };
         let blocks = self.geometry.blocks();
-        let held: BlockSet = check_runs("accept.held", &accept.held, self.geometry)?
-            .into_iter()
-            .collect();
+        let held: BlockSet = check_runs("accept.held", &accept.held, self.geometry)?.into_iter().collect();
         if accept.complete && held.len() != blocks {
-            return Err(Violation::field(
-                "accept.held",
-                "all blocks of a complete file",
-                held.len(),
-            ));
+            return Err(Violation::field("accept.held", "all blocks of a complete file", held.len()));
         }
         self.chunk = self.chunk.min(largest);
         self.window = self.window.min(accept.window);
@@ -540,10 +488,7 @@ impl Sender {
         self.check.unchecked = held;
         self.check.compare = !accept.complete;
         self.state = State::Streaming;
-        self.events.push_back(SenderEvent::Accepted {
-            held: self.progress.held,
-            complete: accept.complete,
-        });
+        self.events.push_back(SenderEvent::Accepted { held: self.progress.held, complete: accept.complete });
         Ok(())
     }
 
@@ -572,9 +517,7 @@ impl Sender {
     }
 
     fn handle_nak(&mut self, sequence: u64) -> Result<(), Violation> {
-        let at = sequence
-            .checked_sub(self.first_in_flight)
-            .and_then(|at| usize::try_from(at).ok());
+        let at = sequence.checked_sub(self.first_in_flight).and_then(|at| usize::try_from(at).ok());
         let Some(sent) = at.and_then(|at| self.in_flight.get_mut(at)) else {
             let end = self.first_in_flight + self.in_flight.len() as u64;
             let expected = format!("a chunk in flight, from {} to below {end}", self.first_in_flight);
@@ -594,13 +537,11 @@ impl Sender {
         let digests = digests_from_text(digests)?;
         let check = &mut self.check;
         let expected = check.unchecked.first();
-        let room = expected
-            .and_then(|block| check.unchecked.run_of(block))
-            .map_or(0, |run| run.end - run.start);
+        let room =
+            expected.and_then(|block| check.unchecked.run_of(block)).map_or(0, |run| run.end - run.start);
         if !check.asked || expected != Some(first) || digests.len() as u64 > room {
-            let expected = expected.map_or("none".to_owned(), |block| {
-                format!("at most {room} from block {block}")
-            });
+            let expected =
+                expected.map_or("none".to_owned(), |block| format!("at most {room} from block {block}"));
             return Err(Violation::field(
                 "digests",
                 expected,
@@ -614,11 +555,7 @@ impl Sender {
     }
 
     fn expect_id(&self, field: &'static str, id: &str) -> Result<(), Violation> {
-        if id == self.id {
-            Ok(())
-        } else {
-            Err(Violation::field(field, &self.id, clip(id)))
-        }
+        if id == self.id { Ok(()) } else { Err(Violation::field(field, &self.id, clip(id))) }
     }
 
     /// Notices that nothing is left to do but to finish.

@@ -37,10 +37,6 @@ pub enum Violation {
 
 impl Violation {
     pub(crate) fn field(field: &'static str, expected: impl ToString, came: impl ToString) -> Self {
-        Self::Field {
-            field,
-            expected: expected.to_string(),
-            came: came.to_string(),
-        }
+        Self::Field { field, expected: expected.to_string(), came: came.to_string() }
     }
 }

@@ -87,11 +87,7 @@ fn advice(error: &io::Error) -> &'static str {
 impl StorageError {
     pub(super) fn io(operation: &'static str, path: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io {
-            operation,
-            path,
-            source,
-        }
+        move |source| Self::Io { operation, path, source }
     }
 
     /// The code that tells a peer of it.

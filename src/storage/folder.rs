@@ -28,6 +28,8 @@ pub trait Folder: Send + Sync {
     /// Gives a file another name, in one step; with `replace` in the place of what had it, without it fails with
     /// `AlreadyExists`.
     fn rename(&self, from: &str, to: &str, replace: bool) -> io::Result<()>;
+    /// Copies a file's bytes into another file, which must not be there.
+    fn copy(&self, from: &str, to: &str) -> io::Result<()>;
     /// Makes names in a directory durable; an empty path is the folder itself.
     fn sync_dir(&self, path: &str) -> io::Result<()>;
     /// Bytes that can still be written.
@@ -81,17 +83,8 @@ impl DiskFolder {
     /// Opens a directory, and makes it first if need be. Fails if it cannot be written to.
     pub fn open(path: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
-        let dir = sys::open(
-            path,
-            OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        sys::accessat(
-            &dir,
-            ".",
-            sys::Access::WRITE_OK | sys::Access::EXEC_OK,
-            AtFlags::empty(),
-        )?;
+        let dir = sys::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        sys::accessat(&dir, ".", sys::Access::WRITE_OK | sys::Access::EXEC_OK, AtFlags::empty())?;
         Ok(Self { dir })
     }
 }
@@ -166,6 +159,16 @@ impl Folder for DiskFolder {
             }
             renamed => Ok(renamed?),
         }
+    }
+
+    fn copy(&self, from: &str, to: &str) -> io::Result<()> {
+        let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut from = File::from(sys::openat(&self.dir, from, read, Mode::empty())?);
+        let mode = Mode::from_raw_mode(from.metadata()?.mode() & 0o777 | 0o600);
+        let mut to = File::from(sys::openat(&self.dir, to, write, mode)?);
+        // On file systems that can share blocks this copies none.
+        io::copy(&mut from, &mut to).map(|_| ())
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {

@@ -68,56 +68,50 @@ impl Inbox {
 
     /// A destination in any folder.
     pub fn new(folder: Arc<dyn Folder>, options: InboxOptions) -> Self {
-        let inbox = Self {
-            folder,
-            options,
-            finished: Mutex::default(),
-        };
+        let inbox = Self { folder, options, finished: Mutex::default() };
         inbox.sweep();
         inbox
     }
 
     /// Takes an offer, or says why not.
     pub fn begin(&self, offer: CheckedOffer) -> Result<(Target, Opened), StorageError> {
+        if let Some(existing) = self.existing(&offer)? {
+            return Ok(existing);
+        }
+        let (partial, opened) = Partial::open(self.folder.clone(), offer.clone(), self.options.overwrite)?;
+        // Whoever held the lock before may have finished that very file.
+        let existing = self.existing(&offer);
+        if !matches!(existing, Ok(None)) && opened.received == 0 {
+            partial.discard();
+        }
+        Ok(existing?.unwrap_or((Target::Partial(partial), opened)))
+    }
+
+    /// The file that has the offered name, if it may be what is offered. An error if it may not, and may not be
+    /// replaced.
+    fn existing(&self, offer: &CheckedOffer) -> Result<Option<(Target, Opened)>, StorageError> {
         let name = offer.name.as_str();
         let cannot = |operation| StorageError::io(operation, name);
-        if let Some(info) = self.folder.info(name).map_err(cannot("stat"))? {
-            if !info.is_file {
-                return Err(StorageError::NotAFile {
-                    name: name.to_owned(),
-                });
-            }
-            let same = info.len == offer.geometry.size()
-                && (info.mtime, info.mtime_ns) == (offer.mtime, offer.mtime_ns);
-            let finished = self
-                .finished
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .contains_key(&offer.id);
-            if same && (finished || !self.options.overwrite) {
-                let file = self.folder.open(name, None).map_err(cannot("open"))?;
-                let mut held = BlockSet::new();
-                held.insert_run(0..offer.geometry.blocks());
-                let opened = Opened {
-                    held,
-                    received: info.len,
-                    complete: true,
-                };
-                let existing = Existing {
-                    file,
-                    name: name.to_owned(),
-                    geometry: offer.geometry,
-                };
-                return Ok((Target::Existing(existing), opened));
-            }
-            if !self.options.overwrite {
-                return Err(StorageError::Exists {
-                    name: name.to_owned(),
-                });
-            }
+        let Some(info) = self.folder.info(name).map_err(cannot("stat"))? else {
+            return Ok(None);
+        };
+        if !info.is_file {
+            return Err(StorageError::NotAFile { name: name.to_owned() });
         }
-        let (partial, opened) = Partial::open(self.folder.clone(), offer, self.options.overwrite)?;
-        Ok((Target::Partial(partial), opened))
+        let same =
+            info.len == offer.geometry.size() && (info.mtime, info.mtime_ns) == (offer.mtime, offer.mtime_ns);
+        let finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&offer.id);
+        if same && (finished || !self.options.overwrite) {
+            let file = self.folder.open(name, None).map_err(cannot("open"))?;
+            let mut held = BlockSet::new();
+            held.insert_run(0..offer.geometry.blocks());
+            let existing = Existing { file, name: name.to_owned(), geometry: offer.geometry };
+            return Ok(Some((
+                Target::Existing(existing),
+                Opened { held, received: info.len, complete: true },
+            )));
+        }
+        if self.options.overwrite { Ok(None) } else { Err(StorageError::Exists { name: name.to_owned() }) }
     }
 
     /// Remembers a sealed transfer.
@@ -137,11 +131,7 @@ impl Inbox {
             let header = read_header(&*journal).ok()??;
             let part = Paths::of(&header.name.parse().ok()?).part;
             let received = self.folder.info(&part).ok()??.len.min(header.size);
-            Some(Resumable {
-                name: header.name,
-                size: header.size,
-                received,
-            })
+            Some(Resumable { name: header.name, size: header.size, received })
         });
         partials.collect()
     }
@@ -169,11 +159,7 @@ impl Inbox {
     fn remove_stale(&self, journal: &str) -> io::Result<()> {
         let file = self.folder.open(journal, None)?;
         let newer = matches!(read_header(&*file), Err(JournalError::Newer(_)));
-        if !newer && file.try_lock()? {
-            self.folder.remove_file(journal)
-        } else {
-            Ok(())
-        }
+        if !newer && file.try_lock()? { self.folder.remove_file(journal) } else { Ok(()) }
     }
 }
 
@@ -199,18 +185,14 @@ impl Existing {
     fn compare(&self, digest: FileDigest) -> Result<(), StorageError> {
         let mut tree = DigestTree::new(self.geometry);
         for block in 0..self.geometry.blocks() {
-            let hashes = hash_block(self.geometry, block, |bytes, offset| {
-                self.file.read_at(bytes, offset)
-            })
-            .map_err(StorageError::io("read", &self.name))?;
+            let hashes = hash_block(self.geometry, block, |bytes, offset| self.file.read_at(bytes, offset))
+                .map_err(StorageError::io("read", &self.name))?;
             tree.insert(block, &hashes);
         }
         if tree.digest() == Some(digest) {
             Ok(())
         } else {
-            Err(StorageError::Exists {
-                name: self.name.clone(),
-            })
+            Err(StorageError::Exists { name: self.name.clone() })
         }
     }
 }

@@ -80,20 +80,15 @@ impl Journal {
             file.write_all_at(&header.to_bytes(), 0)?;
             file.sync_data()?;
         }
-        Ok(Self {
-            file,
-            salt: header.salt,
-        })
+        Ok(Self { file, salt: header.salt })
     }
 
     /// Writes the hashes of blocks. Not durable before [`sync`](Self::sync).
     pub(super) fn write(&self, geometry: Geometry, blocks: &[(u64, BlockHashes)]) -> io::Result<()> {
         // Blocks mostly come in runs; a run is one write.
         for run in blocks.chunk_by(|&(a, _), &(b, _)| a + 1 == b) {
-            let slots: Vec<u8> = run
-                .iter()
-                .flat_map(|(block, hashes)| self.slot(geometry, *block, hashes))
-                .collect();
+            let slots: Vec<u8> =
+                run.iter().flat_map(|(block, hashes)| self.slot(geometry, *block, hashes)).collect();
             self.file.write_all_at(&slots, slot_offset(run[0].0))?;
         }
         Ok(())
@@ -175,10 +170,7 @@ impl Journal {
 impl Header {
     fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec(self).expect("a header is plain JSON");
-        assert!(
-            bytes.len() <= HEADER_TEXT_LEN,
-            "a name of 255 bytes fits, however it is escaped"
-        );
+        assert!(bytes.len() <= HEADER_TEXT_LEN, "a name of 255 bytes fits, however it is escaped");
         bytes.resize(HEADER_TEXT_LEN, b' ');
         let crc = crc32fast::hash(&bytes);
         bytes.extend(format!("{crc:08x}\n").into_bytes());

@@ -55,33 +55,26 @@ impl Partial {
         let geometry = offer.geometry;
         let file = lock(&*folder, &paths, &offer.name)?;
         let journal = Journal::open(file, &offer).map_err(|error| match error {
-            JournalError::Newer(version) => StorageError::NewerJournal {
-                name: offer.name.to_string(),
-                version,
-            },
+            JournalError::Newer(version) => {
+                StorageError::NewerJournal { name: offer.name.to_string(), version }
+            }
             JournalError::Io(error) => StorageError::io("open the journal", &paths.journal)(error),
         })?;
-        let mode = offer.mode.unwrap_or(0o666) | 0o600;
         let cannot = |operation| StorageError::io(operation, &paths.part);
+        if offer.repair {
+            copy_existing(&*folder, offer.name.as_str(), &paths.part)
+                .map_err(cannot("copy the file into"))?;
+        }
+        let mode = offer.mode.unwrap_or(0o666) | 0o600;
         let file = folder.open(&paths.part, Some(mode)).map_err(cannot("open"))?;
         let mut received = file.info().map_err(cannot("stat"))?.len;
         if received > geometry.size() {
             file.set_len(geometry.size()).map_err(cannot("truncate"))?;
             received = geometry.size();
         }
-        let partial = Self {
-            folder,
-            file,
-            journal,
-            offer,
-            paths,
-            overwrite,
-        };
+        let partial = Self { folder, file, journal, offer, paths, overwrite };
         let held = partial.take_stock(received)?;
-        let free = partial
-            .folder
-            .free_space()
-            .map_err(StorageError::io("ask for free space in", "."))?;
+        let free = partial.folder.free_space().map_err(StorageError::io("ask for free space in", "."))?;
         let needed = geometry.size() - received;
         if needed > free {
             let name = partial.offer.name.to_string();
@@ -94,14 +87,7 @@ impl Partial {
         let cannot = |path: &'static str| StorageError::io("sync the directory", path);
         partial.folder.sync_dir(RESERVED).map_err(cannot(RESERVED))?;
         partial.folder.sync_dir("").map_err(cannot("."))?;
-        Ok((
-            partial,
-            Opened {
-                held,
-                received,
-                complete: false,
-            },
-        ))
+        Ok((partial, Opened { held, received, complete: false }))
     }
 
     /// The file's size and blocks.
@@ -111,9 +97,7 @@ impl Partial {
 
     /// Writes bytes. Not durable before [`sync`](Self::sync).
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
-        self.file
-            .write_all_at(bytes, offset)
-            .map_err(|error| self.error("write", error))
+        self.file.write_all_at(bytes, offset).map_err(|error| self.error("write", error))
     }
 
     /// Makes blocks durable: first the data, then the journal.
@@ -127,43 +111,30 @@ impl Partial {
 
     /// Reads a block back and hashes it.
     pub fn hash_block(&self, block: u64) -> Result<BlockHashes, StorageError> {
-        hash_block(self.geometry(), block, |bytes, offset| {
-            self.file.read_at(bytes, offset)
-        })
-        .map_err(|error| self.error("read", error))
+        hash_block(self.geometry(), block, |bytes, offset| self.file.read_at(bytes, offset))
+            .map_err(|error| self.error("read", error))
     }
 
     /// Whether a block is still what its journal entry says.
     pub fn check_block(&self, block: u64) -> Result<bool, StorageError> {
-        let entry = self
-            .journal
-            .read(self.geometry(), block)
-            .map_err(|error| self.error("read", error))?;
+        let entry = self.journal.read(self.geometry(), block).map_err(|error| self.error("read", error))?;
         Ok(entry == Some(self.hash_block(block)?))
     }
 
     /// The digests of a run of blocks, from the journal; it ends where one is not held.
     pub fn digests(&self, first: u64, count: u64) -> Result<Vec<BlockDigest>, StorageError> {
-        self.journal
-            .digests(self.geometry(), first, count)
-            .map_err(|error| self.error("read", error))
+        self.journal.digests(self.geometry(), first, count).map_err(|error| self.error("read", error))
     }
 
     /// Gives the file its final name if it has this digest: sync, rename, sync of the directory. All blocks must
     /// be durable.
     pub fn seal(&self, digest: FileDigest) -> Result<(), StorageError> {
         let geometry = self.geometry();
-        let actual = self
-            .digest()
-            .map_err(|error| self.error("read the journal of", error))?;
+        let actual = self.digest().map_err(|error| self.error("read the journal of", error))?;
         if actual != Some(digest) {
             let name = self.offer.name.to_string();
             let actual = actual.unwrap_or_else(|| blake3::hash(b"").into());
-            return Err(StorageError::Mismatch {
-                name,
-                expected: digest,
-                actual,
-            });
+            return Err(StorageError::Mismatch { name, expected: digest, actual });
         }
         let settle = || {
             self.file.set_len(geometry.size())?;
@@ -175,17 +146,11 @@ impl Partial {
         };
         settle().map_err(|error| self.error("finish", error))?;
         let name = self.offer.name.as_str();
-        self.folder
-            .rename(&self.paths.part, name, self.overwrite)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => StorageError::Exists {
-                    name: name.to_owned(),
-                },
-                _ => self.error("rename the partial file of", error),
-            })?;
-        self.folder
-            .sync_dir("")
-            .map_err(StorageError::io("sync the directory", "."))?;
+        self.folder.rename(&self.paths.part, name, self.overwrite).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => StorageError::Exists { name: name.to_owned() },
+            _ => self.error("rename the partial file of", error),
+        })?;
+        self.folder.sync_dir("").map_err(StorageError::io("sync the directory", "."))?;
         self.remove_journal();
         Ok(())
     }
@@ -193,12 +158,11 @@ impl Partial {
     fn digest(&self) -> io::Result<Option<FileDigest>> {
         let geometry = self.geometry();
         let mut tree = DigestTree::new(geometry);
-        self.journal
-            .scan(geometry, 0..geometry.blocks(), |block, hashes| {
-                if let Some(hashes) = hashes {
-                    tree.insert(block, &hashes);
-                }
-            })?;
+        self.journal.scan(geometry, 0..geometry.blocks(), |block, hashes| {
+            if let Some(hashes) = hashes {
+                tree.insert(block, &hashes);
+            }
+        })?;
         Ok(tree.digest())
     }
 
@@ -227,7 +191,7 @@ impl Partial {
     }
 
     /// Removes a partial file that holds nothing.
-    fn discard(&self) {
+    pub(super) fn discard(&self) {
         let _ = self.folder.remove_file(&self.paths.part);
         self.remove_journal();
     }
@@ -239,12 +203,19 @@ impl Partial {
     }
 
     fn error(&self, operation: &'static str, source: io::Error) -> StorageError {
-        StorageError::Io {
-            operation,
-            path: self.offer.name.to_string(),
-            source,
-        }
+        StorageError::Io { operation, path: self.offer.name.to_string(), source }
     }
+}
+
+/// Starts a partial file from the file that has its final name; its blocks will be found and offered as held. A
+/// partial file that is there goes first.
+fn copy_existing(folder: &dyn Folder, name: &str, part: &str) -> io::Result<()> {
+    if folder.info(name)?.is_none_or(|info| !info.is_file) || folder.info(part)?.is_some() {
+        return Ok(());
+    }
+    folder.copy(name, part).inspect_err(|_| {
+        let _ = folder.remove_file(part);
+    })
 }
 
 /// The journal, opened and locked.
@@ -252,9 +223,7 @@ fn lock(folder: &dyn Folder, paths: &Paths, name: &FileName) -> Result<Box<dyn F
     let deadline = Instant::now() + LOCK_WAIT;
     let cannot = |operation| StorageError::io(operation, &paths.journal);
     loop {
-        folder
-            .create_dir(RESERVED)
-            .map_err(StorageError::io("create", RESERVED))?;
+        folder.create_dir(RESERVED).map_err(StorageError::io("create", RESERVED))?;
         let file = match folder.open(&paths.journal, Some(0o600)) {
             Ok(file) => file,
             // Another transfer finished and removed the directory just now.
@@ -267,9 +236,7 @@ fn lock(folder: &dyn Folder, paths: &Paths, name: &FileName) -> Result<Box<dyn F
                 return Ok(file);
             }
         } else if Instant::now() >= deadline {
-            return Err(StorageError::Busy {
-                name: name.to_string(),
-            });
+            return Err(StorageError::Busy { name: name.to_string() });
         } else {
             std::thread::sleep(LOCK_POLL);
         }

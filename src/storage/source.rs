@@ -76,13 +76,7 @@ pub enum SourceError {
 impl Source {
     /// Opens a file to be sent under its own name, or under `name`.
     pub fn open(path: &Path, name: Option<FileName>) -> Result<Self, SourceError> {
-        let cannot = |operation| {
-            move |source| SourceError::Io {
-                operation,
-                path: path.to_owned(),
-                source,
-            }
-        };
+        let cannot = |operation| move |source| SourceError::Io { operation, path: path.to_owned(), source };
         // A named pipe without a writer would block the opening: ask first what it is.
         if !std::fs::metadata(path).map_err(cannot("open"))?.is_file() {
             return Err(SourceError::NotAFile(path.to_owned()));
@@ -102,16 +96,11 @@ impl Source {
                 .file_name()
                 .map_or(String::new(), |name| name.to_string_lossy().into_owned())
                 .parse()
-                .map_err(|error| SourceError::Name {
-                    path: path.to_owned(),
-                    error,
-                })?,
+                .map_err(|error| SourceError::Name { path: path.to_owned(), error })?,
         };
         let size = metadata.len();
-        let geometry = Geometry::new(size).ok_or_else(|| SourceError::TooLarge {
-            path: path.to_owned(),
-            size,
-        })?;
+        let geometry =
+            Geometry::new(size).ok_or_else(|| SourceError::TooLarge { path: path.to_owned(), size })?;
         // Advice: a failure changes nothing but speed.
         let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
         Ok(Self {
@@ -139,14 +128,10 @@ impl Source {
         self.geometry
     }
 
-    /// The offer of this file, for a path with this frame limit and window.
-    pub fn offer(&self, frame_limit: u64, window: u64) -> Offer {
-        let Stamp {
-            size,
-            mtime,
-            mtime_ns,
-            ..
-        } = self.stamp;
+    /// The offer of this file, for a path with this frame limit and window; with `repair`, of what differs from
+    /// the file that is there.
+    pub fn offer(&self, frame_limit: u64, window: u64, repair: bool) -> Offer {
+        let Stamp { size, mtime, mtime_ns, .. } = self.stamp;
         let (mtime_ns, mode) = (mtime_ns as u32, Some(self.mode));
         Offer {
             id: transfer_id(self.name.as_str(), size, mtime, mtime_ns, mode),
@@ -157,22 +142,19 @@ impl Source {
             mode,
             frame_limit,
             window,
+            repair,
         }
     }
 
     /// Reads bytes; an end of file before the last of them is a change.
     pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> Result<(), SourceError> {
-        self.file
-            .read_exact_at(bytes, offset)
-            .map_err(|error| self.read_error(error))
+        self.file.read_exact_at(bytes, offset).map_err(|error| self.read_error(error))
     }
 
     /// Reads a block and hashes it.
     pub fn hash_block(&self, block: u64) -> Result<BlockHashes, SourceError> {
-        hash_block(self.geometry, block, |bytes, offset| {
-            self.file.read_at(bytes, offset)
-        })
-        .map_err(|error| self.read_error(error))
+        hash_block(self.geometry, block, |bytes, offset| self.file.read_at(bytes, offset))
+            .map_err(|error| self.read_error(error))
     }
 
     /// Whether size and times are what they were when the file was opened.
@@ -191,24 +173,14 @@ impl Source {
         } else {
             "its modification time moved".to_owned()
         };
-        Err(SourceError::Changed {
-            path: self.path.clone(),
-            what,
-        })
+        Err(SourceError::Changed { path: self.path.clone(), what })
     }
 
     fn read_error(&self, source: io::Error) -> SourceError {
         if source.kind() == io::ErrorKind::UnexpectedEof {
-            return SourceError::Changed {
-                path: self.path.clone(),
-                what: "it was cut short".to_owned(),
-            };
+            return SourceError::Changed { path: self.path.clone(), what: "it was cut short".to_owned() };
         }
-        SourceError::Io {
-            operation: "read",
-            path: self.path.clone(),
-            source,
-        }
+        SourceError::Io { operation: "read", path: self.path.clone(), source }
     }
 }
 

@@ -69,6 +69,14 @@ pub enum Error {
         /// How long.
         silence: Duration,
     },
+    /// The connection was cut, and could not be made again in the time that was allowed.
+    #[error("gave up after {attempts} attempts to reconnect: {last}")]
+    GaveUp {
+        /// How many attempts there were since bytes last moved.
+        attempts: u32,
+        /// How the last of them ended.
+        last: Box<Error>,
+    },
     /// This side was told to stop.
     #[error("stopped")]
     Stopped,
@@ -107,7 +115,7 @@ impl Error {
                 Code::Exists | Code::Busy | Code::Name | Code::TooLarge | Code::Journal => ErrorKind::Refused,
                 _ => ErrorKind::Failed,
             },
-            Self::Stalled { .. } | Self::Stopped => ErrorKind::Interrupted,
+            Self::Stalled { .. } | Self::GaveUp { .. } | Self::Stopped => ErrorKind::Interrupted,
         }
     }
 }

@@ -59,10 +59,7 @@ where
         Code::Shutdown => 1001,
         _ => 1011,
     };
-    let message = Message::Error {
-        code,
-        reason: reason.to_owned(),
-    };
+    let message = Message::Error { code, reason: reason.to_owned() };
     let words = async {
         let ready = std::future::poll_fn(|cx| connection.poll_ready(cx)).await;
         if ready.is_ok() && connection.send(message.to_text().into()).is_ok() {

@@ -150,10 +150,7 @@ impl Pump<'_> {
             }
             if self.timer.poll_at(self.machine.timeout(), cx).is_ready() {
                 let stalled = self.machine.handle_timeout(Instant::now());
-                stalled.map_err(|silence| Error::Stalled {
-                    peer: connection.peer().to_owned(),
-                    silence,
-                })?;
+                stalled.map_err(|silence| Error::Stalled { peer: connection.peer().to_owned(), silence })?;
                 moved = true;
             }
             if !moved {
@@ -178,10 +175,7 @@ impl Pump<'_> {
             let write = self
                 .machine
                 .handle_frame(&text?, &mut self.bytes, Instant::now())
-                .map_err(|violation| Error::Violation {
-                    peer: connection.peer().to_owned(),
-                    violation,
-                })?;
+                .map_err(|violation| Error::Violation { peer: connection.peer().to_owned(), violation })?;
             if let Some(write) = write {
                 self.partial().write_at(&self.bytes[..write.len], write.offset)?;
             }
@@ -215,10 +209,7 @@ impl Pump<'_> {
             let inbox = self.inbox.clone();
             Box::new(move || Done::Opened(inbox.begin(offer)))
         } else {
-            let target = self
-                .target
-                .clone()
-                .expect("actions on a file come after it was opened");
+            let target = self.target.clone().expect("actions on a file come after it was opened");
             Box::new(move || carry_out(action, &target))
         };
         self.jobs.push(job(work));
@@ -256,11 +247,7 @@ impl Pump<'_> {
                     (self.held, self.complete) = (held, complete);
                     if let Some(offer) = &self.offer {
                         let (name, size) = (offer.name.to_string(), offer.geometry.size());
-                        (self.observer)(Event::Started {
-                            name,
-                            size,
-                            peer: peer.to_owned(),
-                        });
+                        (self.observer)(Event::Started { name, size, peer: peer.to_owned() });
                     }
                     if held > 0 && !complete {
                         (self.observer)(Event::Resumed { held });
@@ -268,23 +255,14 @@ impl Pump<'_> {
                 }
                 ReceiverEvent::Refused { name, code, reason } => {
                     let peer = peer.to_owned();
-                    self.ending = Some(Err(Error::Declined {
-                        peer,
-                        name,
-                        code,
-                        reason,
-                    }));
+                    self.ending = Some(Err(Error::Declined { peer, name, code, reason }));
                 }
                 ReceiverEvent::Sealed(digest) => {
                     self.tell_progress(true);
                     self.ending = Some(Ok(digest));
                 }
                 ReceiverEvent::Failed { code, reason } => {
-                    return Err(Error::PeerEnded {
-                        peer: peer.to_owned(),
-                        code,
-                        reason,
-                    });
+                    return Err(Error::PeerEnded { peer: peer.to_owned(), code, reason });
                 }
             }
         }
@@ -348,11 +326,7 @@ impl Pump<'_> {
 
 /// Does what the machine asked for. Blocks.
 fn carry_out(action: Action, target: &Target) -> Done {
-    let partial = || {
-        target
-            .partial()
-            .expect("the machine does this with a partial file alone")
-    };
+    let partial = || target.partial().expect("the machine does this with a partial file alone");
     match action {
         Action::Open(_) => unreachable!("opening makes the target"),
         Action::Sync(blocks) => Done::Synced(partial().sync(&blocks)),

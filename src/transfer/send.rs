@@ -32,6 +32,8 @@ pub struct SendOptions {
     pub frame_limit: u64,
     /// The most bytes to keep unacknowledged.
     pub window: u64,
+    /// Send what differs from the file that is there, if the receiver may replace it.
+    pub repair: bool,
     /// Signs of life.
     pub heartbeat: HeartbeatConfig,
 }
@@ -42,6 +44,7 @@ impl Default for SendOptions {
             chunk: ChunkSize::DEFAULT,
             frame_limit: MAX_FRAME as u64,
             window: DEFAULT_WINDOW,
+            repair: false,
             heartbeat: HeartbeatConfig::default(),
         }
     }
@@ -83,7 +86,7 @@ where
         already_sent: *sent_up_to,
         heartbeat: options.heartbeat,
     };
-    let offer = source.offer(options.frame_limit, options.window);
+    let offer = source.offer(options.frame_limit, options.window, options.repair);
     let mut pump = Pump {
         machine: Sender::new(offer, config, now),
         source,
@@ -166,10 +169,7 @@ impl Pump<'_> {
             if self.timer.poll_at(self.machine.timeout(), cx).is_ready() {
                 let peer = || connection.peer().to_owned();
                 let stalled = self.machine.handle_timeout(Instant::now());
-                stalled.map_err(|silence| Error::Stalled {
-                    peer: peer(),
-                    silence,
-                })?;
+                stalled.map_err(|silence| Error::Stalled { peer: peer(), silence })?;
                 moved = true;
             }
             if !moved {
@@ -195,10 +195,8 @@ impl Pump<'_> {
                     return Err(error.into());
                 }
             };
-            handled.map_err(|violation| Error::Violation {
-                peer: connection.peer().to_owned(),
-                violation,
-            })?;
+            handled
+                .map_err(|violation| Error::Violation { peer: connection.peer().to_owned(), violation })?;
         }
         Ok(true)
     }
@@ -217,9 +215,7 @@ impl Pump<'_> {
             return Ok(false);
         };
         let source = self.source.clone();
-        self.check = Some(Box::pin(runtime::spawn_blocking(move || {
-            (block, source.hash_block(block))
-        })));
+        self.check = Some(Box::pin(runtime::spawn_blocking(move || (block, source.hash_block(block)))));
         Ok(true)
     }
 
@@ -277,11 +273,7 @@ impl Pump<'_> {
                     (self.accepted, self.complete) = (true, complete);
                     let name = self.source.name().to_string();
                     let size = self.source.geometry().size();
-                    (self.observer)(Event::Started {
-                        name,
-                        size,
-                        peer: peer.to_owned(),
-                    });
+                    (self.observer)(Event::Started { name, size, peer: peer.to_owned() });
                     if held > 0 && !complete {
                         (self.observer)(Event::Resumed { held });
                     }
@@ -298,19 +290,10 @@ impl Pump<'_> {
                 }
                 SenderEvent::Rejected { code, reason } => {
                     let name = self.source.name().to_string();
-                    return Err(Error::Refused {
-                        peer: peer.to_owned(),
-                        name,
-                        code,
-                        reason,
-                    });
+                    return Err(Error::Refused { peer: peer.to_owned(), name, code, reason });
                 }
                 SenderEvent::Failed { code, reason } => {
-                    return Err(Error::PeerEnded {
-                        peer: peer.to_owned(),
-                        code,
-                        reason,
-                    });
+                    return Err(Error::PeerEnded { peer: peer.to_owned(), code, reason });
                 }
             }
         }

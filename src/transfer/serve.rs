@@ -123,10 +123,7 @@ async fn one_connection(
         Either::Left((handshake, _)) => handshake,
         Either::Right(_) => return,
     };
-    match handshake.unwrap_or(Err(TransportError::HandshakeTimeout {
-        address,
-        limit: HANDSHAKE_TIMEOUT,
-    })) {
+    match handshake.unwrap_or(Err(TransportError::HandshakeTimeout { address, limit: HANDSHAKE_TIMEOUT })) {
         Ok(connection) => receive_all(connection, inbox, &options.receive, shutdown, tell).await,
         Err(error) => tell.event(Event::Failed(error.into())),
     }

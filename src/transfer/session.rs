@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::send::send_again;
-use super::{Error, ErrorKind, Event, SendOptions, Summary};
+use super::{Error, Event, SendOptions, Summary};
 use crate::protocol::{Code, FileName};
 use crate::runtime::{self, TcpStream};
 use crate::storage::{Source, SourceError};
@@ -19,6 +19,8 @@ const MAX_CHANGES: u32 = 3;
 pub struct RetryOptions {
     /// Give up after this long without a byte that moved; zero never reconnects.
     pub retry_for: Duration,
+    /// Wait, however long it takes, while another transfer is writing the name.
+    pub wait_for_name: bool,
     /// The first delay; it doubles with each attempt.
     pub first_delay: Duration,
     /// The longest delay.
@@ -29,6 +31,7 @@ impl Default for RetryOptions {
     fn default() -> Self {
         Self {
             retry_for: Duration::ZERO,
+            wait_for_name: false,
             first_delay: Duration::from_millis(100),
             longest_delay: Duration::from_secs(30),
         }
@@ -47,12 +50,7 @@ pub struct Session {
 impl Session {
     /// A session that will dial `endpoint`.
     pub fn new(endpoint: Endpoint, options: SendOptions, retry: RetryOptions) -> Self {
-        Self {
-            endpoint,
-            options,
-            retry,
-            connection: None,
-        }
+        Self { endpoint, options, retry, connection: None }
     }
 
     /// Sends one file, under its own name or under `name`.
@@ -88,6 +86,7 @@ impl Session {
                 }
                 Err(error) => error,
             };
+            let busy = matches!(error, Error::Refused { code: Code::Busy, .. });
             if !matches!(error, Error::Refused { .. }) {
                 self.connection = None;
             }
@@ -97,14 +96,19 @@ impl Session {
                 source = Arc::new(Source::open(path, name.clone())?);
                 continue;
             }
-            match budget.next_delay(Instant::now()) {
-                Some(delay) if is_worth_another(&error) => {
-                    let (attempt, why) = (budget.attempts, error.to_string());
-                    observer(Event::Reconnecting { delay, attempt, why });
-                    runtime::sleep(delay).await;
-                }
-                _ => return Err(error),
+            let waits = busy && self.retry.wait_for_name;
+            // After a cut the name may be held by what is left of the connection before. A receiver that never
+            // answered is no cut: there is probably none.
+            let cut = totals.told_start && (busy || is_worth_another(&error));
+            if !waits && (!cut || budget.is_spent(Instant::now())) {
+                let tried = cut && budget.attempts > 0;
+                let last = Box::new(error);
+                return Err(if tried { Error::GaveUp { attempts: budget.attempts, last } } else { *last });
             }
+            let delay = budget.next_delay();
+            let (attempt, why) = (budget.attempts, error.to_string());
+            observer(Event::Reconnecting { delay, attempt, why });
+            runtime::sleep(delay).await;
             totals.next_connection();
         }
     }
@@ -133,33 +137,25 @@ impl Session {
 /// Dials an endpoint and opens a WebSocket.
 pub(super) async fn dial(endpoint: &Endpoint) -> Result<Connection<TcpStream>, TransportError> {
     let address = format!("{}:{}", endpoint.host(), endpoint.port());
-    let stream = match runtime::timeout(
-        HANDSHAKE_TIMEOUT,
-        runtime::connect(endpoint.host(), endpoint.port()),
-    )
-    .await
-    {
-        Some(stream) => stream,
-        None => Err(std::io::ErrorKind::TimedOut.into()),
-    };
-    let stream = stream.map_err(|source| TransportError::Connect {
-        address: address.clone(),
-        source,
-    })?;
+    let stream =
+        match runtime::timeout(HANDSHAKE_TIMEOUT, runtime::connect(endpoint.host(), endpoint.port())).await {
+            Some(stream) => stream,
+            None => Err(std::io::ErrorKind::TimedOut.into()),
+        };
+    let stream = stream.map_err(|source| TransportError::Connect { address: address.clone(), source })?;
     runtime::timeout(HANDSHAKE_TIMEOUT, client_handshake(stream, endpoint))
         .await
-        .unwrap_or(Err(TransportError::HandshakeTimeout {
-            address,
-            limit: HANDSHAKE_TIMEOUT,
-        }))
+        .unwrap_or(Err(TransportError::HandshakeTimeout { address, limit: HANDSHAKE_TIMEOUT }))
 }
 
-/// Whether another connection may cure it.
+/// Whether another connection may cure it, after one that worked: the receiver, or a gateway before it, may be
+/// restarting.
 fn is_worth_another(error: &Error) -> bool {
     match error {
-        Error::Transport(TransportError::Connect { .. } | TransportError::HandshakeTimeout { .. }) => true,
+        Error::Transport(TransportError::NotWebSocket { status, .. }) => *status >= 500,
+        Error::Transport(TransportError::NotWsferry { .. } | TransportError::Frame { .. }) => false,
+        Error::Transport(_) | Error::Stalled { .. } => true,
         Error::PeerEnded { code, .. } => *code == Code::Shutdown,
-        Error::Transport(_) | Error::Stalled { .. } => error.kind() == ErrorKind::Interrupted,
         _ => false,
     }
 }
@@ -174,12 +170,7 @@ struct Budget {
 
 impl Budget {
     fn new(retry: RetryOptions, now: Instant) -> Self {
-        Self {
-            retry,
-            acknowledged: 0,
-            moved: now,
-            attempts: 0,
-        }
+        Self { retry, acknowledged: 0, moved: now, attempts: 0 }
     }
 
     fn on_progress(&mut self, acknowledged: u64, now: Instant) {
@@ -190,16 +181,17 @@ impl Budget {
         }
     }
 
+    fn is_spent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.moved) >= self.retry.retry_for
+    }
+
     /// How long to wait before the next attempt: doubling, with jitter, so that many senders do not come back at
-    /// one moment. `None` if the time is up.
-    fn next_delay(&mut self, now: Instant) -> Option<Duration> {
-        if now.saturating_duration_since(self.moved) >= self.retry.retry_for {
-            return None;
-        }
+    /// one moment.
+    fn next_delay(&mut self) -> Duration {
         let doubled = self.retry.first_delay.saturating_mul(1 << self.attempts.min(16));
         let longest = doubled.min(self.retry.longest_delay);
         self.attempts += 1;
-        Some(longest.mul_f64(0.5 + 0.5 * jitter()))
+        longest.mul_f64(0.5 + 0.5 * jitter())
     }
 }
 
@@ -241,17 +233,8 @@ impl Totals {
     }
 
     fn total(&mut self, mut progress: crate::protocol::Progress) -> crate::protocol::Progress {
-        let crate::protocol::Progress {
-            resent,
-            naks,
-            repaired_blocks,
-            ..
-        } = progress;
-        self.current = Counts {
-            resent,
-            naks,
-            repaired_blocks,
-        };
+        let crate::protocol::Progress { resent, naks, repaired_blocks, .. } = progress;
+        self.current = Counts { resent, naks, repaired_blocks };
         progress.held = *self.held.get_or_insert(progress.held);
         progress.resent += self.before.resent;
         progress.naks += self.before.naks;
@@ -260,11 +243,7 @@ impl Totals {
     }
 
     fn next_connection(&mut self) {
-        let Counts {
-            resent,
-            naks,
-            repaired_blocks,
-        } = std::mem::take(&mut self.current);
+        let Counts { resent, naks, repaired_blocks } = std::mem::take(&mut self.current);
         self.before.resent += resent;
         self.before.naks += naks;
         self.before.repaired_blocks += repaired_blocks;

@@ -22,20 +22,13 @@ where
 
 fn explain(error: WsError, address: String) -> TransportError {
     match error {
-        WsError::Http(response) => TransportError::NotWebSocket {
-            address,
-            status: response.status().as_u16(),
-        },
+        WsError::Http(response) => {
+            TransportError::NotWebSocket { address, status: response.status().as_u16() }
+        }
         WsError::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => {
             TransportError::NotWsferry { address }
         }
-        WsError::Io(error) => TransportError::Handshake {
-            address,
-            why: error.to_string(),
-        },
-        error => TransportError::Handshake {
-            address,
-            why: format!("{error}; is it a `wsferry receive`?"),
-        },
+        WsError::Io(error) => TransportError::Lost { address, why: error.to_string() },
+        error => TransportError::Handshake { address, why: format!("{error}; is it a `wsferry receive`?") },
     }
 }

@@ -35,9 +35,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Ready if a frame can be sent without gathering more than the buffer's limit.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
-        Pin::new(&mut self.socket)
-            .poll_ready(cx)
-            .map_err(|error| TransportError::broken(&self.peer, error))
+        Pin::new(&mut self.socket).poll_ready(cx).map_err(|error| TransportError::broken(&self.peer, error))
     }
 
     /// Sends a text frame, once [`poll_ready`](Self::poll_ready) was. It may stay in the buffer until
@@ -48,16 +46,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub fn send(&mut self, text: Bytes) -> Result<(), TransportError> {
         let broken = |error| TransportError::broken(&self.peer, error);
         let text = Utf8Bytes::try_from(text).map_err(|error| broken(error.into()))?;
-        Pin::new(&mut self.socket)
-            .start_send(Message::Text(text))
-            .map_err(broken)
+        Pin::new(&mut self.socket).start_send(Message::Text(text)).map_err(broken)
     }
 
     /// Writes what is in the buffer.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
-        Pin::new(&mut self.socket)
-            .poll_flush(cx)
-            .map_err(|error| TransportError::broken(&self.peer, error))
+        Pin::new(&mut self.socket).poll_flush(cx).map_err(|error| TransportError::broken(&self.peer, error))
     }
 
     /// The next text frame. Every end of the connection is an error.
@@ -72,21 +66,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         Some(frame) => (frame.code.into(), clip(&frame.reason).into_owned()),
                         None => (1005, String::new()),
                     };
-                    Err(TransportError::Closed {
-                        address: address(),
-                        code,
-                        reason,
-                    })
+                    Err(TransportError::Closed { address: address(), code, reason })
                 }
-                Some(Ok(Message::Binary(_) | Message::Frame(_))) => Err(TransportError::Frame {
-                    address: address(),
-                    why: "a binary frame".to_owned(),
-                }),
+                Some(Ok(Message::Binary(_) | Message::Frame(_))) => {
+                    Err(TransportError::Frame { address: address(), why: "a binary frame".to_owned() })
+                }
                 Some(Err(error)) => Err(TransportError::broken(&self.peer, error)),
-                None => Err(TransportError::Lost {
-                    address: address(),
-                    why: "it is closed".to_owned(),
-                }),
+                None => Err(TransportError::Lost { address: address(), why: "it is closed".to_owned() }),
             });
         }
     }
@@ -96,10 +82,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ///
     /// What goes wrong here changes nothing any more. The caller limits the time.
     pub async fn close(&mut self, code: u16, reason: &str) {
-        let frame = CloseFrame {
-            code: CloseCode::from(code),
-            reason: reason.into(),
-        };
+        let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
         if self.socket.send(Message::Close(Some(frame))).await.is_ok() {
             while let Some(Ok(_)) = self.socket.next().await {}
         }

@@ -39,30 +39,19 @@ impl FromStr for Endpoint {
             Some("ws") => {}
             Some("wss") => {
                 return Err(
-                    "TLS is not built in; put a proxy that speaks it in front, and dial ws://".to_owned(),
+                    "TLS is not built in; put a proxy that speaks it in front, and dial ws://".to_owned()
                 );
             }
             Some(other) => return Err(format!("the scheme is {other}://; {EXPECTED}")),
             None => return Err(format!("it has no scheme; {EXPECTED}")),
         }
-        let authority = uri
-            .authority()
-            .ok_or_else(|| format!("it names no host; {EXPECTED}"))?;
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
+        let authority = uri.authority().ok_or_else(|| format!("it names no host; {EXPECTED}"))?;
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         if host.is_empty() {
             return Err(format!("it names no host; {EXPECTED}"));
         }
-        let written_port = authority
-            .as_str()
-            .rsplit_once('@')
-            .map_or(authority.as_str(), |(_, rest)| rest);
-        let written_port = written_port
-            .rsplit_once(']')
-            .map_or(written_port, |(_, rest)| rest);
+        let written_port = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, rest)| rest);
+        let written_port = written_port.rsplit_once(']').map_or(written_port, |(_, rest)| rest);
         let port = match written_port.rsplit_once(':') {
             Some((_, port)) => match port.parse() {
                 Ok(0) | Err(_) => return Err(format!("the port is {port:?}; expected 1 to 65535")),

@@ -92,11 +92,7 @@ fn explain(code: u16, reason: &str) -> String {
         1013 => " (try again later)",
         _ => "",
     };
-    if reason.is_empty() {
-        meaning.to_owned()
-    } else {
-        format!("{meaning}: {reason}")
-    }
+    if reason.is_empty() { meaning.to_owned() } else { format!("{meaning}: {reason}") }
 }
 
 impl TransportError {
@@ -104,32 +100,21 @@ impl TransportError {
     pub(super) fn broken(address: &str, error: WsError) -> Self {
         let address = address.to_owned();
         match error {
-            WsError::ConnectionClosed | WsError::AlreadyClosed => Self::Lost {
-                address,
-                why: "it is closed".to_owned(),
-            },
-            WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Lost {
-                address,
-                why: "it ended without a closing handshake".to_owned(),
-            },
-            WsError::Protocol(ProtocolError::SendAfterClosing | ProtocolError::ReceivedAfterClosing) => {
-                Self::Lost {
-                    address,
-                    why: "it is being closed".to_owned(),
-                }
+            WsError::ConnectionClosed | WsError::AlreadyClosed => {
+                Self::Lost { address, why: "it is closed".to_owned() }
             }
-            WsError::Io(error) => Self::Lost {
-                address,
-                why: error.to_string(),
-            },
+            WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                Self::Lost { address, why: "it ended without a closing handshake".to_owned() }
+            }
+            WsError::Protocol(ProtocolError::SendAfterClosing | ProtocolError::ReceivedAfterClosing) => {
+                Self::Lost { address, why: "it is being closed".to_owned() }
+            }
+            WsError::Io(error) => Self::Lost { address, why: error.to_string() },
             WsError::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
                 let why = format!("a message of {size} bytes, at most {max_size} are allowed");
                 Self::Frame { address, why }
             }
-            error => Self::Frame {
-                address,
-                why: error.to_string(),
-            },
+            error => Self::Frame { address, why: error.to_string() },
         }
     }
 }

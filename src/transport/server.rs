@@ -19,14 +19,9 @@ pub async fn handshake<S>(mut stream: S, peer: String) -> Result<Connection<S>, 
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let broken = |error: std::io::Error| TransportError::Lost {
-        address: peer.clone(),
-        why: error.to_string(),
-    };
-    let failed = |why: &str| TransportError::Handshake {
-        address: peer.clone(),
-        why: why.to_owned(),
-    };
+    let broken =
+        |error: std::io::Error| TransportError::Lost { address: peer.clone(), why: error.to_string() };
+    let failed = |why: &str| TransportError::Handshake { address: peer.clone(), why: why.to_owned() };
 
     let mut read = Vec::new();
     let (request, head_len) = loop {
@@ -40,9 +35,7 @@ where
             Ok(Some(parsed)) => break parsed,
             Ok(None) if read.len() < MAX_HEAD => {}
             Ok(None) => {
-                answer(&mut stream, "431 Request Header Fields Too Large", "")
-                    .await
-                    .map_err(broken)?;
+                answer(&mut stream, "431 Request Header Fields Too Large", "").await.map_err(broken)?;
                 return Err(failed("the head of its request is too long"));
             }
             Err(why) => {
@@ -52,9 +45,7 @@ where
         }
     };
     let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    let mut offered = offered
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
+    let mut offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     let speaks_ours = offered.any(|protocol| protocol.trim() == SUBPROTOCOL);
     let mut response = match create_response(&request) {
         Ok(response) if speaks_ours => response,
@@ -65,16 +56,11 @@ where
                 "it asks for no WebSocket".to_owned()
             };
             let extra = format!("Upgrade: websocket\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n");
-            answer(&mut stream, "426 Upgrade Required", &extra)
-                .await
-                .map_err(broken)?;
+            answer(&mut stream, "426 Upgrade Required", &extra).await.map_err(broken)?;
             return Err(failed(&why));
         }
     };
-    response.headers_mut().insert(
-        header::SEC_WEBSOCKET_PROTOCOL,
-        HeaderValue::from_static(SUBPROTOCOL),
-    );
+    response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     let mut head = Vec::new();
     write_response(&mut head, &response).map_err(|error| failed(&error.to_string()))?;
     stream.write_all(&head).await.map_err(broken)?;
@@ -94,15 +80,12 @@ fn parse(read: &[u8]) -> Result<Option<(Request<()>, usize)>, String> {
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(error) => return Err(format!("its request is no HTTP: {error}")),
     };
-    let mut request = Request::builder()
-        .method(parsed.method.unwrap_or_default())
-        .uri(parsed.path.unwrap_or_default());
+    let mut request =
+        Request::builder().method(parsed.method.unwrap_or_default()).uri(parsed.path.unwrap_or_default());
     for header in parsed.headers.iter() {
         request = request.header(header.name, header.value);
     }
-    let request = request
-        .body(())
-        .map_err(|error| format!("its request is no HTTP: {error}"))?;
+    let request = request.body(()).map_err(|error| format!("its request is no HTTP: {error}"))?;
     Ok(Some((request, head_len)))
 }
 

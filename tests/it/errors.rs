@@ -19,9 +19,7 @@ use crate::support::{Place, Receiver, Running, random, send, send_well, wsferry}
 const NOBODY: u32 = 65534;
 
 fn is_root() -> bool {
-    std::fs::metadata("/proc/self")
-        .map(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata))
-        .unwrap()
+    std::fs::metadata("/proc/self").map(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata)).unwrap()
         == 0
 }
 
@@ -35,9 +33,7 @@ fn unprivileged(place: &Place) -> Command {
     }
     let mut command = Command::new(program);
     command.stdin(std::process::Stdio::null());
-    command
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     if is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }
@@ -52,13 +48,7 @@ fn files_that_cannot_be_sent_are_named_with_the_reason() {
     send(&place.path("none"), url, &[]).assert_error(1, &["cannot open", "none", "No such file"]);
     std::fs::create_dir(place.path("dir")).unwrap();
     send(&place.path("dir"), url, &[]).assert_error(1, &["dir is not a regular file", "tar"]);
-    assert!(
-        Command::new("mkfifo")
-            .arg(place.path("pipe"))
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("mkfifo").arg(place.path("pipe")).status().unwrap().success());
     send(&place.path("pipe"), url, &[]).assert_error(1, &["pipe is not a regular file"]);
     let secret = place.file("secret", b"x");
     std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o000)).unwrap();
@@ -85,19 +75,10 @@ fn command_lines_that_make_no_sense_are_usage_errors() {
     ] {
         send(&file, url, &[]).assert_error(2, words);
     }
-    for flags in [
-        ["--chunk-size", "2B"],
-        ["--frame-limit", "100B"],
-        ["--window", "0B"],
-    ] {
+    for flags in [["--chunk-size", "2B"], ["--frame-limit", "100B"], ["--window", "0B"]] {
         send(&file, "ws://127.0.0.1:9000", &flags).assert_error(2, &[flags[0]]);
     }
-    for flags in [
-        ["--chunk-size", "many"],
-        ["--name", "../x"],
-        ["--name", "a/b"],
-        ["--name", ".."],
-    ] {
+    for flags in [["--chunk-size", "many"], ["--name", "../x"], ["--name", "a/b"], ["--name", ".."]] {
         let ended = send(&file, "ws://127.0.0.1:9000", &flags);
         assert_eq!(ended.code(), 2, "{ended:?}");
         assert!(ended.errors.contains(flags[0]), "{ended:?}");
@@ -109,11 +90,7 @@ fn command_lines_that_make_no_sense_are_usage_errors() {
 #[test]
 fn nobody_listening_is_said_with_the_address() {
     let place = Place::new();
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     send(&place.file("f", b"x"), &format!("ws://127.0.0.1:{port}"), &[])
         .assert_error(1, &[&format!("127.0.0.1:{port}"), "refused", "wsferry receive"]);
 }
@@ -127,9 +104,7 @@ fn a_plain_http_server_is_told_apart() {
         let (mut stream, _) = listener.accept().unwrap();
         let mut head = [0; 4096];
         let _ = stream.read(&mut head);
-        stream
-            .write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").unwrap();
     });
     send(&place.file("f", b"x"), &url, &[]).assert_error(1, &["HTTP 404"]);
 }
@@ -143,9 +118,7 @@ fn echo_server(subprotocol: bool) -> String {
         #[allow(clippy::result_large_err)]
         let agree = |_: &Request, mut response: Response| {
             if subprotocol {
-                response
-                    .headers_mut()
-                    .insert("Sec-WebSocket-Protocol", "wsferry.v1".parse().unwrap());
+                response.headers_mut().insert("Sec-WebSocket-Protocol", "wsferry.v1".parse().unwrap());
             }
             Ok(response)
         };
@@ -173,18 +146,14 @@ fn an_echo_server_is_told_apart_even_if_it_agrees_to_the_subprotocol() {
 fn a_plain_get_is_answered_with_what_this_port_is() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
-    for request in [
-        "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-        "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
-    ] {
+    for request in
+        ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"]
+    {
         let mut stream = std::net::TcpStream::connect(receiver.address()).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        assert!(
-            answer.starts_with("HTTP/1.1 426 Upgrade Required\r\n"),
-            "{answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 426 Upgrade Required\r\n"), "{answer}");
         assert!(answer.contains("wsferry send FILE"), "{answer}");
     }
     let file = place.file("f", b"still serving");
@@ -198,17 +167,10 @@ fn a_full_destination_is_said_and_the_same_command_goes_on_when_there_is_room() 
     let file = place.file("f", &bytes);
     // A file-size limit of 9 MiB stands for a disk that is full.
     let mut command = Command::new("sh");
-    command
-        .args(["-c", "ulimit -f 18432; exec \"$@\"", "sh"])
-        .arg(wsferry().get_program());
-    command
-        .arg("receive")
-        .arg(place.inbox())
-        .args(["--json", "--listen", "127.0.0.1:0"]);
+    command.args(["-c", "ulimit -f 18432; exec \"$@\"", "sh"]).arg(wsferry().get_program());
+    command.arg("receive").arg(place.inbox()).args(["--json", "--listen", "127.0.0.1:0"]);
     command.stdin(std::process::Stdio::null());
-    command
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let receiver = Receiver::launch(&mut command);
     send(&file, &receiver.url, &[]).assert_error(3, &["cannot write f", "File too large", "same command"]);
     // The receiver goes on serving.
@@ -238,32 +200,17 @@ fn a_destination_that_cannot_be_written_to_is_said_at_once() {
     let place = Place::new();
     std::fs::create_dir(place.inbox()).unwrap();
     std::fs::set_permissions(place.inbox(), PermissionsExt::from_mode(0o555)).unwrap();
-    Running::start(
-        unprivileged(&place)
-            .arg("receive")
-            .arg(place.inbox())
-            .args(["--listen", "127.0.0.1:0"]),
-    )
-    .end()
-    .assert_error(1, &["cannot write to", "inbox", "Permission denied"]);
-    Running::start(
-        wsferry()
-            .arg("receive")
-            .arg(place.file("file", b""))
-            .args(["--listen", "127.0.0.1:0"]),
-    )
-    .end()
-    .assert_error(1, &["cannot write to", "file"]);
+    Running::start(unprivileged(&place).arg("receive").arg(place.inbox()).args(["--listen", "127.0.0.1:0"]))
+        .end()
+        .assert_error(1, &["cannot write to", "inbox", "Permission denied"]);
+    Running::start(wsferry().arg("receive").arg(place.file("file", b"")).args(["--listen", "127.0.0.1:0"]))
+        .end()
+        .assert_error(1, &["cannot write to", "file"]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    Running::start(
-        wsferry()
-            .arg("receive")
-            .arg(place.path("other"))
-            .args(["--listen", &address]),
-    )
-    .end()
-    .assert_error(1, &["cannot listen on", &address]);
+    Running::start(wsferry().arg("receive").arg(place.path("other")).args(["--listen", &address]))
+        .end()
+        .assert_error(1, &["cannot listen on", &address]);
 }
 
 /// Sends 30 MB through a path that calls `change` in mid-file.
@@ -276,13 +223,7 @@ fn send_while(
     let changed = file.clone();
     let call: Arc<dyn Fn() + Send + Sync> = Arc::new(move || change(&changed));
     let proxy = Proxy::start(receiver.address(), move |_| {
-        (
-            Plan {
-                pause: Some((20_000_000, call.clone())),
-                ..Plan::default()
-            },
-            Plan::default(),
-        )
+        (Plan { pause: Some((20_000_000, call.clone())), ..Plan::default() }, Plan::default())
     });
     let ended = send(&file, &proxy.url(), &["--window", "1MiB"]);
     (std::fs::read(&file).unwrap(), ended)
@@ -291,20 +232,10 @@ fn send_while(
 #[test]
 fn a_source_that_changes_once_while_it_is_sent_arrives_as_what_it_became() {
     let shrink = |path: &std::path::Path| {
-        std::fs::File::options()
-            .write(true)
-            .open(path)
-            .unwrap()
-            .set_len(21_000_000)
-            .unwrap();
+        std::fs::File::options().write(true).open(path).unwrap().set_len(21_000_000).unwrap();
     };
     let grow = |path: &std::path::Path| {
-        std::fs::File::options()
-            .append(true)
-            .open(path)
-            .unwrap()
-            .write_all(&random(5_000_000, 3))
-            .unwrap();
+        std::fs::File::options().append(true).open(path).unwrap().write_all(&random(5_000_000, 3)).unwrap();
     };
     let rewrite = |path: &std::path::Path| {
         use std::os::unix::fs::FileExt;
@@ -325,10 +256,7 @@ fn a_source_that_changes_once_while_it_is_sent_arrives_as_what_it_became() {
         let (source, ended) = send_while(&place, once(change));
         assert_eq!(ended.code(), 0, "{ended:?}");
         assert!(place.received("f") == source);
-        assert_eq!(
-            ended.event("finished")["blake3"],
-            blake3::hash(&source).to_string()
-        );
+        assert_eq!(ended.event("finished")["blake3"], blake3::hash(&source).to_string());
         assert_eq!(place.listing(), ["f"]);
     }
 }
@@ -348,13 +276,7 @@ fn a_source_that_never_stops_changing_is_given_up_with_exit_code_5() {
             .unwrap();
     });
     let proxy = Proxy::start(receiver.address(), move |_| {
-        (
-            Plan {
-                pause: Some((1_000_000, call.clone())),
-                ..Plan::default()
-            },
-            Plan::default(),
-        )
+        (Plan { pause: Some((1_000_000, call.clone())), ..Plan::default() }, Plan::default())
     });
     send(&file, &proxy.url(), &["--window", "100KiB"])
         .assert_error(5, &["f changed while it was sent", "bytes"]);

@@ -31,9 +31,7 @@ struct ControlFixture {
 }
 
 fn fixtures<T: for<'de> Deserialize<'de>>(file: &str) -> BTreeMap<String, T> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures/frames")
-        .join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/frames").join(file);
     let fixtures: BTreeMap<String, T> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     assert!(fixtures.len() >= 8);
     fixtures
@@ -93,10 +91,7 @@ fn golden_offers_are_taken_or_refused_for_the_reason_that_is_given() {
                 _ => "taken".to_owned(),
             },
         };
-        assert!(
-            came.contains(fixture.error.as_deref().unwrap_or("taken")),
-            "{name}: {came}"
-        );
+        assert!(came.contains(fixture.error.as_deref().unwrap_or("taken")), "{name}: {came}");
     }
 }
 
@@ -104,13 +99,8 @@ fn golden_offers_are_taken_or_refused_for_the_reason_that_is_given() {
 fn the_transcript_in_the_protocol_document_is_what_the_machines_say() {
     let document = include_str!("../../src/protocol/PROTOCOL.md");
     let transcript = document.split("## A transcript").nth(1).unwrap();
-    let lines: Vec<&str> = transcript
-        .lines()
-        .filter_map(|line| line.strip_prefix("> "))
-        .collect();
-    let Ok(Message::Offer(offer)) = Message::parse(lines[0]) else {
-        panic!("{}", lines[0])
-    };
+    let lines: Vec<&str> = transcript.lines().filter_map(|line| line.strip_prefix("> ")).collect();
+    let Ok(Message::Offer(offer)) = Message::parse(lines[0]) else { panic!("{}", lines[0]) };
     assert!(offer.check().unwrap().is_ok());
     let mut frame = vec![0; chunk::frame_len(5)];
     chunk::encode(0, 0, b"hello", &mut frame);

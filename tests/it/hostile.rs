@@ -52,83 +52,33 @@ fn a_hostile_sender_gets_a_typed_error_and_the_receiver_goes_on() {
         (vec![with("size", (-1).into())], "invalid"),
         (vec![with("size", json!(1e30))], "invalid"),
         (vec![offer("a", u64::MAX).to_string()], "offer.size"),
-        (
-            vec![frame(0, 0, b"abc")],
-            "`chunk` came while the receiver waited for `offer`",
-        ),
+        (vec![frame(0, 0, b"abc")], "`chunk` came while the receiver waited for `offer`"),
         (vec!["{".to_owned()], "no message of this protocol"),
         (vec!["x".repeat(70_000)], "at most 65536 bytes"),
         (vec![r#"{"type":"receipt"}"#.to_owned()], "missing field"),
-        (
-            vec![r#"{"type":"ack","sequence":0,"durable":0}"#.to_owned()],
-            "`ack` came",
-        ),
+        (vec![r#"{"type":"ack","sequence":0,"durable":0}"#.to_owned()], "`ack` came"),
         (then(10, begin(10)), "`offer` came"),
-        (
-            then(10, vec![frame(1, 0, b"abc")]),
-            "chunk.sequence is 1, expected 0",
-        ),
-        (
-            then(10, vec![frame(0, 0, b"abc"), frame(0, 0, b"abc")]),
-            "chunk.sequence is 0, expected 1",
-        ),
-        (
-            then(10, vec![frame(0, 12, b"abc")]),
-            "chunk.offset is 12, expected below",
-        ),
+        (then(10, vec![frame(1, 0, b"abc")]), "chunk.sequence is 1, expected 0"),
+        (then(10, vec![frame(0, 0, b"abc"), frame(0, 0, b"abc")]), "chunk.sequence is 0, expected 1"),
+        (then(10, vec![frame(0, 12, b"abc")]), "chunk.offset is 12, expected below"),
         (then(10, vec![frame(0, 1 << 55, b"abc")]), "chunk.offset"),
-        (
-            then(10, vec![frame(0, 9, b"abc")]),
-            "chunk length is 3, expected 1 to 1",
-        ),
-        (
-            then(10, vec![frame(0, 3, b"abc")]),
-            "chunk.offset is 3, expected 0",
-        ),
+        (then(10, vec![frame(0, 9, b"abc")]), "chunk length is 3, expected 1 to 1"),
+        (then(10, vec![frame(0, 3, b"abc")]), "chunk.offset is 3, expected 0"),
         (then(10, vec![frame(0, 0, b"ab")]), "multiples of 3"),
         (then(10, vec![frame(0, 1, b"abc")]), "multiples of 3"),
+        (then(4 << 20, vec![frame(0, (3 << 20) - 3, &random(6, 1))]), "chunk length is 6, expected 1 to 3"),
+        (then(10, vec![r#"{"type":"check","first":0,"count":2}"#.to_owned()]), "check is [0,2]"),
+        (then(10, vec![r#"{"type":"check","first":18446744073709551615,"count":2}"#.to_owned()]), "check is"),
         (
-            then(4 << 20, vec![frame(0, (3 << 20) - 3, &random(6, 1))]),
-            "chunk length is 6, expected 1 to 3",
-        ),
-        (
-            then(10, vec![r#"{"type":"check","first":0,"count":2}"#.to_owned()]),
-            "check is [0,2]",
-        ),
-        (
-            then(
-                10,
-                vec![r#"{"type":"check","first":18446744073709551615,"count":2}"#.to_owned()],
-            ),
-            "check is",
-        ),
-        (
-            then(
-                10,
-                vec![frame(0, 0, b"abc"); 150]
-                    .iter()
-                    .map(|f| f.replace('C', "D"))
-                    .collect(),
-            ),
+            then(10, vec![frame(0, 0, b"abc"); 150].iter().map(|f| f.replace('C', "D")).collect()),
             "no message",
         ),
         (
-            then(
-                10,
-                (0..150)
-                    .map(|_| frame(9, 0, b"abc").replace("YWJj", "YWJk"))
-                    .collect(),
-            ),
+            then(10, (0..150).map(|_| frame(9, 0, b"abc").replace("YWJj", "YWJk")).collect()),
             "101 chunk frames came damaged",
         ),
         (
-            then(
-                10,
-                vec![format!(
-                    r#"{{"type":"finish","id":"x","digest":"{}"}}"#,
-                    "0".repeat(64)
-                )],
-            ),
+            then(10, vec![format!(r#"{{"type":"finish","id":"x","digest":"{}"}}"#, "0".repeat(64))]),
             "finish.id is x",
         ),
     ];
@@ -139,25 +89,14 @@ fn a_hostile_sender_gets_a_typed_error_and_the_receiver_goes_on() {
         }
         let error = peer.hear_type("error");
         assert_eq!(error["code"], "protocol", "{error}");
-        assert!(
-            error["reason"].as_str().unwrap().contains(words),
-            "{words:?}: {error}"
-        );
+        assert!(error["reason"].as_str().unwrap().contains(words), "{words:?}: {error}");
         drop(peer);
         let failed = receiver.running.wait_for(|event| event["event"] == "failed");
         assert!(failed["reason"].as_str().unwrap().contains(words), "{failed}");
     }
-    for name in [
-        "..",
-        "../x",
-        "/etc/x",
-        "a\0b",
-        "a/b",
-        "a\\b",
-        "\u{1b}]0;x\u{7}",
-        &"n".repeat(300),
-        ".wsferry",
-    ] {
+    for name in
+        ["..", "../x", "/etc/x", "a\0b", "a/b", "a\\b", "\u{1b}]0;x\u{7}", &"n".repeat(300), ".wsferry"]
+    {
         let mut peer = Peer::dial(&receiver.url);
         peer.say(offer(name, 3).to_string());
         assert_eq!(peer.hear_type("reject")["code"], "name");
@@ -165,9 +104,7 @@ fn a_hostile_sender_gets_a_typed_error_and_the_receiver_goes_on() {
         peer.say(offer("fine", 0).to_string());
         peer.hear_type("accept");
         drop(peer);
-        receiver
-            .running
-            .wait_for(|event| event["event"] == "failed" && event["name"] == "fine");
+        receiver.running.wait_for(|event| event["event"] == "failed" && event["name"] == "fine");
     }
     let file = place.file("f", b"after all that");
     send_well(&file, &receiver.url, &[]);
@@ -188,11 +125,9 @@ fn binary_frames_giant_frames_and_broken_handshakes_end_that_connection_alone() 
     let mut peer = Peer::dial(&receiver.url);
     peer.say(offer("a", 10).to_string());
     peer.socket.send(Message::binary(vec![1, 2, 3])).unwrap();
-    receiver.running.wait_for(|event| {
-        event["reason"]
-            .as_str()
-            .is_some_and(|why| why.contains("a binary frame"))
-    });
+    receiver
+        .running
+        .wait_for(|event| event["reason"].as_str().is_some_and(|why| why.contains("a binary frame")));
 
     // A header that announces 2^62 bytes: refused before anything is reserved.
     let mut peer = Peer::dial(&receiver.url);
@@ -202,18 +137,11 @@ fn binary_frames_giant_frames_and_broken_handshakes_end_that_connection_alone() 
     header.extend((1u64 << 62).to_be_bytes());
     header.extend([0; 4]);
     peer.socket.get_mut().write_all(&header).unwrap();
-    receiver.running.wait_for(|event| {
-        event["reason"]
-            .as_str()
-            .is_some_and(|why| why.contains("at most 4194343"))
-    });
+    receiver
+        .running
+        .wait_for(|event| event["reason"].as_str().is_some_and(|why| why.contains("at most 4194343")));
 
-    for noise in [
-        &b"\x16\x03\x01\x02\x00\x01\x00\x01"[..],
-        b"GET / HTTP/9.9\r\n\r\n",
-        &[b'a'; 40_000],
-        b"",
-    ] {
+    for noise in [&b"\x16\x03\x01\x02\x00\x01\x00\x01"[..], b"GET / HTTP/9.9\r\n\r\n", &[b'a'; 40_000], b""] {
         let mut stream = std::net::TcpStream::connect(receiver.address()).unwrap();
         let _ = stream.write_all(noise);
         drop(stream);

@@ -15,10 +15,7 @@ fn sources(dir: &str) -> Vec<(PathBuf, String)> {
         }
     }
     let mut found = Vec::new();
-    walk(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(dir),
-        &mut found,
-    );
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(dir), &mut found);
     assert!(!found.is_empty());
     found
 }
@@ -27,19 +24,13 @@ fn sources(dir: &str) -> Vec<(PathBuf, String)> {
 fn mentions(text: &str, words: &[&str]) -> Vec<String> {
     let text = text.split("#[cfg(test)]").next().unwrap_or_default();
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-    code.filter(|line| words.iter().any(|word| line.contains(word)))
-        .map(str::to_owned)
-        .collect()
+    code.filter(|line| words.iter().any(|word| line.contains(word))).map(str::to_owned).collect()
 }
 
 fn assert_free_of(dir: &str, words: &[&str]) {
     for (path, text) in sources(dir) {
         let found = mentions(&text, words);
-        assert!(
-            found.is_empty(),
-            "{} must not mention {words:?}: {found:#?}",
-            path.display()
-        );
+        assert!(found.is_empty(), "{} must not mention {words:?}: {found:#?}", path.display());
     }
 }
 
@@ -89,14 +80,7 @@ fn storage_knows_no_frames_and_transport_knows_no_files() {
     );
     assert_free_of(
         "transport",
-        &[
-            "std::fs",
-            "rustix",
-            "crate::storage",
-            "crate::transfer",
-            "protocol::Sender",
-            "protocol::Receiver",
-        ],
+        &["std::fs", "rustix", "crate::storage", "crate::transfer", "protocol::Sender", "protocol::Receiver"],
     );
 }
 
@@ -104,12 +88,7 @@ fn storage_knows_no_frames_and_transport_knows_no_files() {
 fn only_the_runtime_file_names_async_std() {
     for (path, text) in sources("") {
         if !path.ends_with("src/runtime.rs") {
-            assert_eq!(
-                mentions(&text, &["async_std", "async-std"]),
-                [""; 0],
-                "{}",
-                path.display()
-            );
+            assert_eq!(mentions(&text, &["async_std", "async-std"]), [""; 0], "{}", path.display());
         }
     }
 }
@@ -137,8 +116,5 @@ fn the_library_prints_nothing_and_never_exits() {
 
 #[test]
 fn the_scan_sees_what_it_looks_for() {
-    assert_eq!(
-        mentions("use std::fs;\n// use std::net\n", &["std::fs", "std::net"]),
-        ["use std::fs;"]
-    );
+    assert_eq!(mentions("use std::fs;\n// use std::net\n", &["std::fs", "std::net"]), ["use std::fs;"]);
 }

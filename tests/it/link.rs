@@ -21,12 +21,7 @@ pub struct File {
 
 impl File {
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self {
-            name: "file.bin".to_owned(),
-            bytes,
-            mtime: 1_700_000_000,
-            mode: Some(0o640),
-        }
+        Self { name: "file.bin".to_owned(), bytes, mtime: 1_700_000_000, mode: Some(0o640) }
     }
 
     pub fn geometry(&self) -> Geometry {
@@ -48,6 +43,7 @@ impl File {
             mode: self.mode,
             frame_limit: options.frame_limit,
             window: options.window,
+            repair: false,
         }
     }
 }
@@ -86,11 +82,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            chunk: 256 * 1024,
-            window: 1 << 20,
-            frame_limit: 32 * 1024 * 1024,
-        }
+        Self { chunk: 256 * 1024, window: 1 << 20, frame_limit: 32 * 1024 * 1024 }
     }
 }
 
@@ -157,13 +149,7 @@ impl<'a> Link<'a> {
         };
         Self {
             sender: Sender::new(file.offer(&options), config, now),
-            receiver: Receiver::new(
-                ReceiverConfig {
-                    sync_bytes: 4 << 20,
-                    ..ReceiverConfig::default()
-                },
-                now,
-            ),
+            receiver: Receiver::new(ReceiverConfig { sync_bytes: 4 << 20, ..ReceiverConfig::default() }, now),
             file,
             disk,
             offer: None,
@@ -195,10 +181,8 @@ impl<'a> Link<'a> {
                         "it hangs: {:#?}",
                         self.log.last()
                     );
-                    let sides = [
-                        self.sender.handle_timeout(self.now),
-                        self.receiver.handle_timeout(self.now),
-                    ];
+                    let sides =
+                        [self.sender.handle_timeout(self.now), self.receiver.handle_timeout(self.now)];
                     if sides.iter().any(Result::is_err) {
                         return self.end(End::Stalled);
                     }
@@ -232,7 +216,7 @@ impl<'a> Link<'a> {
             moved = true;
         }
         if let Some(text) = self.to_receiver.pop_front() {
-            self.to_receiver(&text)?;
+            self.hand_to_receiver(&text)?;
             moved = true;
         }
         while let Some(action) = self.receiver.poll_action(self.now) {
@@ -266,7 +250,7 @@ impl<'a> Link<'a> {
         Ok(moved)
     }
 
-    fn to_receiver(&mut self, text: &str) -> Result<(), End> {
+    fn hand_to_receiver(&mut self, text: &str) -> Result<(), End> {
         let mut bytes = Vec::new();
         let write = self
             .receiver
@@ -300,11 +284,7 @@ impl<'a> Link<'a> {
                     held.insert_run(0..geometry.blocks());
                 }
                 self.offer = Some(offer);
-                self.receiver.opened(Opened {
-                    held,
-                    received: self.disk.part.len() as u64,
-                    complete,
-                });
+                self.receiver.opened(Opened { held, received: self.disk.part.len() as u64, complete });
             }
             Action::Sync(blocks) => {
                 self.disk.journal.extend(blocks);
@@ -319,9 +299,8 @@ impl<'a> Link<'a> {
                 self.receiver.checked(block, same);
             }
             Action::ReadDigests { first, count } => {
-                let digests: Vec<_> = (first..first + count)
-                    .map(|block| self.disk.journal[&block].digest())
-                    .collect();
+                let digests: Vec<_> =
+                    (first..first + count).map(|block| self.disk.journal[&block].digest()).collect();
                 self.receiver.digests(first, &digests);
             }
             Action::Seal(digest) => {
@@ -423,9 +402,6 @@ pub fn send_to_the_end(
 fn check_receipt(end: &End, file: &File, disk: &Disk) {
     if let End::Receipted(digest) = end {
         assert_eq!(*digest, blake3::hash(&file.bytes).into());
-        assert!(
-            disk.sealed.as_ref() == Some(file),
-            "a wrong file was called right"
-        );
+        assert!(disk.sealed.as_ref() == Some(file), "a wrong file was called right");
     }
 }

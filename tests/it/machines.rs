@@ -15,33 +15,16 @@ const B: usize = BLOCK as usize;
 #[test]
 fn files_at_every_edge_cross_at_several_chunk_sizes() {
     for chunk in [3, 24_546, 196_608, BLOCK] {
-        let sizes = [
-            0,
-            1,
-            2,
-            3,
-            chunk as usize - 1,
-            chunk as usize,
-            chunk as usize + 1,
-            B - 1,
-            B,
-            B + 1,
-            2 * B + 7,
-        ];
+        let sizes =
+            [0, 1, 2, 3, chunk as usize - 1, chunk as usize, chunk as usize + 1, B - 1, B, B + 1, 2 * B + 7];
         for size in sizes {
             if size as u64 / chunk > 5000 {
                 continue;
             }
             let file = File::new(random(size, size as u64));
-            let options = Options {
-                chunk,
-                ..Options::default()
-            };
+            let options = Options { chunk, ..Options::default() };
             let end = send_to_the_end(&file, &mut Disk::default(), options, |_, _, _| Fault::Deliver);
-            assert!(
-                matches!(end, End::Receipted(_)),
-                "{size} bytes in chunks of {chunk}: {end:?}"
-            );
+            assert!(matches!(end, End::Receipted(_)), "{size} bytes in chunks of {chunk}: {end:?}");
         }
     }
 }
@@ -56,52 +39,29 @@ fn the_bodies_of_all_chunks_are_the_files_base64_also_after_a_resume_at_another_
             if *direction == Direction::ToReceiver && frame.starts_with('C') {
                 let mut bytes = Vec::new();
                 let chunk = chunk::decode(frame.as_bytes(), &mut bytes).unwrap();
-                bodies.push((
-                    chunk.offset,
-                    chunk.len as u64,
-                    frame[chunk::HEADER_LEN..].to_owned(),
-                ));
+                bodies.push((chunk.offset, chunk.len as u64, frame[chunk::HEADER_LEN..].to_owned()));
             }
         }
     };
-    let mut first = Link::new(
-        &file,
-        &mut disk,
-        Options {
-            chunk: 99_999,
-            ..Options::default()
-        },
-    );
+    let mut first = Link::new(&file, &mut disk, Options { chunk: 99_999, ..Options::default() });
     let end = first.run(|direction, index, _| match (direction, index) {
         (Direction::ToReceiver, 50) => Fault::Cut,
         _ => Fault::Deliver,
     });
     assert_eq!(end, End::Cut);
     collect(&first);
-    let mut second = Link::new(
-        &file,
-        &mut disk,
-        Options {
-            chunk: 30_000,
-            ..Options::default()
-        },
-    );
+    let mut second = Link::new(&file, &mut disk, Options { chunk: 30_000, ..Options::default() });
     assert!(matches!(second.run(|_, _, _| Fault::Deliver), End::Receipted(_)));
     collect(&second);
 
     // Each byte once: what was sent twice is taken from its second sending.
     let resumed_at = bodies[bodies.iter().rposition(|(_, len, _)| *len == 99_999).unwrap() + 1].0;
-    assert!(
-        resumed_at > 0 && resumed_at.is_multiple_of(BLOCK),
-        "resumed at {resumed_at}"
-    );
+    assert!(resumed_at > 0 && resumed_at.is_multiple_of(BLOCK), "resumed at {resumed_at}");
     let mut text = String::new();
     let mut next = 0;
     let second_run = bodies.iter().position(|(_, len, _)| *len == 30_000).unwrap();
-    for (offset, len, body) in bodies[..second_run]
-        .iter()
-        .filter(|(offset, _, _)| *offset < resumed_at)
-        .chain(&bodies[second_run..])
+    for (offset, len, body) in
+        bodies[..second_run].iter().filter(|(offset, _, _)| *offset < resumed_at).chain(&bodies[second_run..])
     {
         assert_eq!(*offset, next);
         next += len;
@@ -127,33 +87,15 @@ fn every_fault_at_every_frame_of_a_small_transfer_ends_in_the_exact_file_or_a_ty
         let mut ends = BTreeSet::new();
         for direction in [Direction::ToReceiver, Direction::ToSender] {
             for at in 0..counts[direction as usize] {
-                let flips = [
-                    0,
-                    8 * 3,
-                    8 * 20 + 1,
-                    8 * 33,
-                    8 * 45 + 2,
-                    8 * 101 + 5,
-                    usize::MAX / 8 * 8 - 3,
-                ];
+                let flips = [0, 8 * 3, 8 * 20 + 1, 8 * 33, 8 * 45 + 2, 8 * 101 + 5, usize::MAX / 8 * 8 - 3];
                 for fault in [Fault::Drop, Fault::Twice, Fault::Swap, Fault::Cut]
                     .into_iter()
                     .chain(flips.map(Fault::Flip))
                 {
                     let end = send_to_the_end(&file, &mut disk.clone(), Options::default(), |d, index, _| {
-                        if (d, index) == (direction, at) {
-                            fault
-                        } else {
-                            Fault::Deliver
-                        }
+                        if (d, index) == (direction, at) { fault } else { Fault::Deliver }
                     });
-                    ends.insert(
-                        format!("{end:?}")
-                            .split([' ', '(', '{'])
-                            .next()
-                            .unwrap()
-                            .to_owned(),
-                    );
+                    ends.insert(format!("{end:?}").split([' ', '(', '{']).next().unwrap().to_owned());
                 }
             }
         }
@@ -168,13 +110,7 @@ fn every_fault_at_every_frame_of_a_small_transfer_ends_in_the_exact_file_or_a_ty
 #[test]
 fn every_flipped_bit_of_every_frame_of_a_tiny_transfer_is_harmless_or_noticed() {
     let file = File::new(b"hello".to_vec());
-    for disk in [
-        Disk::default(),
-        Disk {
-            sealed: Some(file.clone()),
-            ..Disk::default()
-        },
-    ] {
+    for disk in [Disk::default(), Disk { sealed: Some(file.clone()), ..Disk::default() }] {
         let mut reference = disk.clone();
         let mut link = Link::new(&file, &mut reference, Options::default());
         assert!(matches!(link.run(|_, _, _| Fault::Deliver), End::Receipted(_)));
@@ -184,11 +120,7 @@ fn every_flipped_bit_of_every_frame_of_a_tiny_transfer_is_harmless_or_noticed() 
             next[direction as usize] += 1;
             for bit in 0..text.len() * 8 {
                 send_to_the_end(&file, &mut disk.clone(), Options::default(), |d, index, _| {
-                    if (d, index) == (direction, at) {
-                        Fault::Flip(bit)
-                    } else {
-                        Fault::Deliver
-                    }
+                    if (d, index) == (direction, at) { Fault::Flip(bit) } else { Fault::Deliver }
                 });
             }
         }
@@ -208,10 +140,7 @@ fn a_damaged_chunk_is_sent_again_and_nothing_else_is() {
         assert!(matches!(end, End::Receipted(_)), "{end:?}");
         assert_eq!((link.sender.progress().naks, link.receiver.naks()), (1, 1));
         assert_eq!(link.sender.progress().resent, 256 * 1024 / 3 * 3);
-        assert_eq!(
-            disk.written.iter().map(|(_, len)| *len).sum::<usize>(),
-            file.bytes.len()
-        );
+        assert_eq!(disk.written.iter().map(|(_, len)| *len).sum::<usize>(), file.bytes.len());
     }
 }
 
@@ -219,18 +148,12 @@ fn a_damaged_chunk_is_sent_again_and_nothing_else_is() {
 fn a_path_that_damages_everything_is_given_up_with_a_count() {
     let file = File::new(random(B, 4));
     let mut disk = Disk::default();
-    let options = Options {
-        chunk: 3000,
-        ..Options::default()
-    };
+    let options = Options { chunk: 3000, ..Options::default() };
     let end = Link::new(&file, &mut disk, options).run(|direction, index, _| match (direction, index) {
         (Direction::ToReceiver, 1..) => Fault::Flip(8 * 60),
         _ => Fault::Deliver,
     });
-    assert_eq!(
-        end,
-        End::Violation(Direction::ToReceiver, Violation::Damaged(101))
-    );
+    assert_eq!(end, End::Violation(Direction::ToReceiver, Violation::Damaged(101)));
 }
 
 #[test]
@@ -282,13 +205,8 @@ fn the_first_new_chunk_goes_out_before_any_held_block_is_read() {
 fn a_lost_receipt_is_answered_without_sending_the_file_again() {
     let file = File::new(random(B + 5, 8));
     let mut disk = Disk::default();
-    let end = Link::new(&file, &mut disk, Options::default()).run(|_, _, text| {
-        if text.contains("receipt") {
-            Fault::Cut
-        } else {
-            Fault::Deliver
-        }
-    });
+    let end = Link::new(&file, &mut disk, Options::default())
+        .run(|_, _, text| if text.contains("receipt") { Fault::Cut } else { Fault::Deliver });
     assert_eq!(end, End::Cut);
     let written = disk.written.len();
     let mut link = Link::new(&file, &mut disk, Options::default());
@@ -299,11 +217,7 @@ fn a_lost_receipt_is_answered_without_sending_the_file_again() {
 #[test]
 fn bytes_in_flight_never_exceed_the_window() {
     let file = File::new(random(2 * B, 9));
-    let options = Options {
-        chunk: 30_000,
-        window: 100_000,
-        ..Options::default()
-    };
+    let options = Options { chunk: 30_000, window: 100_000, ..Options::default() };
     let mut disk = Disk::default();
     let mut link = Link::new(&file, &mut disk, options);
     assert!(matches!(link.run(|_, _, _| Fault::Deliver), End::Receipted(_)));
@@ -314,10 +228,7 @@ fn bytes_in_flight_never_exceed_the_window() {
         } else if let Some((_, rest)) = text.split_once("\"ack\",\"sequence\":") {
             acknowledged = rest.split(',').next().unwrap().parse().unwrap();
         }
-        assert!(
-            (sent - acknowledged) * 30_000 <= 100_000,
-            "{sent} sent, {acknowledged} acknowledged"
-        );
+        assert!((sent - acknowledged) * 30_000 <= 100_000, "{sent} sent, {acknowledged} acknowledged");
     }
 }
 

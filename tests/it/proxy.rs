@@ -61,10 +61,7 @@ impl Proxy {
                 }
             }
         });
-        Self {
-            address,
-            stop: Some(stop),
-        }
+        Self { address, stop: Some(stop) }
     }
 
     pub fn url(&self) -> String {
@@ -159,9 +156,7 @@ mod tests {
     /// Sends bytes through a proxy with this plan; gives what arrived until the end of the connection.
     fn through(plan: Plan, bytes: &[u8]) -> Vec<u8> {
         let target = TcpListener::bind("127.0.0.1:0").unwrap();
-        let proxy = Proxy::start(target.local_addr().unwrap(), move |_| {
-            (plan.clone(), Plan::default())
-        });
+        let proxy = Proxy::start(target.local_addr().unwrap(), move |_| (plan.clone(), Plan::default()));
         let mut client = TcpStream::connect(proxy.address()).unwrap();
         let (mut server, _) = target.accept().unwrap();
         let bytes = bytes.to_vec();
@@ -183,58 +178,25 @@ mod tests {
         let bytes = random(200_000, 1);
         assert_eq!(through(Plan::default(), &bytes), bytes);
         assert_eq!(
-            through(
-                Plan {
-                    piece: Some((0, 7)),
-                    ..Plan::default()
-                },
-                &bytes[..20_000]
-            ),
+            through(Plan { piece: Some((0, 7)), ..Plan::default() }, &bytes[..20_000]),
             &bytes[..20_000]
         );
         for at in [1, 100_000, 199_999] {
             assert_eq!(
-                through(
-                    Plan {
-                        cut_after: Some(at),
-                        ..Plan::default()
-                    },
-                    &bytes
-                ),
+                through(Plan { cut_after: Some(at), ..Plan::default() }, &bytes),
                 &bytes[..at as usize]
             );
             assert_eq!(
-                through(
-                    Plan {
-                        stall_after: Some(at),
-                        ..Plan::default()
-                    },
-                    &bytes
-                ),
+                through(Plan { stall_after: Some(at), ..Plan::default() }, &bytes),
                 &bytes[..at as usize]
             );
             assert_eq!(
-                through(
-                    Plan {
-                        half_close_after: Some(at),
-                        ..Plan::default()
-                    },
-                    &bytes
-                ),
+                through(Plan { half_close_after: Some(at), ..Plan::default() }, &bytes),
                 &bytes[..at as usize]
             );
             let mut flipped = bytes.clone();
             flipped[at as usize] ^= 1;
-            assert_eq!(
-                through(
-                    Plan {
-                        flip_at: Some(at),
-                        ..Plan::default()
-                    },
-                    &bytes
-                ),
-                flipped
-            );
+            assert_eq!(through(Plan { flip_at: Some(at), ..Plan::default() }, &bytes), flipped);
         }
     }
 
@@ -243,11 +205,7 @@ mod tests {
         let seen = Arc::new(Mutex::new(false));
         let told = seen.clone();
         let pause: Arc<dyn Fn() + Send + Sync> = Arc::new(move || *told.lock().unwrap() = true);
-        let plan = Plan {
-            pause: Some((5000, pause)),
-            rate: Some(2_000_000),
-            ..Plan::default()
-        };
+        let plan = Plan { pause: Some((5000, pause)), rate: Some(2_000_000), ..Plan::default() };
         let bytes = random(100_000, 2);
         let started = std::time::Instant::now();
         assert_eq!(through(plan, &bytes), bytes);

@@ -7,7 +7,11 @@ const B: usize = 3 << 20;
 
 /// Runs `send --json` until that many bytes are acknowledged.
 fn send_until(place: &Place, name: &str, url: &str, acknowledged: u64) -> Running {
-    let sender = Running::start(wsferry().arg("send").arg(place.path(name)).arg(url).arg("--json"));
+    let sender = Running::start(wsferry().arg("send").arg(place.path(name)).arg(url).args([
+        "--json",
+        "--retry-for",
+        "0s",
+    ]));
     sender.wait_for(|event| {
         event["event"] == "progress" && event["acknowledged"].as_u64() >= Some(acknowledged)
     });
@@ -17,13 +21,7 @@ fn send_until(place: &Place, name: &str, url: &str, acknowledged: u64) -> Runnin
 /// A proxy that is slow enough for a test to act in mid-file.
 fn slow(receiver: &Receiver) -> Proxy {
     Proxy::start(receiver.address(), |_| {
-        (
-            Plan {
-                rate: Some(60_000_000),
-                ..Plan::default()
-            },
-            Plan::default(),
-        )
+        (Plan { rate: Some(60_000_000), ..Plan::default() }, Plan::default())
     })
 }
 
@@ -35,20 +33,10 @@ fn a_killed_sender_resumes_where_it_was() {
     let bytes = random(40 * B + 5, 1);
     let file = place.file("f", &bytes);
     send_until(&place, "f", &proxy.url(), 20_000_000).kill();
-    assert_eq!(
-        place.listing(),
-        [".wsferry"],
-        "the final name does not appear before the file is whole"
-    );
+    assert_eq!(place.listing(), [".wsferry"], "the final name does not appear before the file is whole");
     let finished = send_well(&file, &receiver.url, &[]);
-    assert!(
-        finished["resumed_at"].as_u64().unwrap() > 12_000_000,
-        "{finished}"
-    );
-    assert!(
-        finished["resent_bytes"].as_u64().unwrap() <= (16 << 20) + B as u64,
-        "{finished}"
-    );
+    assert!(finished["resumed_at"].as_u64().unwrap() > 12_000_000, "{finished}");
+    assert!(finished["resent_bytes"].as_u64().unwrap() <= (16 << 20) + B as u64, "{finished}");
     assert!(place.received("f") == bytes);
     assert_eq!(place.listing(), ["f"]);
 }
@@ -66,14 +54,8 @@ fn a_killed_receiver_resumes_where_it_was() {
     let receiver = Receiver::start(&place, &[]);
     let finished = send_well(&file, &receiver.url, &[]);
     // What was written and not yet in the journal was hashed and kept: less than a block is sent again.
-    assert!(
-        finished["resumed_at"].as_u64().unwrap() > 12_000_000,
-        "{finished}"
-    );
-    assert!(
-        finished["resent_bytes"].as_u64().unwrap() <= B as u64,
-        "{finished}"
-    );
+    assert!(finished["resumed_at"].as_u64().unwrap() > 12_000_000, "{finished}");
+    assert!(finished["resent_bytes"].as_u64().unwrap() <= B as u64, "{finished}");
     assert!(place.received("f") == bytes);
     assert_eq!(place.listing(), ["f"]);
 }
@@ -94,12 +76,7 @@ fn a_stopped_receiver_says_what_can_be_resumed_and_the_sender_how() {
 
     // A human is told by name.
     let mut command = wsferry();
-    let human = Running::start(
-        command
-            .arg("receive")
-            .arg(place.inbox())
-            .args(["--listen", "127.0.0.1:0"]),
-    );
+    let human = Running::start(command.arg("receive").arg(place.inbox()).args(["--listen", "127.0.0.1:0"]));
     assert!(human.line().starts_with("listening on ws://127.0.0.1:"));
     human.signal("-TERM");
     let ended = human.end();
@@ -128,22 +105,13 @@ fn a_connection_cut_anywhere_resumes_at_another_chunk_size() {
     let receiver = Receiver::start(&place, &[]);
     let bytes = random(6 * B + 7, 5);
     // In the handshake, in the offer, in the first chunk, in mid-file, in the last bytes.
-    for (number, cut) in [100u64, 400, 5000, 9_000_000, 20_000_000, 25_100_000]
-        .into_iter()
-        .enumerate()
-    {
+    for (number, cut) in [100u64, 400, 5000, 9_000_000, 20_000_000, 25_100_000].into_iter().enumerate() {
         let name = format!("f{number}");
         let file = place.file(&name, &bytes);
         let proxy = Proxy::start(receiver.address(), move |_| {
-            (
-                Plan {
-                    cut_after: Some(cut),
-                    ..Plan::default()
-                },
-                Plan::default(),
-            )
+            (Plan { cut_after: Some(cut), ..Plan::default() }, Plan::default())
         });
-        let first = send(&file, &proxy.url(), &[]);
+        let first = send(&file, &proxy.url(), &["--retry-for", "0s"]);
         assert!(matches!(first.code(), 1 | 3), "cut at {cut}: {first:?}");
         let finished = send_well(&file, &receiver.url, &["--frame-limit", "32KiB"]);
         assert_eq!(finished["resumed_at"].as_u64().unwrap() % B as u64, 0);
@@ -165,22 +133,13 @@ fn a_receipt_that_was_lost_costs_nothing() {
         let file = place.file(&name, &bytes);
         // The way back is cut as soon as the receipt might come: every such point until it succeeds.
         let proxy = Proxy::start(receiver.address(), |_| {
-            (
-                Plan::default(),
-                Plan {
-                    stall_after: Some(700),
-                    ..Plan::default()
-                },
-            )
+            (Plan::default(), Plan { stall_after: Some(700), ..Plan::default() })
         });
         let sender = Running::start(wsferry().arg("send").arg(&file).arg(proxy.url()).arg("--json"));
         receiver.running.wait_for(|event| event["event"] == "finished");
         drop(sender);
         let finished = send_well(&file, &receiver.url, &[]);
-        assert_eq!(
-            (&finished["already_there"], &finished["new_bytes"]),
-            (&true.into(), &0.into())
-        );
+        assert_eq!((&finished["already_there"], &finished["new_bytes"]), (&true.into(), &0.into()));
     }
 }
 
@@ -191,24 +150,15 @@ fn a_source_that_grew_keeps_the_blocks_that_did_not_change() {
     let mut bytes = random(10 * B, 7);
     let file = place.file("f", &bytes);
     let proxy = Proxy::start(receiver.address(), |_| {
-        (
-            Plan {
-                cut_after: Some(30_000_000),
-                ..Plan::default()
-            },
-            Plan::default(),
-        )
+        (Plan { cut_after: Some(30_000_000), ..Plan::default() }, Plan::default())
     });
-    assert_eq!(send(&file, &proxy.url(), &[]).code(), 3);
+    assert_eq!(send(&file, &proxy.url(), &["--retry-for", "0s"]).code(), 3);
     // Longer by a block and a bit, and one byte of an early block is another.
     bytes.extend(random(B + 11, 8));
     bytes[B + 3] ^= 1;
     std::fs::write(&file, &bytes).unwrap();
     let finished = send_well(&file, &receiver.url, &[]);
-    assert!(
-        finished["resumed_at"].as_u64() >= Some(6 * B as u64),
-        "{finished}"
-    );
+    assert!(finished["resumed_at"].as_u64() >= Some(6 * B as u64), "{finished}");
     assert_eq!(finished["repaired_blocks"], 1);
     assert!(place.received("f") == bytes);
 }
@@ -221,27 +171,15 @@ fn a_damaged_journal_costs_blocks_and_never_the_file() {
         let receiver = Receiver::start(&place, &[]);
         let file = place.file("f", &bytes);
         let proxy = Proxy::start(receiver.address(), |_| {
-            (
-                Plan {
-                    cut_after: Some(17_000_000),
-                    ..Plan::default()
-                },
-                Plan::default(),
-            )
+            (Plan { cut_after: Some(17_000_000), ..Plan::default() }, Plan::default())
         });
-        assert_eq!(send(&file, &proxy.url(), &[]).code(), 3);
+        assert_eq!(send(&file, &proxy.url(), &["--retry-for", "0s"]).code(), 3);
         // The receiver notices the cut, syncs, and lets go of the journal.
         receiver.running.wait_for(|event| event["event"] == "failed");
-        let entries: Vec<_> = std::fs::read_dir(place.inbox().join(".wsferry"))
-            .unwrap()
-            .map(|e| e.unwrap().path())
-            .collect();
+        let entries: Vec<_> =
+            std::fs::read_dir(place.inbox().join(".wsferry")).unwrap().map(|e| e.unwrap().path()).collect();
         let find = |ending: &str| {
-            entries
-                .iter()
-                .find(|path| path.to_string_lossy().ends_with(ending))
-                .unwrap()
-                .clone()
+            entries.iter().find(|path| path.to_string_lossy().ends_with(ending)).unwrap().clone()
         };
         let (journal, part) = (find(".journal"), find(".part"));
         let mut text = std::fs::read(&journal).unwrap();
@@ -252,12 +190,7 @@ fn a_damaged_journal_costs_blocks_and_never_the_file() {
             3 => text[1024 + 40] ^= 1,
             4 => text.clear(),
             // The partial file lost its end, as after a loss of power.
-            _ => std::fs::File::options()
-                .write(true)
-                .open(&part)
-                .unwrap()
-                .set_len(4 << 20)
-                .unwrap(),
+            _ => std::fs::File::options().write(true).open(&part).unwrap().set_len(4 << 20).unwrap(),
         }
         std::fs::write(&journal, text).unwrap();
         send_well(&file, &receiver.url, &[]);
@@ -271,13 +204,7 @@ fn two_senders_of_one_name_the_second_is_refused_and_the_first_unharmed() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
     let proxy = Proxy::start(receiver.address(), |_| {
-        (
-            Plan {
-                rate: Some(12_000_000),
-                ..Plan::default()
-            },
-            Plan::default(),
-        )
+        (Plan { rate: Some(12_000_000), ..Plan::default() }, Plan::default())
     });
     let bytes = random(20 * B, 10);
     place.file("f", &bytes);
@@ -285,4 +212,92 @@ fn two_senders_of_one_name_the_second_is_refused_and_the_first_unharmed() {
     send(&place.path("f"), &receiver.url, &[]).assert_error(4, &["another transfer is writing f"]);
     assert_eq!(first.end().code(), 0);
     assert!(place.received("f") == bytes);
+}
+
+#[test]
+fn a_sender_reconnects_by_itself_through_cuts_stalls_and_a_receiver_that_restarts() {
+    let place = Place::new();
+    let mut receiver = Receiver::start(&place, &[]);
+    let address = receiver.address();
+    // Eight connections that end early, each in another way, then as many good ones as it takes.
+    let proxy = Proxy::start(address, |number| {
+        let there = match number {
+            0 | 2 | 4 => Plan { cut_after: Some(9_000_000), ..Plan::default() },
+            1 => Plan { cut_after: Some(50), ..Plan::default() },
+            3 => Plan { half_close_after: Some(9_000_000), ..Plan::default() },
+            _ => Plan { rate: Some(60_000_000), ..Plan::default() },
+        };
+        (there, Plan::default())
+    });
+    let bytes = random(30 * B + 77, 11);
+    let file = place.file("f", &bytes);
+    let sender = Running::start(wsferry().arg("send").arg(&file).arg(proxy.url()).arg("--json"));
+    sender
+        .wait_for(|event| event["event"] == "progress" && event["acknowledged"].as_u64() > Some(40_000_000));
+    receiver.running.kill();
+    sender.wait_for(|event| event["event"] == "reconnecting" && event["attempt"].as_u64() > Some(1));
+    let _receiver = Receiver::start_on(&place, &address.to_string(), &[]);
+    let ended = sender.end();
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    let finished = ended.event("finished");
+    assert_eq!(finished["resumed_at"], 0, "the first connection found nothing: {finished}");
+    assert!(finished["resent_bytes"].as_u64() < Some(6 * ((16 << 20) + B as u64)), "{finished}");
+    assert!(place.received("f") == bytes);
+    assert_eq!(place.listing(), ["f"]);
+}
+
+#[test]
+fn a_receiver_that_stays_away_is_given_up_with_exit_code_3() {
+    let place = Place::new();
+    let mut receiver = Receiver::start(&place, &[]);
+    let proxy = slow(&receiver);
+    let file = place.file("f", &random(40 * B, 12));
+    let mut command = wsferry();
+    let sender =
+        Running::start(command.arg("send").arg(&file).arg(proxy.url()).args(["--json", "--retry-for", "1s"]));
+    sender.wait_for(|event| event["event"] == "progress");
+    receiver.running.kill();
+    sender.end().assert_error(3, &["gave up after", "attempts to reconnect", "same command"]);
+}
+
+#[test]
+fn a_second_sender_can_wait_for_the_name() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let proxy = Proxy::start(receiver.address(), |_| {
+        (Plan { rate: Some(12_000_000), ..Plan::default() }, Plan::default())
+    });
+    let bytes = random(20 * B, 13);
+    let file = place.file("f", &bytes);
+    let first = send_until(&place, "f", &proxy.url(), 1_000_000);
+    let finished = send_well(&file, &receiver.url, &["--wait"]);
+    assert_eq!(finished["already_there"], true, "the first one's file is the same: {finished}");
+    assert_eq!(first.end().code(), 0);
+}
+
+#[test]
+fn a_repair_sends_only_the_blocks_that_differ() {
+    let place = Place::new();
+    let bytes = random(20 * B + 500, 14);
+    let file = place.file("f", &bytes);
+    for damaged in [1, 3, 10] {
+        std::fs::create_dir_all(place.inbox()).unwrap();
+        let mut old = bytes.clone();
+        for number in 0..damaged {
+            old[number * 2 * B + 12_345] ^= 0x20;
+        }
+        std::fs::write(place.inbox().join("f"), &old).unwrap();
+        let receiver = Receiver::start(&place, &["--overwrite"]);
+        let finished = send_well(&file, &receiver.url, &["--repair"]);
+        assert_eq!(finished["repaired_blocks"], damaged, "{finished}");
+        assert_eq!(finished["resent_bytes"], damaged * B, "{finished}");
+        assert!(place.received("f") == bytes);
+        assert_eq!(place.listing(), ["f"]);
+        std::fs::remove_file(place.inbox().join("f")).unwrap();
+    }
+    // Without --overwrite the old file stays.
+    std::fs::write(place.inbox().join("f"), "old").unwrap();
+    let receiver = Receiver::start(&place, &[]);
+    send(&file, &receiver.url, &["--repair"]).assert_error(4, &["already there", "--overwrite"]);
+    assert_eq!(place.received("f"), b"old");
 }

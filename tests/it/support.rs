@@ -29,9 +29,7 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-        }
+        Self { dir: tempfile::tempdir().unwrap() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -55,9 +53,8 @@ impl Place {
     /// What is in the inbox.
     pub fn listing(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.inbox()).unwrap();
-        let mut names: Vec<_> = entries
-            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
-            .collect();
+        let mut names: Vec<_> =
+            entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         names
     }
@@ -66,10 +63,7 @@ impl Place {
 /// The program.
 pub fn wsferry() -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("wsferry"));
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -95,24 +89,16 @@ impl Ended {
 
     /// The event of this kind, of a program that ran with `--json`.
     pub fn event(&self, kind: &str) -> Value {
-        let events = self
-            .lines
-            .iter()
-            .map(|line| serde_json::from_str::<Value>(line).expect("each line is JSON"));
+        let events =
+            self.lines.iter().map(|line| serde_json::from_str::<Value>(line).expect("each line is JSON"));
         let mut events = events.filter(|event| event["event"] == kind);
-        events
-            .next_back()
-            .unwrap_or_else(|| panic!("no {kind} event: {self:?}"))
+        events.next_back().unwrap_or_else(|| panic!("no {kind} event: {self:?}"))
     }
 
     /// Asserts the exit code, one line on standard error with these words, and no panic.
     pub fn assert_error(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code(), code, "{self:?}");
-        let lines: Vec<&str> = self
-            .errors
-            .lines()
-            .filter(|line| line.starts_with("wsferry: "))
-            .collect();
+        let lines: Vec<&str> = self.errors.lines().filter(|line| line.starts_with("wsferry: ")).collect();
         assert_eq!(lines.len(), 1, "one line tells what happened: {self:?}");
         for word in words {
             assert!(lines[0].contains(word), "{word:?} is missing: {}", lines[0]);
@@ -137,18 +123,12 @@ impl Running {
             let _ = stderr.read_to_string(&mut text);
             text
         });
-        Self {
-            child,
-            lines,
-            errors: Some(errors),
-        }
+        Self { child, lines, errors: Some(errors) }
     }
 
     /// The next line of output.
     pub fn line(&self) -> String {
-        self.lines
-            .recv_timeout(PATIENCE)
-            .expect("a line of output in time")
+        self.lines.recv_timeout(PATIENCE).expect("a line of output in time")
     }
 
     /// Waits for an event that fits, of a program that runs with `--json`.
@@ -168,13 +148,7 @@ impl Running {
     }
 
     pub fn signal(&self, signal: &str) {
-        assert!(
-            Command::new("kill")
-                .args([signal, &self.pid().to_string()])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap().success());
     }
 
     pub fn pid(&self) -> u32 {
@@ -196,11 +170,7 @@ impl Running {
             thread::sleep(Duration::from_millis(2));
         };
         let errors = self.errors.take().unwrap().join().unwrap();
-        Ended {
-            status,
-            lines: self.lines.iter().collect(),
-            errors,
-        }
+        Ended { status, lines: self.lines.iter().collect(), errors }
     }
 }
 
@@ -224,21 +194,14 @@ impl Receiver {
 
     pub fn start_on(place: &Place, address: &str, flags: &[&str]) -> Self {
         let mut command = wsferry();
-        command
-            .arg("receive")
-            .arg(place.inbox())
-            .args(["--json", "--listen", address])
-            .args(flags);
+        command.arg("receive").arg(place.inbox()).args(["--json", "--listen", address]).args(flags);
         Self::launch(&mut command)
     }
 
     pub fn launch(command: &mut Command) -> Self {
         let running = Running::start(command);
         let listening = running.wait_for(|event| event["event"] == "listening");
-        Self {
-            url: listening["url"].as_str().unwrap().to_owned(),
-            running,
-        }
+        Self { url: listening["url"].as_str().unwrap().to_owned(), running }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -268,9 +231,7 @@ impl Peer {
         let stream = TcpStream::connect(url.strip_prefix("ws://").unwrap()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let request = ClientRequestBuilder::new(url.parse().unwrap()).with_sub_protocol("wsferry.v1");
-        Self {
-            socket: tungstenite::client(request, stream).unwrap().0,
-        }
+        Self { socket: tungstenite::client(request, stream).unwrap().0 }
     }
 
     pub fn say(&mut self, text: impl Into<String>) {
@@ -292,9 +253,7 @@ impl Peer {
     /// The next message of this type, past all others.
     pub fn hear_type(&mut self, kind: &str) -> Value {
         loop {
-            let text = self
-                .hear()
-                .unwrap_or_else(|| panic!("the connection ended before a {kind}"));
+            let text = self.hear().unwrap_or_else(|| panic!("the connection ended before a {kind}"));
             if let Ok(message) = serde_json::from_str::<Value>(&text)
                 && message["type"] == kind
             {

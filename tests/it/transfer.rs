@@ -16,53 +16,24 @@ fn files_at_every_edge_arrive_identical_with_digest_time_and_mode() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
     let chunk = 192 * 1024;
-    let sizes = [
-        0,
-        1,
-        2,
-        3,
-        chunk - 1,
-        chunk,
-        chunk + 1,
-        B - 1,
-        B,
-        B + 1,
-        100_000_000,
-    ];
+    let sizes = [0, 1, 2, 3, chunk - 1, chunk, chunk + 1, B - 1, B, B + 1, 100_000_000];
     for size in sizes {
         let bytes = random(size, size as u64);
         let name = format!("{size}.bin");
         let file = place.file(&name, &bytes);
         let time = SystemTime::UNIX_EPOCH + Duration::new(1_600_000_000 + size as u64, 123_456_789);
-        std::fs::File::options()
-            .write(true)
-            .open(&file)
-            .unwrap()
-            .set_modified(time)
-            .unwrap();
+        std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o640)).unwrap();
 
         let finished = send_well(&file, &receiver.url, &[]);
-        assert_eq!(
-            finished["blake3"],
-            blake3::hash(&bytes).to_string(),
-            "{size} bytes"
-        );
-        assert_eq!(
-            (&finished["size"], &finished["resent_bytes"]),
-            (&size.into(), &0.into())
-        );
+        assert_eq!(finished["blake3"], blake3::hash(&bytes).to_string(), "{size} bytes");
+        assert_eq!((&finished["size"], &finished["resent_bytes"]), (&size.into(), &0.into()));
         assert!(place.received(&name) == bytes, "{size} bytes");
         let metadata = std::fs::metadata(place.inbox().join(&name)).unwrap();
         assert_eq!(metadata.modified().unwrap(), time);
         assert_eq!(metadata.mode() & 0o777, 0o640);
     }
-    assert_eq!(
-        place.listing().len(),
-        sizes.len(),
-        "no litter: {:?}",
-        place.listing()
-    );
+    assert_eq!(place.listing().len(), sizes.len(), "no litter: {:?}", place.listing());
 }
 
 #[test]
@@ -86,10 +57,7 @@ fn many_senders_are_served_at_once() {
     let receiver = Receiver::start(&place, &[]);
     let senders: Vec<_> = (0..12)
         .map(|number| {
-            let file = place.file(
-                &format!("{number}.bin"),
-                &random(2_000_000 + number, number as u64),
-            );
+            let file = place.file(&format!("{number}.bin"), &random(2_000_000 + number, number as u64));
             Running::start(wsferry().arg("send").arg(file).arg(&receiver.url))
         })
         .collect();
@@ -125,10 +93,7 @@ fn a_small_frame_limit_and_odd_chunk_sizes_change_nothing_but_the_frames() {
             .args(["--chunk-size", "256KiB"]),
     )
     .end();
-    assert!(
-        ended.errors.contains("262144 lowered to 262143, a multiple of 3"),
-        "{ended:?}"
-    );
+    assert!(ended.errors.contains("262144 lowered to 262143, a multiple of 3"), "{ended:?}");
 }
 
 #[test]
@@ -156,20 +121,12 @@ fn a_file_that_is_there_already_is_compared_and_not_sent_again() {
     let file = place.file("f", &random(7_000_000, 4));
     send_well(&file, &receiver.url, &[]);
     let again = send_well(&file, &receiver.url, &[]);
-    assert_eq!(
-        (&again["already_there"], &again["new_bytes"]),
-        (&true.into(), &0.into())
-    );
+    assert_eq!((&again["already_there"], &again["new_bytes"]), (&true.into(), &0.into()));
 
     // Same name, size and time, another content: content decides.
     let time = std::fs::metadata(&file).unwrap().modified().unwrap();
     let other = place.file("f", &random(7_000_000, 5));
-    std::fs::File::options()
-        .write(true)
-        .open(&other)
-        .unwrap()
-        .set_modified(time)
-        .unwrap();
+    std::fs::File::options().write(true).open(&other).unwrap().set_modified(time).unwrap();
     send(&other, &receiver.url, &[]).assert_error(4, &["already there"]);
     assert!(place.received("f") == random(7_000_000, 4));
 }
@@ -192,9 +149,7 @@ fn the_wire_carries_the_files_base64_in_order() {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     #[allow(clippy::result_large_err)]
     let agree = |_: &Request, mut response: Response| {
-        response
-            .headers_mut()
-            .insert("Sec-WebSocket-Protocol", "wsferry.v1".parse().unwrap());
+        response.headers_mut().insert("Sec-WebSocket-Protocol", "wsferry.v1".parse().unwrap());
         Ok(response)
     };
     let mut socket = tungstenite::accept_hdr(stream, agree).unwrap();
@@ -221,9 +176,7 @@ fn the_wire_carries_the_files_base64_in_order() {
             "finish" => {
                 let digest = message["digest"].as_str().unwrap();
                 socket
-                    .send(Message::text(format!(
-                        r#"{{"type":"receipt","id":"{id}","digest":"{digest}"}}"#
-                    )))
+                    .send(Message::text(format!(r#"{{"type":"receipt","id":"{id}","digest":"{digest}"}}"#)))
                     .unwrap();
                 break;
             }
@@ -240,10 +193,7 @@ fn a_path_that_passes_one_byte_at_a_time_passes_the_file() {
     let receiver = Receiver::start(&place, &[]);
     let proxy = Proxy::start(receiver.address(), |_| {
         // From behind the handshake: tungstenite takes a response head in crumbs for an attack.
-        let bytewise = Plan {
-            piece: Some((300, 1)),
-            ..Plan::default()
-        };
+        let bytewise = Plan { piece: Some((300, 1)), ..Plan::default() };
         (bytewise.clone(), bytewise)
     });
     let bytes = random(30_000, 7);
@@ -257,24 +207,11 @@ fn a_bit_that_flips_on_the_way_costs_one_chunk() {
     let receiver = Receiver::start(&place, &[]);
     // Past the handshake and the offer, inside a chunk's body.
     let proxy = Proxy::start(receiver.address(), |_| {
-        (
-            Plan {
-                flip_at: Some(700_000),
-                ..Plan::default()
-            },
-            Plan::default(),
-        )
+        (Plan { flip_at: Some(700_000), ..Plan::default() }, Plan::default())
     });
     let bytes = random(2_000_000, 8);
-    let finished = send_well(
-        &place.file("f", &bytes),
-        &proxy.url(),
-        &["--chunk-size", "30000B"],
-    );
-    assert_eq!(
-        (&finished["damaged_chunks"], &finished["resent_bytes"]),
-        (&1.into(), &30_000.into())
-    );
+    let finished = send_well(&place.file("f", &bytes), &proxy.url(), &["--chunk-size", "30000B"]);
+    assert_eq!((&finished["damaged_chunks"], &finished["resent_bytes"]), (&1.into(), &30_000.into()));
     assert!(place.received("f") == bytes);
 }
 
@@ -311,11 +248,8 @@ fn memory_stays_flat(sizes: &[u64]) {
         println!("{size} bytes: sender {sender_peak:?}, receiver {receiver_peak} bytes at peak");
         assert!(receiver_peak < 48 << 20);
         assert!(sender_peak.is_none_or(|peak| peak < 48 << 20));
-        let same = std::process::Command::new("cmp")
-            .arg(&path)
-            .arg(place.inbox().join("f"))
-            .status()
-            .unwrap();
+        let same =
+            std::process::Command::new("cmp").arg(&path).arg(place.inbox().join("f")).status().unwrap();
         assert!(same.success());
     }
 }
