@@ -9,8 +9,8 @@ use super::folder::{Folder, FolderFile};
 use super::hash_block;
 use super::journal::{Journal, JournalError};
 use crate::protocol::{
-    BlockDigest, BlockHashes, BlockSet, CheckedOffer, DigestTree, FileDigest, FileName, Geometry, Opened,
-    RESERVED,
+    BLOCK, BlockDigest, BlockHashes, BlockSet, CheckedOffer, DigestTree, FileDigest, FileName, Geometry,
+    Opened, RESERVED,
 };
 
 /// How long to wait for another transfer to let go of the name: one that was cut may still be syncing.
@@ -169,16 +169,13 @@ impl Partial {
     /// Which blocks are there. What the journal does not know of is hashed, so that it costs no second sending.
     fn take_stock(&self, received: u64) -> Result<BlockSet, StorageError> {
         let geometry = self.geometry();
-        let mut held = BlockSet::new();
+        // Only what the partial file reaches: an offer's size is the peer's word, and costs nothing here.
+        let whole = if received == geometry.size() { geometry.blocks() } else { received / BLOCK };
         let mut tail = Vec::new();
-        let whole = |block| geometry.block_end(block) <= received;
         self.journal
-            .scan(geometry, 0..geometry.blocks(), |block, hashes| {
-                if whole(block) {
-                    held.insert(block);
-                    if hashes.is_none() {
-                        tail.push(block);
-                    }
+            .scan(geometry, 0..whole, |block, hashes| {
+                if hashes.is_none() {
+                    tail.push(block);
                 }
             })
             .map_err(|error| self.error("read the journal of", error))?;
@@ -187,6 +184,8 @@ impl Partial {
             let hashed = batch.iter().map(|&block| Ok((block, self.hash_block(block)?)));
             self.sync(&hashed.collect::<Result<Vec<_>, StorageError>>()?)?;
         }
+        let mut held = BlockSet::new();
+        held.insert_run(0..whole);
         Ok(held)
     }
 

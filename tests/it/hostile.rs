@@ -106,6 +106,11 @@ fn a_hostile_sender_gets_a_typed_error_and_the_receiver_goes_on() {
         drop(peer);
         receiver.running.wait_for(|event| event["event"] == "failed" && event["name"] == "fine");
     }
+    // The largest size that can be said is answered as fast as any other.
+    let mut peer = Peer::dial(&receiver.url);
+    peer.say(offer("huge", (1 << 53) - 1).to_string());
+    assert_eq!(peer.hear_type("reject")["code"], "too-large");
+    drop(peer);
     let file = place.file("f", b"after all that");
     send_well(&file, &receiver.url, &[]);
     let outside: Vec<_> = everything_below(&place.path(""))
