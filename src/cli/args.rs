@@ -61,6 +61,10 @@ pub struct SendArgs {
     #[arg(long, value_name = "DURATION", default_value = "10min")]
     pub retry_for: humantime::Duration,
 
+    /// Cut and reconnect after this long without a sign of the receiver
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    pub stall_timeout: humantime::Duration,
+
     /// Wait while another transfer is writing the same name
     #[arg(long)]
     pub wait: bool,
@@ -91,6 +95,10 @@ pub struct ReceiveArgs {
     /// Exit after the first finished transfer, with its exit code
     #[arg(long)]
     pub once: bool,
+
+    /// Cut after this long without a sign of the sender
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    pub stall_timeout: humantime::Duration,
 
     /// Replace files that are there
     #[arg(long)]

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::BinaryBytes;
 use serde_json::json;
+use wsferry::protocol::HeartbeatConfig;
 use wsferry::runtime::{self, TcpListener};
 use wsferry::storage::{Inbox, InboxOptions};
-use wsferry::transfer::{self, Event, ServeOptions, Shutdown};
+use wsferry::transfer::{self, Event, ReceiveOptions, ServeOptions, Shutdown};
 
 use super::args::ReceiveArgs;
 use super::exit::Exit;
@@ -65,7 +66,9 @@ async fn serve(
         let mut views = views.lock().unwrap_or_else(PoisonError::into_inner);
         show(&watching, &mut views, connection, &event);
     });
-    let options = ServeOptions { once: args.once, ..ServeOptions::default() };
+    let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
+    let receive = ReceiveOptions { heartbeat, ..ReceiveOptions::default() };
+    let options = ServeOptions { once: args.once, receive };
     let served = transfer::serve(&listener, inbox, options, shutdown, observer).await;
     let served = served.map_err(|error| format!("cannot accept connections on ws://{address}: {error}"))?;
     Ok(served.map(|served| served.map_or_else(Exit::from, |()| Exit::Done)))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use futures::future::{Either, select};
 use indicatif::BinaryBytes;
-use wsferry::protocol::{ChunkSize, MAX_FRAME, MIN_FRAME_LIMIT};
+use wsferry::protocol::{ChunkSize, HeartbeatConfig, MAX_FRAME, MIN_FRAME_LIMIT};
 use wsferry::runtime;
 use wsferry::transfer::{Error, RetryOptions, SendOptions, Session, Summary};
 use wsferry::transport::Endpoint;
@@ -82,7 +82,8 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), 
         }
     };
     let repair = args.repair;
-    Ok((endpoint, SendOptions { chunk, frame_limit, window, repair, ..SendOptions::default() }))
+    let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
+    Ok((endpoint, SendOptions { chunk, frame_limit, window, repair, heartbeat }))
 }
 
 async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, output: &Output) -> Exit {

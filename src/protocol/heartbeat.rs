@@ -11,6 +11,14 @@ pub struct HeartbeatConfig {
     pub stall: Duration,
 }
 
+impl HeartbeatConfig {
+    /// Gives the peer up after `stall`, and gives signs of life early enough for a peer that does the same.
+    pub fn with_stall(stall: Duration) -> Self {
+        let default = Self::default();
+        Self { interval: default.interval.min(stall / 3 * 2), stall }
+    }
+}
+
 impl Default for HeartbeatConfig {
     fn default() -> Self {
         Self { interval: Duration::from_secs(20), stall: Duration::from_secs(30) }

@@ -3,6 +3,7 @@
 mod proxy;
 mod support;
 
+mod chaos;
 mod errors;
 mod golden;
 mod hostile;
