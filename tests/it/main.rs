@@ -1,5 +1,6 @@
 //! The integration tests: one binary, real sockets, real files, seeded random data.
 
+mod power;
 mod proxy;
 mod support;
 
