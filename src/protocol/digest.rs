@@ -27,6 +27,11 @@ pub struct FileDigest(Hash);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct BlockDigest(pub [u8; HASH_LEN]);
 
+impl BlockDigest {
+    /// What stands for a block that is not held; no block has it.
+    pub const NONE: Self = Self([0; HASH_LEN]);
+}
+
 impl fmt::Display for FileDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(blake3::Hash::from_bytes(self.0).to_hex().as_str())

@@ -9,14 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::{BlockDigest, FileDigest, HASH_LEN};
 use super::geometry::{Geometry, MAX_FILE, MIN_FRAME_LIMIT};
-use super::name::FileName;
+use super::name::{FileName, is_unprintable};
 use super::violation::Violation;
 
 /// The longest control message that is read, in bytes.
 pub const MAX_CONTROL: usize = 64 * 1024;
 /// The most runs of blocks that one message lists.
 pub const MAX_RUNS: usize = 64;
-/// The most characters of a peer's reason that are kept.
+/// The most characters of a reason that are sent, and that are kept of a peer's: with all else in its message it
+/// fits the smallest frame limit.
 const MAX_REASON: usize = 300;
 
 /// A control message.
@@ -258,8 +259,10 @@ impl Message {
                 text.len(),
             ));
         }
-        serde_json::from_str(text)
-            .map_err(|error| Violation::Malformed { why: error.to_string(), came: clip(text).into_owned() })
+        serde_json::from_str(text).map_err(|error| Violation::Malformed {
+            why: clip(&error.to_string()).into_owned(),
+            came: clip(text).into_owned(),
+        })
     }
 
     /// The message as one line of JSON.
@@ -333,14 +336,15 @@ pub fn digests_from_text(text: &str) -> Result<Vec<BlockDigest>, Violation> {
     }
 }
 
-/// A peer's text, made safe to print: short and without control characters.
+/// A peer's text, made safe to print: short and without characters that move others.
 pub fn clip(text: &str) -> Cow<'_, str> {
-    if text.chars().count() <= MAX_REASON && !text.chars().any(char::is_control) {
+    let fits = text.chars().nth(MAX_REASON).is_none();
+    if fits && !text.chars().any(is_unprintable) {
         return Cow::Borrowed(text);
     }
-    let mut clipped: String =
-        text.chars().take(MAX_REASON).map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect();
-    if text.chars().count() > MAX_REASON {
+    let printable = text.chars().take(MAX_REASON).map(|c| if is_unprintable(c) { '\u{FFFD}' } else { c });
+    let mut clipped: String = printable.collect();
+    if !fits {
         clipped.push('…');
     }
     Cow::Owned(clipped)

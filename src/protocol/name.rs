@@ -57,7 +57,7 @@ impl FromStr for FileName {
         for c in name.chars() {
             match c {
                 '/' | '\\' => return Err(NameError::Separator),
-                c if c.is_control() || reorders(c) => return Err(NameError::Control(c)),
+                c if is_unprintable(c) => return Err(NameError::Control(c)),
                 _ => {}
             }
         }
@@ -65,9 +65,10 @@ impl FromStr for FileName {
     }
 }
 
-/// Unicode's bidirectional controls and line separators, which make a name look like another one.
-fn reorders(c: char) -> bool {
-    matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+/// Whether a character moves what stands around it: control characters, and Unicode's bidirectional controls and line
+/// separators, which make a text look like another one.
+pub(super) fn is_unprintable(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 impl fmt::Display for FileName {

@@ -351,7 +351,7 @@ impl Receiver {
     pub fn refuse(&mut self, code: Code, reason: impl Into<String>) {
         assert_eq!(self.state, State::Opening, "an offer is being opened");
         self.state = State::Ended;
-        let (name, reason) = (std::mem::take(&mut self.name), reason.into());
+        let (name, reason) = (std::mem::take(&mut self.name), clip(&reason.into()).into_owned());
         self.outbox.push_back(Message::Reject { id: self.id.clone(), code, reason: reason.clone() });
         self.events.push_back(ReceiverEvent::Refused { name, code, reason });
     }
@@ -412,7 +412,7 @@ impl Receiver {
         self.actions.clear();
         self.outbox.clear();
         self.acknowledge_at = None;
-        self.outbox.push_back(Message::Error { code, reason: reason.into() });
+        self.outbox.push_back(Message::Error { code, reason: clip(&reason.into()).into_owned() });
     }
 
     /// Whole blocks whose hashes are not in the journal yet: what is worth a last sync when the connection ends.

@@ -347,7 +347,7 @@ impl Sender {
     pub fn fail(&mut self, code: Code, reason: impl Into<String>) {
         self.state = State::Ended;
         self.outbox.clear();
-        self.outbox.push_back(Message::Error { code, reason: reason.into() });
+        self.outbox.push_back(Message::Error { code, reason: clip(&reason.into()).into_owned() });
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) at the latest.
@@ -397,8 +397,8 @@ impl Sender {
                 self.handle_ack(sequence, durable)?;
             }
             (State::Streaming, Message::Nak { sequence }) => self.handle_nak(sequence)?,
-            (State::Streaming | State::Ready | State::Finishing, Message::Digests { first, digests }) => {
-                self.handle_digests(first, &digests)?;
+            (State::Streaming, Message::Digests { first, digests }) => {
+                self.handle_digests(first, &digests)?
             }
             (State::Streaming | State::Ready | State::Finishing, Message::Repair { blocks }) => {
                 for run in check_runs("repair.blocks", &blocks, self.geometry)? {

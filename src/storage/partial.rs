@@ -121,9 +121,12 @@ impl Partial {
         Ok(entry == Some(self.hash_block(block)?))
     }
 
-    /// The digests of a run of blocks, from the journal; it ends where one is not held.
+    /// The digests of a run of blocks, from the journal; it ends where one is not held, and a first one that is not
+    /// held has no block's digest.
     pub fn digests(&self, first: u64, count: u64) -> Result<Vec<BlockDigest>, StorageError> {
-        self.journal.digests(self.geometry(), first, count).map_err(|error| self.error("read", error))
+        let digests = self.journal.digests(self.geometry(), first, count);
+        let digests = digests.map_err(|error| self.error("read the journal of", error))?;
+        Ok(if digests.is_empty() { vec![BlockDigest::NONE] } else { digests })
     }
 
     /// Gives the file its final name if it has this digest: sync, rename, sync of the directory. All blocks must

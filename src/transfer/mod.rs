@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use futures::{AsyncRead, AsyncWrite};
 
+use crate::protocol::message::clip;
 use crate::protocol::{Code, Message};
 use crate::runtime;
 use crate::transport::Connection;
@@ -59,7 +60,7 @@ where
         Code::Shutdown => 1001,
         _ => 1011,
     };
-    let message = Message::Error { code, reason: reason.to_owned() };
+    let message = Message::Error { code, reason: clip(reason).into_owned() };
     let words = async {
         let ready = std::future::poll_fn(|cx| connection.poll_ready(cx)).await;
         if ready.is_ok() && connection.send(message.to_text().into()).is_ok() {

@@ -63,7 +63,7 @@ where
     if let Err(error) = &result {
         let code = match error {
             Error::Storage(error) => Some(error.code()),
-            Error::Violation { .. } => Some(Code::Protocol),
+            Error::Violation { .. } | Error::Transport(TransportError::Frame { .. }) => Some(Code::Protocol),
             Error::Stopped => Some(Code::Shutdown),
             _ => None,
         };

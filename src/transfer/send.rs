@@ -16,7 +16,7 @@ use crate::protocol::{
 };
 use crate::runtime::{self, Timer};
 use crate::storage::{Source, SourceError};
-use crate::transport::Connection;
+use crate::transport::{Connection, TransportError};
 
 /// Chunks sent before incoming frames are looked at again.
 const CHUNKS_PER_TURN: usize = 16;
@@ -114,7 +114,9 @@ where
             let code = match &error {
                 Error::Source(SourceError::Changed { .. }) => Some(Code::Source),
                 Error::Source(_) => Some(Code::Storage),
-                Error::Violation { .. } => Some(Code::Protocol),
+                Error::Violation { .. } | Error::Transport(TransportError::Frame { .. }) => {
+                    Some(Code::Protocol)
+                }
                 _ => None,
             };
             if let Some(code) = code {

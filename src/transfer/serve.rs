@@ -138,7 +138,11 @@ async fn receive_all(
     tell: Tell,
 ) {
     loop {
-        let mut observer = |event| tell.event(event);
+        let mut started = false;
+        let mut observer = |event| {
+            started |= matches!(event, Event::Started { .. });
+            tell.event(event);
+        };
         match receive_file(&mut connection, inbox, options, shutdown.clone(), &mut observer).await {
             Ok(Some(summary)) => {
                 tell.event(Event::Finished(summary));
@@ -148,7 +152,8 @@ async fn receive_all(
             Err(error) => {
                 let (kind, declined) = (error.kind(), matches!(error, Error::Declined { .. }));
                 tell.event(Event::Failed(error));
-                if kind != ErrorKind::Interrupted {
+                // What a stranger says before a file was taken or refused is no transfer.
+                if kind != ErrorKind::Interrupted && (started || declined) {
                     tell.ended(Err(kind));
                 }
                 if !declined {

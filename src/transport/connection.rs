@@ -8,7 +8,7 @@ use async_tungstenite::tungstenite::protocol::CloseFrame;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::{Message, Utf8Bytes};
 use bytes::Bytes;
-use futures::{AsyncRead, AsyncWrite, Sink, Stream, StreamExt};
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, Sink, Stream, StreamExt};
 
 use super::TransportError;
 use crate::protocol::message::clip;
@@ -85,6 +85,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
         if self.socket.send(Message::Close(Some(frame))).await.is_ok() {
             while let Some(Ok(_)) = self.socket.next().await {}
+            // A frame that broke the rules ended the reading of frames; the bytes behind it still come.
+            let mut rest = [0; 4096];
+            while self.socket.get_mut().read(&mut rest).await.is_ok_and(|n| n > 0) {}
         }
     }
 }

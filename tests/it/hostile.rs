@@ -130,6 +130,7 @@ fn binary_frames_giant_frames_and_broken_handshakes_end_that_connection_alone() 
     let mut peer = Peer::dial(&receiver.url);
     peer.say(offer("a", 10).to_string());
     peer.socket.send(Message::binary(vec![1, 2, 3])).unwrap();
+    assert!(peer.hear_type("error")["reason"].as_str().unwrap().contains("a binary frame"));
     receiver
         .running
         .wait_for(|event| event["reason"].as_str().is_some_and(|why| why.contains("a binary frame")));
@@ -152,4 +153,41 @@ fn binary_frames_giant_frames_and_broken_handshakes_end_that_connection_alone() 
         drop(stream);
     }
     send_well(&place.file("f", b"still there"), &receiver.url, &[]);
+}
+
+#[test]
+fn what_a_peer_says_is_printed_short_in_one_line_and_without_escapes() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let long = "x".repeat(60_000);
+    for kind in ["he\\u001b[31mllo\\n\\u202e", long.as_str()] {
+        let mut peer = Peer::dial(&receiver.url);
+        peer.say(format!(r#"{{"type":"{kind}"}}"#));
+        let error = peer.hear().unwrap();
+        assert!(error.len() < 2048, "{} bytes", error.len());
+    }
+    let mut peer = Peer::dial(&receiver.url);
+    peer.say(json!({"type": "error", "code": "x", "reason": "a\u{1b}[2J\nb\u{202e}c"}).to_string());
+    receiver
+        .running
+        .wait_for(|event| event["reason"].as_str().is_some_and(|why| why.contains("ended the transfer")));
+    receiver.running.signal("-TERM");
+    let errors = receiver.running.end().errors;
+    assert_eq!(errors.lines().count(), 3, "{errors}");
+    assert!(errors.len() < 3000);
+    assert!(!errors.contains('\u{1b}') && !errors.contains('\u{202e}'), "{errors}");
+}
+
+#[test]
+fn strangers_do_not_end_a_receiver_that_waits_for_one_transfer() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &["--once"]);
+    for noise in ["{", r#"{"type":"error","code":"source","reason":"x"}"#, "C"] {
+        let mut peer = Peer::dial(&receiver.url);
+        peer.say(noise);
+        while peer.hear().is_some() {}
+        receiver.running.wait_for(|event| event["event"] == "failed");
+    }
+    send_well(&place.file("f", b"the one"), &receiver.url, &[]);
+    assert_eq!(receiver.running.end().code(), 0);
 }
