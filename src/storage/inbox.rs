@@ -81,8 +81,8 @@ impl Inbox {
         let (partial, opened) = Partial::open(self.folder.clone(), offer.clone(), self.options.overwrite)?;
         // Whoever held the lock before may have finished that very file.
         let existing = self.existing(&offer);
-        if !matches!(existing, Ok(None)) && opened.received == 0 {
-            partial.discard();
+        if !matches!(existing, Ok(None)) {
+            partial.discard_if_empty();
         }
         Ok(existing?.unwrap_or((Target::Partial(partial), opened)))
     }

@@ -78,9 +78,7 @@ impl Partial {
         let needed = geometry.size() - received;
         if needed > free {
             let name = partial.offer.name.to_string();
-            if received == 0 {
-                partial.discard();
-            }
+            partial.discard_if_empty();
             return Err(StorageError::NoSpace { name, needed, free });
         }
         // The names have to be durable before the journal says that blocks are.
@@ -192,8 +190,14 @@ impl Partial {
         Ok(held)
     }
 
-    /// Removes a partial file that holds nothing.
-    pub(super) fn discard(&self) {
+    /// Removes the partial file and its journal if nothing ever arrived: an offer alone leaves no trace.
+    pub fn discard_if_empty(&self) {
+        if self.file.info().is_ok_and(|info| info.len == 0) {
+            self.discard();
+        }
+    }
+
+    fn discard(&self) {
         let _ = self.folder.remove_file(&self.paths.part);
         self.remove_journal();
     }

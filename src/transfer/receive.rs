@@ -281,15 +281,22 @@ impl Pump<'_> {
                     sealed = Some(digest);
                 }
                 Done::Hashed(block, Ok(hashes)) => self.machine.hashed(block, hashes, Instant::now()),
+                Done::Opened(Ok((target, _))) => self.target = Some(Arc::new(target)),
                 _ => {}
             }
         }
         let blocks = self.machine.take_unsynced();
-        if let Some(target) = self.target.take()
-            && !blocks.is_empty()
-        {
-            // If this fails the blocks are hashed again on the next run, or sent again: nothing is lost by it.
-            let _ = runtime::spawn_blocking(move || carry_out(Action::Sync(blocks), &target)).await;
+        if let Some(target) = self.target.take().filter(|_| sealed.is_none()) {
+            let put_away = move || {
+                let Some(partial) = target.partial() else { return };
+                if blocks.is_empty() {
+                    partial.discard_if_empty();
+                } else {
+                    // If this fails the blocks are hashed on the next run, or sent again: nothing is lost by it.
+                    let _ = partial.sync(&blocks);
+                }
+            };
+            runtime::spawn_blocking(put_away).await;
         }
         sealed
     }

@@ -191,3 +191,79 @@ fn strangers_do_not_end_a_receiver_that_waits_for_one_transfer() {
     send_well(&place.file("f", b"the one"), &receiver.url, &[]);
     assert_eq!(receiver.running.end().code(), 0);
 }
+
+/// Descriptors, threads and resident memory (in KiB) of a process.
+fn footprint(pid: u32) -> (usize, usize, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let number = |field: &str| {
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    (descriptors, number("Threads:") as usize, number("VmRSS:"))
+}
+
+/// Opens a connection, takes it to the `state`th state and drops it there.
+fn drop_in_state(receiver: &Receiver, state: usize, name: &str) {
+    use std::io::Write;
+
+    let mut stream = std::net::TcpStream::connect(receiver.address()).unwrap();
+    match state {
+        0 => return,
+        1 => return stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n").unwrap(),
+        2 => return stream.write_all(b"\r\n\r\n").unwrap(),
+        _ => drop(stream),
+    }
+    let mut peer = Peer::dial(&receiver.url);
+    if state == 3 {
+        return;
+    }
+    peer.say(offer(name, 12).to_string());
+    if state == 4 {
+        return;
+    }
+    peer.hear_type("accept");
+    match state {
+        5 => {}
+        6 => peer.say(frame(5, 0, b"abc")),
+        7 => peer.say(frame(0, 0, b"abc").replace("YWJj", "YWJk")),
+        8 => peer.say("{"),
+        _ => {
+            let digest = blake3::hash(b"whatever").to_string();
+            let id = offer(name, 12)["id"].clone();
+            peer.say(json!({"type": "finish", "id": id, "digest": digest}).to_string());
+            peer.hear_type("repair");
+        }
+    }
+}
+
+#[test]
+fn a_thousand_connections_dropped_in_every_state_leave_nothing_behind() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let pid = receiver.running.pid();
+    // The runtime's threads and buffers come with the first connections.
+    for number in 0..100 {
+        drop_in_state(&receiver, number % 10, &format!("{number}"));
+    }
+    send_well(&place.file("f", b"warm"), &receiver.url, &[]);
+    let before = footprint(pid);
+    for number in 0..1000 {
+        drop_in_state(&receiver, number % 10, &format!("{number}"));
+    }
+    send_well(&place.file("g", b"after"), &receiver.url, &[]);
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    let after = loop {
+        let after = footprint(pid);
+        if (after.0 <= before.0 && place.listing() == ["f", "g"]) || std::time::Instant::now() > deadline {
+            break after;
+        }
+        std::thread::yield_now();
+    };
+    println!("before {before:?}, after {after:?} (descriptors, threads, KiB)");
+    assert_eq!(place.listing(), ["f", "g"]);
+    assert!(after.0 <= before.0, "descriptors: {before:?}, {after:?}");
+    // The pool of blocking threads may still be growing or shrinking; it is bounded by what runs at once.
+    assert!(after.1 <= before.1 + 8, "threads: {before:?}, {after:?}");
+    assert!(after.2 <= before.2 + 4096, "memory: {before:?}, {after:?}");
+}
