@@ -1,11 +1,14 @@
 //! The integration tests: one binary, real sockets, real files, seeded random data.
 
+mod model;
 mod power;
+mod properties;
 mod proxy;
 mod support;
 
 mod chaos;
 mod errors;
+mod fuzzed;
 mod golden;
 mod hostile;
 mod layers;
