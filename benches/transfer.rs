@@ -1,0 +1,123 @@
+//! Whole transfers over loopback through the public API, and beside them the I/O floor: what the kernel alone costs.
+//!
+//! Files live in memory where the machine has `/dev/shm`. Sender and receiver are threads of one process here.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener as StdListener, TcpStream as StdStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use wsferry::protocol::ChunkSize;
+use wsferry::runtime::{self, TcpListener};
+use wsferry::storage::{Inbox, InboxOptions};
+use wsferry::transfer::{self, RetryOptions, SendOptions, ServeOptions, Session, Shutdown};
+
+const SIZE: usize = 256 << 20;
+
+struct Scene {
+    dir: tempfile::TempDir,
+    source: PathBuf,
+    digest: String,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let memory = Path::new("/dev/shm");
+        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let dir = dir.expect("a temporary directory");
+        let mut bytes = vec![0; SIZE];
+        fastrand::Rng::with_seed(11).fill(&mut bytes);
+        let source = dir.path().join("source");
+        std::fs::write(&source, &bytes).expect("there is room");
+        Self { digest: blake3::hash(&bytes).to_string(), source, dir }
+    }
+
+    fn inbox(&self) -> PathBuf {
+        self.dir.path().join("inbox")
+    }
+
+    /// File to socket at Base64's expansion, socket to file: two threads, a free codec, no WebSocket, no hash.
+    fn floor(&self) {
+        const RAW: usize = 192 * 1024;
+        const WIRE: usize = RAW / 3 * 4;
+        let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        std::fs::create_dir_all(self.inbox()).expect("it can be made");
+        let target = self.inbox().join("floor");
+        let receiver = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("the sender comes");
+            let mut file = File::create(target).expect("it can be made");
+            let mut wire = vec![0; WIRE];
+            loop {
+                let mut read = 0;
+                while read < WIRE {
+                    match stream.read(&mut wire[read..]).expect("it reads") {
+                        0 => break,
+                        n => read += n,
+                    }
+                }
+                if read == 0 {
+                    return file.metadata().expect("it is there").len();
+                }
+                file.write_all(&wire[..read / 4 * 3]).expect("there is room");
+            }
+        });
+        let mut stream = StdStream::connect(address).expect("it listens");
+        let mut file = File::open(&self.source).expect("it is there");
+        let mut wire = vec![0; WIRE];
+        loop {
+            let n = file.read(&mut wire[..RAW]).expect("it reads");
+            if n == 0 {
+                break;
+            }
+            stream.write_all(&wire[..n.div_ceil(3) * 4]).expect("it writes");
+        }
+        drop(stream);
+        assert!(receiver.join().expect("it ends") >= SIZE as u64 - 3);
+        std::fs::remove_dir_all(self.inbox()).expect("it can go");
+    }
+
+    fn transfer(&self, options: SendOptions) {
+        runtime::block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let url = format!("ws://{}", listener.local_addr().expect("it is bound")).parse().expect("a URL");
+            let inbox = Arc::new(Inbox::open(&self.inbox(), InboxOptions::default()).expect("it opens"));
+            let (_stop, shutdown) = Shutdown::new();
+            let receiver = runtime::spawn(async move {
+                let serve = ServeOptions { once: true, ..ServeOptions::default() };
+                transfer::serve(&listener, &inbox, serve, shutdown, Arc::new(|_, _| {})).await
+            });
+            let mut session = Session::new(url, options, RetryOptions::default());
+            let sent = session.send(&self.source, None, &mut |_| {}).await.expect("it is sent");
+            session.close().await;
+            receiver.await.expect("it is received");
+            assert_eq!(sent.digest.to_string(), self.digest);
+        });
+        std::fs::remove_dir_all(self.inbox()).expect("it can go");
+    }
+}
+
+fn transfers(c: &mut Criterion) {
+    let scene = Scene::new();
+    let mut group = c.benchmark_group("transfer");
+    group.sample_size(10).throughput(Throughput::Bytes(SIZE as u64));
+    group.bench_function("I/O floor", |b| b.iter(|| scene.floor()));
+    for raw in [24_546, 48 << 10, 192 << 10, 768 << 10, 3 << 20] {
+        let chunk = ChunkSize::at_most(raw).expect("a chunk has bytes");
+        group.bench_function(BenchmarkId::new("chunk", raw), |b| {
+            b.iter(|| scene.transfer(SendOptions { chunk, ..SendOptions::default() }));
+        });
+    }
+    for window in [1 << 20, 4 << 20, 64 << 20] {
+        group.bench_function(BenchmarkId::new("window", window), |b| {
+            b.iter(|| scene.transfer(SendOptions { window, ..SendOptions::default() }));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, transfers);
+criterion_main!(benches);
