@@ -278,3 +278,57 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn signs_of_life_keep_a_connection_up_while_a_receiver_is_at_work_and_no_longer() {
+    use std::time::{Duration, Instant};
+    use wsferry::protocol::{
+        Action, ChunkSize, HeartbeatConfig, Offer, Opened, Receiver, ReceiverConfig, Sender, SenderConfig,
+        message::transfer_id,
+    };
+
+    let start = Instant::now();
+    let offer = Offer {
+        id: transfer_id("f", 0, 0, 0, None),
+        name: "f".to_owned(),
+        size: 0,
+        mtime: 0,
+        mtime_ns: 0,
+        mode: None,
+        frame_limit: 32_768,
+        window: 1,
+        repair: false,
+    };
+    let heartbeat = HeartbeatConfig::default();
+    let config = SenderConfig { chunk: ChunkSize::DEFAULT, already_sent: 0, heartbeat };
+    let mut sender = Sender::new(offer, config, start);
+    let mut receiver = Receiver::new(ReceiverConfig::default(), start);
+    let mut pings = 0;
+    // The receiver opens the file for ten minutes; then it does so, its `accept` is lost, and it is idle.
+    let mut stalled = None;
+    for second in 0..1200 {
+        let now = start + Duration::from_secs(second);
+        while let Some(message) = sender.poll_message(now) {
+            receiver.handle_frame(&message.to_text(), &mut Vec::new(), now).unwrap();
+        }
+        while let Some(message) = receiver.poll_message(now) {
+            pings += usize::from(message.kind() == "ping" || message.kind() == "pong");
+            assert!(message.to_text().len() > 6, "some gateways count less as silence");
+            if message.kind() != "accept" {
+                sender.handle_frame(&message.to_text(), now).unwrap();
+            }
+        }
+        if second == 600 {
+            assert!(matches!(receiver.poll_action(now), Some(Action::Open(_))));
+            receiver.opened(Opened::default());
+        }
+        if let Err(waited) = sender.handle_timeout(now) {
+            stalled = Some((second, waited));
+            break;
+        }
+        receiver.handle_timeout(now).unwrap();
+    }
+    assert!(pings >= 29, "{pings}");
+    let (second, waited) = stalled.expect("a receiver that is alive and does nothing is given up");
+    assert!((600..=640).contains(&second) && waited >= heartbeat.stall, "after {second} s: {waited:?}");
+}

@@ -301,3 +301,109 @@ fn a_repair_sends_only_the_blocks_that_differ() {
     send(&file, &receiver.url, &["--repair"]).assert_error(4, &["already there", "--overwrite"]);
     assert_eq!(place.received("f"), b"old");
 }
+
+#[test]
+fn a_journal_of_a_newer_version_is_refused_and_kept() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let file = place.file("f", &random(6 * B, 15));
+    let proxy = Proxy::start(receiver.address(), |_| {
+        (Plan { cut_after: Some(10_000_000), ..Plan::default() }, Plan::default())
+    });
+    assert_eq!(send(&file, &proxy.url(), &["--retry-for", "0s"]).code(), 3);
+    receiver.running.wait_for(|event| event["event"] == "failed");
+    let entries = std::fs::read_dir(place.inbox().join(".wsferry")).unwrap();
+    let mut entries = entries.map(|entry| entry.unwrap().path());
+    let journal = entries.find(|path| path.extension().is_some_and(|ending| ending == "journal")).unwrap();
+    // The header's text with another version, and the CRC that belongs to it.
+    let mut bytes = std::fs::read(&journal).unwrap();
+    let text = String::from_utf8(bytes[..1015].to_vec()).unwrap();
+    let newer = text.replace("{\"wsferry-journal\":1,", "{\"wsferry-journal\":7,");
+    assert_ne!(text, newer);
+    bytes[..1015].copy_from_slice(newer.as_bytes());
+    bytes[1015..1024].copy_from_slice(format!("{:08x}\n", crc32fast::hash(newer.as_bytes())).as_bytes());
+    std::fs::write(&journal, &bytes).unwrap();
+
+    send(&file, &receiver.url, &[]).assert_error(4, &["newer wsferry", "journal version 7", "is kept"]);
+    assert_eq!(std::fs::read(&journal).unwrap(), bytes);
+}
+
+#[test]
+fn ctrl_c_works_at_once_during_a_backoff_and_during_a_stall() {
+    let place = Place::new();
+    let mut receiver = Receiver::start(&place, &[]);
+    let file = place.file("f", &random(40 * B, 16));
+
+    // The receiver is gone for good: the sender waits between two attempts.
+    let proxy = slow(&receiver);
+    let mut command = wsferry();
+    let sender = Running::start(command.arg("send").arg(&file).arg(proxy.url()).arg("--json"));
+    sender.wait_for(|event| event["event"] == "progress");
+    receiver.running.kill();
+    sender.wait_for(|event| event["event"] == "reconnecting" && event["attempt"].as_u64() > Some(4));
+    let asked = std::time::Instant::now();
+    sender.signal("-INT");
+    sender.end().assert_error(130, &["same command"]);
+    assert!(asked.elapsed() < std::time::Duration::from_secs(5), "the backoff's end was waited for");
+
+    // Nothing moves any more, and nothing is closed.
+    let receiver = Receiver::start(&place, &[]);
+    let proxy = Proxy::start(receiver.address(), |_| {
+        (Plan { stall_after: Some(20_000_000), ..Plan::default() }, Plan::default())
+    });
+    let mut command = wsferry();
+    let sender = Running::start(command.arg("send").arg(&file).arg(proxy.url()).arg("--json"));
+    sender
+        .wait_for(|event| event["event"] == "progress" && event["acknowledged"].as_u64() > Some(10_000_000));
+    let asked = std::time::Instant::now();
+    sender.signal("-INT");
+    sender.end().assert_error(130, &["same command"]);
+    assert!(asked.elapsed() < std::time::Duration::from_secs(5), "the stall's end was waited for");
+}
+
+/// Sends `size` bytes through a path that kills the sender, then the receiver, then the sender again, each after a
+/// random number of bytes.
+#[test]
+#[ignore = "writes 2 GiB"]
+fn kill_nine_of_either_side_at_random_moments_of_1_gib_costs_less_than_was_not_durable() {
+    use std::sync::{Arc, Mutex};
+
+    let size = 1 << 30;
+    let place = Place::new();
+    let bytes = random(size, 17);
+    let file = place.file("f", &bytes);
+    let mut rng = fastrand::Rng::with_seed(18);
+    let mut receiver = Receiver::start(&place, &[]);
+    for round in 0..6 {
+        let pid = Arc::new(Mutex::new(receiver.running.pid()));
+        let (at, victim) = (rng.u64(1_000_000..size as u64 / 8), pid.clone());
+        let kill: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+            let pid = victim.lock().unwrap().to_string();
+            std::process::Command::new("kill").args(["-9", &pid]).status().unwrap();
+        });
+        let proxy = Proxy::start(receiver.address(), move |_| {
+            (Plan { pause: Some((at, kill.clone())), ..Plan::default() }, Plan::default())
+        });
+        let sender = Running::start(wsferry().arg("send").arg(&file).arg(proxy.url()).args([
+            "--json",
+            "--retry-for",
+            "0s",
+        ]));
+        if round % 2 == 0 {
+            *pid.lock().unwrap() = sender.pid();
+        }
+        let ended = sender.end();
+        assert_ne!(ended.code(), 0, "round {round}: {ended:?}");
+        if round % 2 == 1 {
+            receiver = Receiver::start(&place, &[]);
+        }
+    }
+    let finished = send_well(&file, &receiver.url, &[]);
+    println!(
+        "resumed at {}, {} bytes re-sent in the last run",
+        finished["resumed_at"], finished["resent_bytes"]
+    );
+    assert!(finished["resent_bytes"].as_u64() <= Some((16 << 20) + B as u64), "{finished}");
+    assert!(place.received("f") == bytes);
+    assert_eq!(place.listing(), ["f"]);
+}
