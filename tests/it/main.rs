@@ -7,6 +7,7 @@ mod proxy;
 mod support;
 
 mod chaos;
+mod command;
 mod errors;
 mod fuzzed;
 mod golden;

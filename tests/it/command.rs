@@ -1,0 +1,71 @@
+//! What the command line says, and where.
+
+use crate::support::{Place, Receiver, Running, random, wsferry};
+
+#[test]
+fn the_exit_codes_are_the_same_in_help_and_readme() {
+    let readme = include_str!("../../README.md");
+    for command in [&["--help"][..], &["send", "--help"], &["receive", "--help"], &["demo", "--help"]] {
+        let ended = Running::start(wsferry().args(command)).end();
+        assert_eq!(ended.code(), 0);
+        let help = ended.lines.join("\n");
+        let codes = help.split("Exit codes:\n").nth(1).expect("the exit codes are listed");
+        assert_eq!(codes.lines().count(), 7);
+        for line in codes.lines() {
+            let (code, meaning) = line.trim().split_once("  ").unwrap();
+            assert!(readme.contains(&format!("| {code} | {} |", meaning.trim())), "{line}");
+        }
+    }
+}
+
+#[test]
+fn quiet_prints_nothing_and_errors_still_come() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let file = place.file("f", &random(1000, 1));
+    let quiet = Running::start(wsferry().arg("send").arg(&file).arg(&receiver.url).arg("--quiet")).end();
+    assert_eq!((quiet.code(), quiet.lines.len(), quiet.errors.as_str()), (0, 0, ""));
+    Running::start(wsferry().arg("send").arg(place.path("none")).arg(&receiver.url).arg("-q"))
+        .end()
+        .assert_error(1, &["none"]);
+}
+
+#[test]
+fn the_last_line_says_name_size_time_rate_resent_bytes_and_digest() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let bytes = random(3 << 20, 2);
+    let file = place.file("photo.jpg", &bytes);
+    let ended = Running::start(wsferry().arg("send").arg(&file).arg(&receiver.url)).end();
+    let line = ended.lines.last().unwrap();
+    assert!(line.starts_with("sent photo.jpg: 3.00 MiB in "), "{line}");
+    assert!(line.contains(" s (") && line.contains("B/s), 0 bytes re-sent, blake3 "), "{line}");
+    assert!(line.ends_with(&blake3::hash(&bytes).to_string()), "{line}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let file = place.file("f", &random(5_000_000, 3));
+    // `true` closes the pipe at once.
+    let mut shell = std::process::Command::new("bash");
+    let script = "set -o pipefail; \"$0\" send \"$1\" \"$2\" --json | true; echo \"${PIPESTATUS[0]}\"";
+    let output =
+        shell.args(["-c", script]).arg(wsferry().get_program()).arg(&file).arg(&receiver.url).output();
+    let output = output.unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n", "{output:?}");
+    assert!(place.received("f") == random(5_000_000, 3));
+}
+
+#[test]
+fn the_demo_resumes_and_ends_well() {
+    let ended = Running::start(wsferry().args(["demo", "--size", "64MiB"])).end();
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    let said = ended.lines.join("\n");
+    for words in
+        ["64.00 MiB of random bytes", "the connection was cut at", "resumed at", "re-sent", "identical"]
+    {
+        assert!(said.contains(words), "{words:?} is missing: {said}");
+    }
+}
