@@ -420,11 +420,13 @@ impl Receiver {
         std::mem::take(&mut self.syncing.waiting)
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout) at the latest.
-    pub fn timeout(&self) -> Instant {
-        let sync = self.syncing.waiting_since.filter(|_| self.syncing.under_way.is_empty());
-        let sync = sync.map(|since| since + self.config.sync_interval);
-        [self.acknowledge_at, sync].into_iter().flatten().fold(self.heartbeat.timeout(), Instant::min)
+    /// When to call the machine again at the latest, asked after [`poll_action`](Self::poll_action) and
+    /// [`poll_message`](Self::poll_message) were. What was due at `now` already is not named again: if it has not
+    /// been taken, it waits for the socket or the disk and not for the clock.
+    pub fn timeout(&self, now: Instant) -> Instant {
+        let sync = self.syncing.waiting_since.map(|since| since + self.config.sync_interval);
+        let later = [self.acknowledge_at, sync].into_iter().flatten().filter(|at| *at > now);
+        later.fold(self.heartbeat.timeout(), Instant::min)
     }
 
     /// Lets time pass. `Err` is a stall: the sender was silent for that long.

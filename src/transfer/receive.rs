@@ -134,6 +134,7 @@ impl Pump<'_> {
             if Pin::new(&mut self.shutdown).poll(cx).is_ready() {
                 return Poll::Ready(Err(Error::Stopped));
             }
+            let now = Instant::now();
             let mut moved = self.read(connection, cx)?;
             while let Some(action) = self.machine.poll_action(Instant::now()) {
                 self.start(action);
@@ -148,7 +149,7 @@ impl Pump<'_> {
             if flushed && let Some(ending) = self.ending.take() {
                 return Poll::Ready(ending);
             }
-            if self.timer.poll_at(self.machine.timeout(), cx).is_ready() {
+            if self.timer.poll_at(self.machine.timeout(now), cx).is_ready() {
                 let stalled = self.machine.handle_timeout(Instant::now());
                 stalled.map_err(|silence| Error::Stalled { peer: connection.peer().to_owned(), silence })?;
                 moved = true;

@@ -174,7 +174,7 @@ impl<'a> Link<'a> {
                         return self.end(End::Cut);
                     }
                     // Nothing moves: the clock does.
-                    let next = self.sender.timeout().min(self.receiver.timeout());
+                    let next = self.sender.timeout().min(self.receiver.timeout(self.now));
                     self.now = next.max(self.now + Duration::from_micros(1));
                     assert!(
                         self.now - self.started < Duration::from_secs(600),

@@ -332,3 +332,17 @@ fn signs_of_life_keep_a_connection_up_while_a_receiver_is_at_work_and_no_longer(
     let (second, waited) = stalled.expect("a receiver that is alive and does nothing is given up");
     assert!((600..=640).contains(&second) && waited >= heartbeat.stall, "after {second} s: {waited:?}");
 }
+
+#[test]
+fn an_acknowledgement_that_waits_for_the_socket_does_not_spin_the_clock() {
+    let file = File::new(random(1000, 10));
+    let mut disk = Disk::default();
+    let mut link = Link::new(&file, &mut disk, Options { chunk: 300, ..Options::default() });
+    // Cut off just after the first chunk: its acknowledgement is due and nobody takes it.
+    link.run(|direction, index, _| match (direction, index) {
+        (Direction::ToReceiver, 2) => Fault::Cut,
+        _ => Fault::Deliver,
+    });
+    let later = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    assert!(link.receiver.timeout(later) > later);
+}
