@@ -75,10 +75,6 @@ impl Assembly {
         self.filled
     }
 
-    pub(super) fn holds(&self, block: u64) -> bool {
-        self.held.contains(block)
-    }
-
     /// A chunk came damaged: its place will be missing until it comes again.
     pub(super) fn expect_gap(&mut self) {
         self.gaps_allowed += 1;

@@ -7,14 +7,17 @@
 
 mod assembly;
 mod blocks;
+mod check;
 pub mod chunk;
 mod digest;
+mod flight;
 mod geometry;
 mod heartbeat;
 pub mod message;
 mod name;
 mod receiver;
 mod sender;
+mod syncing;
 mod violation;
 
 pub use blocks::BlockSet;

@@ -16,6 +16,7 @@ use super::heartbeat::{Beat, Heartbeat, HeartbeatConfig};
 use super::message::{
     self, Accept, CheckedOffer, Code, MAX_RUNS, Message, Offer, check_runs, clip, digests_to_text,
 };
+use super::syncing::Syncing;
 use super::{MAX_NAKS, Violation};
 
 /// Bytes acknowledged at a time, as a part of the window.
@@ -147,16 +148,6 @@ impl State {
     }
 }
 
-/// Blocks on their way to the journal.
-#[derive(Debug, Default)]
-struct Syncing {
-    waiting: Vec<(u64, BlockHashes)>,
-    waiting_since: Option<Instant>,
-    under_way: Vec<u64>,
-    /// In the journal.
-    durable: BlockSet,
-}
-
 /// The receiving machine for one file on one connection.
 #[derive(Debug)]
 pub struct Receiver {
@@ -236,10 +227,7 @@ impl Receiver {
 
     /// The offset below which everything survives a loss of power.
     pub fn durable(&self) -> u64 {
-        match self.syncing.durable.run_of(0) {
-            Some(run) => self.assembly.geometry().block_end(run.end - 1),
-            None => 0,
-        }
+        self.syncing.durable_run(0).map_or(0, |run| self.assembly.geometry().block_end(run.end - 1))
     }
 
     /// Chunk frames that came damaged.
@@ -257,8 +245,13 @@ impl Receiver {
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
         }
-        if let Some(blocks) = self.due_sync(now) {
-            return Some(Action::Sync(blocks));
+        if self.is_busy() {
+            let limits = (self.config.sync_bytes, self.config.sync_interval);
+            let at_once = self.state == State::Finishing;
+            let due = self.syncing.take_due(self.assembly.geometry(), limits, at_once, now);
+            if let Some(blocks) = due {
+                return Some(Action::Sync(blocks));
+            }
         }
         if self.checking.is_none() && matches!(self.state, State::Streaming | State::Finishing) {
             self.checking = self.unchecked.pop_first();
@@ -336,7 +329,7 @@ impl Receiver {
         if !opened.complete {
             self.unchecked = held.clone();
         }
-        self.syncing.durable = held.clone();
+        self.syncing = Syncing::new(held.clone());
         self.assembly = Assembly::new(geometry, held);
         self.state = State::Streaming;
         self.outbox.push_back(Message::Accept(message));
@@ -358,14 +351,7 @@ impl Receiver {
 
     /// The last [`Action::Sync`] is done.
     pub fn synced(&mut self, now: Instant) {
-        for block in std::mem::take(&mut self.syncing.under_way) {
-            // A block that was begun again in the meantime is not what was synced.
-            if self.assembly.holds(block)
-                && !self.syncing.waiting.iter().any(|&(waiting, _)| waiting == block)
-            {
-                self.syncing.durable.insert(block);
-            }
-        }
+        self.syncing.synced();
         self.acknowledge_at = Some(now);
         self.try_to_seal();
     }
@@ -374,7 +360,7 @@ impl Receiver {
     pub fn hashed(&mut self, block: u64, hashes: BlockHashes, now: Instant) {
         self.hashing -= 1;
         if self.assembly.hold(block) {
-            self.queue_sync(block, hashes, now);
+            self.syncing.push(block, hashes, now);
         }
         self.try_to_seal();
     }
@@ -385,7 +371,7 @@ impl Receiver {
             self.checking = None;
         }
         if !same && self.assembly.lose(block) {
-            self.syncing.durable.remove(block);
+            self.syncing.forget(block);
             if self.finish.is_none() {
                 self.ask_for(std::iter::once(block..block + 1).collect());
             }
@@ -417,14 +403,14 @@ impl Receiver {
 
     /// Whole blocks whose hashes are not in the journal yet: what is worth a last sync when the connection ends.
     pub fn take_unsynced(&mut self) -> Vec<(u64, BlockHashes)> {
-        std::mem::take(&mut self.syncing.waiting)
+        self.syncing.take_waiting()
     }
 
     /// When to call the machine again at the latest, asked after [`poll_action`](Self::poll_action) and
     /// [`poll_message`](Self::poll_message) were. What was due at `now` already is not named again: if it has not
     /// been taken, it waits for the socket or the disk and not for the clock.
     pub fn timeout(&self, now: Instant) -> Instant {
-        let sync = self.syncing.waiting_since.map(|since| since + self.config.sync_interval);
+        let sync = self.syncing.due_at(self.config.sync_interval);
         let later = [self.acknowledge_at, sync].into_iter().flatten().filter(|at| *at > now);
         later.fold(self.heartbeat.timeout(), Instant::min)
     }
@@ -493,15 +479,14 @@ impl Receiver {
         let filled = self.assembly.fill(chunk.offset, &bytes[..chunk.len])?;
         self.asked.remove(chunk.offset / BLOCK);
         if let Some(block) = filled.reopened {
-            self.syncing.durable.remove(block);
-            self.syncing.waiting.retain(|&(waiting, _)| waiting != block);
+            self.syncing.forget(block);
             self.unchecked.remove(block);
         }
         match filled.completed {
             Filled::No => {}
             Filled::Hashed(block, hashes) => {
                 self.assembly.hold(block);
-                self.queue_sync(block, hashes, now);
+                self.syncing.push(block, hashes, now);
             }
             Filled::Unhashed(block) => {
                 self.hashing += 1;
@@ -518,7 +503,7 @@ impl Receiver {
             return Err(Violation::Unexpected { came: "check", state: "no digests were to be asked for" });
         }
         // Only the journal's entries are given out, and a block that was lost since has none worth comparing.
-        let journaled = self.syncing.durable.run_of(first).map_or(first + 1, |durable| durable.end);
+        let journaled = self.syncing.durable_run(first).map_or(first + 1, |durable| durable.end);
         let count = (run.end.min(journaled) - first).min(message::digests_per_page(self.frame_limit));
         self.reading_digests = true;
         self.actions.push_back(Action::ReadDigests { first, count });
@@ -539,30 +524,6 @@ impl Receiver {
         self.acknowledge_at.take_if(|at| *at <= now)?;
         self.unacknowledged = 0;
         Some(Message::Ack { sequence: self.sequence, durable: self.durable() })
-    }
-
-    fn queue_sync(&mut self, block: u64, hashes: BlockHashes, now: Instant) {
-        self.syncing.waiting.push((block, hashes));
-        self.syncing.waiting_since.get_or_insert(now);
-    }
-
-    fn due_sync(&mut self, now: Instant) -> Option<Vec<(u64, BlockHashes)>> {
-        let Syncing { waiting, waiting_since, under_way, .. } = &mut self.syncing;
-        let since = (*waiting_since)?;
-        if !under_way.is_empty() || self.state == State::Ended {
-            return None;
-        }
-        let geometry = self.assembly.geometry();
-        let bytes: u64 = waiting.iter().map(|&(block, _)| geometry.block_len(block)).sum();
-        let due = self.state == State::Finishing
-            || bytes >= self.config.sync_bytes
-            || now.saturating_duration_since(since) >= self.config.sync_interval;
-        if !due {
-            return None;
-        }
-        *waiting_since = None;
-        *under_way = waiting.iter().map(|&(block, _)| block).collect();
-        (!waiting.is_empty()).then(|| std::mem::take(waiting))
     }
 
     /// Sends `repair` for as many of the blocks as one message lists; a later `finish` brings up the rest.
@@ -590,7 +551,7 @@ impl Receiver {
             self.ask_for(missing);
             self.finish = None;
             self.state = State::Streaming;
-        } else if self.syncing.waiting.is_empty() && self.syncing.under_way.is_empty() {
+        } else if self.syncing.is_over() {
             self.finish = None;
             self.actions.push_back(Action::Seal(digest));
         }

@@ -7,16 +7,15 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::Violation;
 use super::blocks::BlockSet;
+use super::check::{Check, Need};
 use super::chunk;
-use super::digest::{BlockDigest, BlockHasher, BlockHashes, DigestTree, FileDigest};
+use super::digest::{BlockHasher, BlockHashes, DigestTree, FileDigest};
+use super::flight::{Flight, Sent};
 use super::geometry::{ChunkSize, Geometry, MIN_FRAME_LIMIT};
 use super::heartbeat::{Beat, Heartbeat, HeartbeatConfig};
-use super::message::{self, Accept, Code, Message, Offer, check_runs, clip, digests_from_text};
-use super::{MAX_NAKS, Violation};
-
-/// The most chunk frames in flight, whatever the window: bounds the sender's memory.
-const MAX_IN_FLIGHT: usize = 1 << 16;
+use super::message::{Accept, Code, Message, Offer, check_runs, clip};
 
 /// How a sender behaves.
 #[derive(Debug, Clone, Copy)]
@@ -106,35 +105,12 @@ impl State {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Sent {
-    offset: u64,
-    len: u32,
-    /// Whether its acknowledgement moves the progress: true once for each byte.
-    counts: bool,
-}
-
 #[derive(Debug)]
 struct Cursor {
     block: u64,
     offset: u64,
     /// `None` if the block was hashed before.
     hasher: Option<BlockHasher>,
-}
-
-/// Held blocks that are still to be compared.
-#[derive(Debug, Default)]
-struct Check {
-    /// Not yet hashed.
-    unchecked: BlockSet,
-    /// Being hashed by the caller.
-    current: Option<u64>,
-    /// The receiver's digests from `page_first` on, as far as they were asked for.
-    page: VecDeque<BlockDigest>,
-    page_first: u64,
-    asked: bool,
-    /// False if the receiver's file is complete: the whole digests are compared instead.
-    compare: bool,
 }
 
 /// The sending machine for one file on one connection.
@@ -156,12 +132,7 @@ pub struct Sender {
     /// Blocks still to be sent.
     pending: BlockSet,
     cursor: Option<Cursor>,
-    /// Chunks that came damaged, to be sent again.
-    resend: VecDeque<Sent>,
-    in_flight: VecDeque<Sent>,
-    in_flight_bytes: u64,
-    /// Sequence number of the first chunk in flight.
-    first_in_flight: u64,
+    flight: Flight,
     /// The offset below which sending a byte means sending it again.
     sent_before: u64,
     sent_up_to: u64,
@@ -195,10 +166,7 @@ impl Sender {
             events: VecDeque::new(),
             pending: BlockSet::new(),
             cursor: None,
-            resend: VecDeque::new(),
-            in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
-            first_in_flight: 0,
+            flight: Flight::default(),
             sent_before: config.already_sent,
             sent_up_to: config.already_sent,
             tree: DigestTree::new(geometry),
@@ -244,10 +212,10 @@ impl Sender {
 
     /// Which bytes go next: offset and length. `None` if the window is closed or nothing is left.
     pub fn next_chunk(&mut self) -> Option<(u64, usize)> {
-        if self.state != State::Streaming || self.in_flight.len() >= MAX_IN_FLIGHT {
+        if self.state != State::Streaming {
             return None;
         }
-        let (offset, len) = match self.resend.front() {
+        let (offset, len) = match self.flight.damaged() {
             Some(sent) => (sent.offset, u64::from(sent.len)),
             None => {
                 if self.cursor.is_none() {
@@ -258,9 +226,7 @@ impl Sender {
                 (cursor.offset, self.chunk.raw().min(left))
             }
         };
-        // One chunk may always be in flight, however small the window.
-        let open = self.in_flight.is_empty() || self.in_flight_bytes + len <= self.window;
-        open.then_some((offset, len as usize))
+        self.flight.has_room(len, self.window).then_some((offset, len as usize))
     }
 
     /// Writes the frame of the chunk that [`next_chunk`](Self::next_chunk) named, from its bytes, into `frame`,
@@ -271,19 +237,18 @@ impl Sender {
     pub fn encode_chunk(&mut self, bytes: &[u8], frame: &mut [u8], now: Instant) {
         let (offset, len) = self.next_chunk().expect("a chunk is due");
         assert_eq!(bytes.len(), len, "the chunk's length was said before");
-        let sent = match self.resend.pop_front() {
+        let sent = match self.flight.take_damaged() {
             Some(sent) => {
                 self.progress.resent += len as u64;
                 sent
             }
             None => self.advance(offset, bytes),
         };
-        chunk::encode(self.first_in_flight + self.in_flight.len() as u64, offset, bytes, frame);
-        if self.in_flight.is_empty() {
+        chunk::encode(self.flight.sequence(), offset, bytes, frame);
+        if self.flight.is_empty() {
             self.moved = now;
         }
-        self.in_flight.push_back(sent);
-        self.in_flight_bytes += len as u64;
+        self.flight.push(sent);
         self.sent_up_to = self.sent_up_to.max(offset + len as u64);
         self.heartbeat.on_sent(now);
     }
@@ -291,30 +256,17 @@ impl Sender {
     /// The held block to hash next, behind the transfer. Each is named once; answer with
     /// [`handle_checked`](Self::handle_checked).
     pub fn next_check(&mut self) -> Option<u64> {
-        if self.state != State::Streaming || self.check.current.is_some() {
+        if self.state != State::Streaming {
             return None;
         }
-        let block = self.check.unchecked.first()?;
-        if self.check.compare {
-            let check = &mut self.check;
-            while !check.page.is_empty() && check.page_first < block {
-                check.page.pop_front();
-                check.page_first += 1;
-            }
-            if check.page.is_empty() || check.page_first != block {
-                if !check.asked {
-                    let run = check.unchecked.run_of(block)?;
-                    let count = (run.end - run.start).min(message::digests_per_page(self.frame_limit));
-                    check.asked = true;
-                    check.page.clear();
-                    self.outbox.push_back(Message::Check { first: block, count });
-                }
-                return None;
+        match self.check.next(self.frame_limit) {
+            Need::Nothing => None,
+            Need::Hashes(block) => Some(block),
+            Need::Digests(message) => {
+                self.outbox.push_back(message);
+                None
             }
         }
-        self.check.unchecked.remove(block);
-        self.check.current = Some(block);
-        Some(block)
     }
 
     /// The hashes of the block that [`next_check`](Self::next_check) named.
@@ -322,11 +274,10 @@ impl Sender {
     /// # Panics
     /// If it named another.
     pub fn handle_checked(&mut self, block: u64, hashes: &BlockHashes) {
-        assert_eq!(self.check.current.take(), Some(block), "the block that was named");
         self.tree.insert(block, hashes);
         self.hashed.insert(block);
         self.progress.verified += self.geometry.block_len(block);
-        if self.check.compare && self.check.page.front() != Some(&hashes.digest()) {
+        if !self.check.compare(block, hashes) {
             self.pending.insert(block);
             self.progress.repaired_blocks += 1;
         }
@@ -396,9 +347,12 @@ impl Sender {
             (State::Streaming | State::Ready | State::Finishing, Message::Ack { sequence, durable }) => {
                 self.handle_ack(sequence, durable)?;
             }
-            (State::Streaming, Message::Nak { sequence }) => self.handle_nak(sequence)?,
+            (State::Streaming, Message::Nak { sequence }) => {
+                self.flight.refuse(sequence)?;
+                self.progress.naks = self.flight.naks();
+            }
             (State::Streaming, Message::Digests { first, digests }) => {
-                self.handle_digests(first, &digests)?
+                self.check.handle_digests(first, &digests)?
             }
             (State::Streaming | State::Ready | State::Finishing, Message::Repair { blocks }) => {
                 for run in check_runs("repair.blocks", &blocks, self.geometry)? {
@@ -429,14 +383,12 @@ impl Sender {
     /// Whether something is due from the receiver.
     fn waits(&self) -> bool {
         matches!(self.state, State::Offered | State::Finishing)
-            || !self.in_flight.is_empty()
-            || self.check.asked
+            || !self.flight.is_empty()
+            || self.check.waits()
     }
 
     fn start_block(&self, block: u64) -> Cursor {
-        let hashed_elsewhere = self.hashed.contains(block)
-            || self.check.unchecked.contains(block)
-            || self.check.current == Some(block);
+        let hashed_elsewhere = self.hashed.contains(block) || self.check.has(block);
         let hasher = (!hashed_elsewhere).then(|| BlockHasher::new(self.geometry, block));
         Cursor { block, offset: self.geometry.block_start(block), hasher }
     }
@@ -485,19 +437,13 @@ impl Sender {
         self.progress.held = held.runs().map(|run| self.geometry.bytes_of(run)).sum();
         self.progress.acknowledged = self.progress.held;
         self.sent_before = self.sent_before.max(accept.received.min(self.geometry.size()));
-        self.check.unchecked = held;
-        self.check.compare = !accept.complete;
+        self.check = Check::new(held, !accept.complete);
         self.state = State::Streaming;
         self.events.push_back(SenderEvent::Accepted { held: self.progress.held, complete: accept.complete });
         Ok(())
     }
 
     fn handle_ack(&mut self, sequence: u64, durable: u64) -> Result<(), Violation> {
-        let end = self.first_in_flight + self.in_flight.len() as u64;
-        if sequence < self.first_in_flight || sequence > end {
-            let expected = format!("from {} to {end}", self.first_in_flight);
-            return Err(Violation::field("ack.sequence", expected, sequence));
-        }
         if durable > self.geometry.size() {
             return Err(Violation::field(
                 "ack.durable",
@@ -505,52 +451,8 @@ impl Sender {
                 durable,
             ));
         }
-        for sent in self.in_flight.drain(..(sequence - self.first_in_flight) as usize) {
-            self.in_flight_bytes -= u64::from(sent.len);
-            if sent.counts {
-                self.progress.acknowledged += u64::from(sent.len);
-            }
-        }
-        self.first_in_flight = sequence;
+        self.progress.acknowledged += self.flight.acknowledge(sequence)?;
         self.progress.durable = durable;
-        Ok(())
-    }
-
-    fn handle_nak(&mut self, sequence: u64) -> Result<(), Violation> {
-        let at = sequence.checked_sub(self.first_in_flight).and_then(|at| usize::try_from(at).ok());
-        let Some(sent) = at.and_then(|at| self.in_flight.get_mut(at)) else {
-            let end = self.first_in_flight + self.in_flight.len() as u64;
-            let expected = format!("a chunk in flight, from {} to below {end}", self.first_in_flight);
-            return Err(Violation::field("nak.sequence", expected, sequence));
-        };
-        self.progress.naks += 1;
-        if self.progress.naks > MAX_NAKS {
-            return Err(Violation::Damaged(self.progress.naks));
-        }
-        self.resend.push_back(*sent);
-        // The damaged frame will be acknowledged like any other; its bytes only with their second frame.
-        sent.counts = false;
-        Ok(())
-    }
-
-    fn handle_digests(&mut self, first: u64, digests: &str) -> Result<(), Violation> {
-        let digests = digests_from_text(digests)?;
-        let check = &mut self.check;
-        let expected = check.unchecked.first();
-        let room =
-            expected.and_then(|block| check.unchecked.run_of(block)).map_or(0, |run| run.end - run.start);
-        if !check.asked || expected != Some(first) || digests.len() as u64 > room {
-            let expected =
-                expected.map_or("none".to_owned(), |block| format!("at most {room} from block {block}"));
-            return Err(Violation::field(
-                "digests",
-                expected,
-                format!("{} from block {first}", digests.len()),
-            ));
-        }
-        check.asked = false;
-        check.page_first = first;
-        check.page = digests.into();
         Ok(())
     }
 
@@ -560,12 +462,8 @@ impl Sender {
 
     /// Notices that nothing is left to do but to finish.
     fn settle(&mut self) {
-        let idle = self.pending.is_empty()
-            && self.cursor.is_none()
-            && self.resend.is_empty()
-            && self.in_flight.is_empty()
-            && self.check.unchecked.is_empty()
-            && self.check.current.is_none();
+        let idle =
+            self.pending.is_empty() && self.cursor.is_none() && self.flight.is_over() && self.check.is_over();
         if self.state == State::Streaming && idle {
             self.state = State::Ready;
             self.events.push_back(SenderEvent::ReadyToFinish);

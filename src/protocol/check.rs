@@ -1,0 +1,110 @@
+//! The comparison of what the receiver held, behind the transfer: blocks to hash, and digests to compare with.
+
+use std::collections::VecDeque;
+
+use super::Violation;
+use super::blocks::BlockSet;
+use super::digest::{BlockDigest, BlockHashes};
+use super::message::{self, Message, digests_from_text};
+
+/// Held blocks that are still to be compared.
+#[derive(Debug, Default)]
+pub(super) struct Check {
+    /// Not yet hashed.
+    unchecked: BlockSet,
+    /// Being hashed by the caller.
+    current: Option<u64>,
+    /// The receiver's digests from `page_first` on, as far as they were asked for.
+    page: VecDeque<BlockDigest>,
+    page_first: u64,
+    asked: bool,
+    /// False if the receiver's file is complete: the whole digests are compared instead.
+    compare: bool,
+}
+
+/// What the comparison needs next.
+pub(super) enum Need {
+    /// Nothing, or something that is on its way.
+    Nothing,
+    /// The receiver's digests.
+    Digests(Message),
+    /// This block's hashes.
+    Hashes(u64),
+}
+
+impl Check {
+    pub(super) fn new(held: BlockSet, compare: bool) -> Self {
+        Self { unchecked: held, compare, ..Self::default() }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.unchecked.is_empty() && self.current.is_none()
+    }
+
+    /// Whether digests were asked for and have not come.
+    pub(super) fn waits(&self) -> bool {
+        self.asked
+    }
+
+    /// Whether this block's hashes will come, or are coming, from here.
+    pub(super) fn has(&self, block: u64) -> bool {
+        self.unchecked.contains(block) || self.current == Some(block)
+    }
+
+    pub(super) fn next(&mut self, frame_limit: u64) -> Need {
+        let (None, Some(block)) = (self.current, self.unchecked.first()) else { return Need::Nothing };
+        if self.compare {
+            while !self.page.is_empty() && self.page_first < block {
+                self.page.pop_front();
+                self.page_first += 1;
+            }
+            if self.page.is_empty() || self.page_first != block {
+                return self.ask(block, frame_limit);
+            }
+        }
+        self.unchecked.remove(block);
+        self.current = Some(block);
+        Need::Hashes(block)
+    }
+
+    /// The hashes of the block that [`next`](Self::next) named; whether it is what the receiver holds.
+    pub(super) fn compare(&mut self, block: u64, hashes: &BlockHashes) -> bool {
+        assert_eq!(self.current.take(), Some(block), "the block that was named");
+        !self.compare || self.page.front() == Some(&hashes.digest())
+    }
+
+    /// Takes the digests that were asked for.
+    pub(super) fn handle_digests(&mut self, first: u64, digests: &str) -> Result<(), Violation> {
+        let digests = digests_from_text(digests)?;
+        let expected = self.unchecked.first();
+        let room = self.room(expected.unwrap_or_default());
+        if !self.asked || expected != Some(first) || digests.len() as u64 > room {
+            let expected =
+                expected.map_or("none".to_owned(), |block| format!("at most {room} from block {block}"));
+            return Err(Violation::field(
+                "digests",
+                expected,
+                format!("{} from block {first}", digests.len()),
+            ));
+        }
+        self.asked = false;
+        self.page_first = first;
+        self.page = digests.into();
+        Ok(())
+    }
+
+    fn ask(&mut self, first: u64, frame_limit: u64) -> Need {
+        if self.asked {
+            return Need::Nothing;
+        }
+        self.asked = true;
+        self.page.clear();
+        let count = self.room(first).min(message::digests_per_page(frame_limit));
+        Need::Digests(Message::Check { first, count })
+    }
+
+    /// How many blocks from `first` on are to be compared in one run.
+    fn room(&self, first: u64) -> u64 {
+        self.unchecked.run_of(first).map_or(0, |run| run.end - first)
+    }
+}
