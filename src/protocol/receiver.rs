@@ -253,7 +253,15 @@ impl Receiver {
                 return Some(Action::Sync(blocks));
             }
         }
-        if self.checking.is_none() && matches!(self.state, State::Streaming | State::Finishing) {
+        // Behind the transfer: the first new chunk does not wait for a disk that is busy with old ones.
+        let checks = match self.state {
+            State::Streaming => {
+                self.sequence > 0 || self.assembly.filled() == self.assembly.geometry().size()
+            }
+            State::Finishing => true,
+            _ => false,
+        };
+        if self.checking.is_none() && checks {
             self.checking = self.unchecked.pop_first();
             return self.checking.map(Action::CheckBlock);
         }

@@ -346,3 +346,31 @@ fn an_acknowledgement_that_waits_for_the_socket_does_not_spin_the_clock() {
     let later = std::time::Instant::now() + std::time::Duration::from_secs(5);
     assert!(link.receiver.timeout(later) > later);
 }
+
+#[test]
+fn a_finish_without_a_chunk_is_answered_with_what_is_missing() {
+    use std::time::Instant;
+    use wsferry::protocol::{Action, BlockSet, Message, Opened, Receiver, ReceiverConfig};
+
+    let now = Instant::now();
+    let mut receiver = Receiver::new(ReceiverConfig::default(), now);
+    let file = File::new(random(3 * B, 11));
+    let mut disk = Disk::default();
+    let mut link = Link::new(&file, &mut disk, Options::default());
+    let offer = link.sender.poll_message(now).unwrap();
+    let Message::Offer(fields) = &offer else { panic!("{offer:?}") };
+    receiver.handle_frame(&offer.to_text(), &mut Vec::new(), now).unwrap();
+    assert!(matches!(receiver.poll_action(now), Some(Action::Open(_))));
+    let mut held = BlockSet::new();
+    held.insert_run(0..2);
+    receiver.opened(Opened { held, received: 2 * BLOCK, complete: false });
+    assert!(receiver.poll_action(now).is_none(), "nothing is read back before the first new chunk");
+    let finish = Message::Finish { id: fields.id.clone(), digest: blake3::hash(&file.bytes).into() };
+    receiver.handle_frame(&finish.to_text(), &mut Vec::new(), now).unwrap();
+    while let Some(action) = receiver.poll_action(now) {
+        let Action::CheckBlock(block) = action else { panic!("{action:?}") };
+        receiver.checked(block, true);
+    }
+    let said: Vec<_> = std::iter::from_fn(|| receiver.poll_message(now)).collect();
+    assert!(said.contains(&Message::Repair { blocks: vec![(2, 1)] }), "{said:?}");
+}
