@@ -83,7 +83,7 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), 
     };
     let repair = args.repair;
     let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
-    Ok((endpoint, SendOptions { chunk, frame_limit, window, repair, heartbeat }))
+    Ok((endpoint, SendOptions { chunk, frame_limit, window, repair, heartbeat, ..SendOptions::default() }))
 }
 
 async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, output: &Output) -> Exit {

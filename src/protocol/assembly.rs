@@ -138,6 +138,10 @@ impl Assembly {
                 open.gaps.push(rest);
                 self.gaps += 1;
             }
+            if self.gaps > self.gaps_allowed {
+                let expected = format!("the first byte of a gap; {} are open", self.gaps_allowed);
+                return Err(Violation::field("chunk.offset", expected, offset));
+            }
         } else if offset == open.next {
             if let Some(hasher) = &mut open.hasher {
                 hasher.update(bytes);

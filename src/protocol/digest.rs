@@ -119,11 +119,6 @@ impl BlockHasher {
         Self { geometry, block, hasher: blake3::Hasher::new(), hashed: 0, done }
     }
 
-    /// The block's number.
-    pub fn block(&self) -> u64 {
-        self.block
-    }
-
     /// How many bytes of the block were hashed so far.
     pub fn hashed(&self) -> u64 {
         self.hashed

@@ -396,17 +396,9 @@ impl Receiver {
     /// The file has its final name, and the directory is synced: sends the receipt.
     pub fn sealed(&mut self, digest: FileDigest) {
         self.state = State::Ended;
+        self.acknowledge_at = None;
         self.outbox.push_back(Message::Receipt { id: self.id.clone(), digest });
         self.events.push_back(ReceiverEvent::Sealed(digest));
-    }
-
-    /// Ends the transfer with a message to the sender.
-    pub fn fail(&mut self, code: Code, reason: impl Into<String>) {
-        self.state = State::Ended;
-        self.actions.clear();
-        self.outbox.clear();
-        self.acknowledge_at = None;
-        self.outbox.push_back(Message::Error { code, reason: clip(&reason.into()).into_owned() });
     }
 
     /// Whole blocks whose hashes are not in the journal yet: what is worth a last sync when the connection ends.

@@ -187,11 +187,6 @@ impl Sender {
         self.sent_up_to
     }
 
-    /// The raw bytes of a chunk, as agreed with the receiver.
-    pub fn chunk_size(&self) -> ChunkSize {
-        self.chunk
-    }
-
     /// The next thing the caller should know.
     pub fn poll_event(&mut self) -> Option<SenderEvent> {
         self.events.pop_front()
@@ -292,13 +287,6 @@ impl Sender {
             self.outbox.push_back(Message::Finish { id: self.id.clone(), digest });
             self.state = State::Finishing;
         }
-    }
-
-    /// Ends the transfer with a message to the receiver.
-    pub fn fail(&mut self, code: Code, reason: impl Into<String>) {
-        self.state = State::Ended;
-        self.outbox.clear();
-        self.outbox.push_back(Message::Error { code, reason: clip(&reason.into()).into_owned() });
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) at the latest.

@@ -1,6 +1,6 @@
 //! The destination: decides whether an offer can be taken, and where it stands.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,7 +28,7 @@ pub struct Inbox {
     options: InboxOptions,
     /// Transfer ids that were sealed, so that a sender whose receipt was lost is answered even where a file may
     /// be replaced.
-    finished: Mutex<HashMap<String, FileDigest>>,
+    finished: Mutex<HashSet<String>>,
 }
 
 /// What an accepted offer is received into.
@@ -41,6 +41,7 @@ pub enum Target {
 
 /// A file that may be what is offered.
 pub struct Existing {
+    folder: Arc<dyn Folder>,
     file: Box<dyn FolderFile>,
     name: String,
     geometry: Geometry,
@@ -98,14 +99,16 @@ impl Inbox {
         if !info.is_file {
             return Err(StorageError::NotAFile { name: name.to_owned() });
         }
-        let same =
-            info.len == offer.geometry.size() && (info.mtime, info.mtime_ns) == (offer.mtime, offer.mtime_ns);
-        let finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&offer.id);
-        if same && (finished || !self.options.overwrite) {
+        let same_size = info.len == offer.geometry.size();
+        let same_time = (info.mtime, info.mtime_ns) == (offer.mtime, offer.mtime_ns);
+        let finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner).contains(&offer.id);
+        // Content decides: where nothing may be replaced, the digests tell whether it has to be.
+        if same_size && (!self.options.overwrite || (same_time && finished)) {
             let file = self.folder.open(name, None).map_err(cannot("open"))?;
             let mut held = BlockSet::new();
             held.insert_run(0..offer.geometry.blocks());
-            let existing = Existing { file, name: name.to_owned(), geometry: offer.geometry };
+            let folder = self.folder.clone();
+            let existing = Existing { folder, file, name: name.to_owned(), geometry: offer.geometry };
             return Ok(Some((
                 Target::Existing(existing),
                 Opened { held, received: info.len, complete: true },
@@ -115,12 +118,17 @@ impl Inbox {
     }
 
     /// Remembers a sealed transfer.
-    pub fn remember(&self, id: &str, digest: FileDigest) {
+    pub fn remember(&self, id: &str) {
         let mut finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
         if finished.len() >= REMEMBERED {
             finished.clear();
         }
-        finished.insert(id.to_owned(), digest);
+        finished.insert(id.to_owned());
+    }
+
+    /// What was sealed by that transfer is not there any more.
+    pub fn forget(&self, id: &str) {
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
     /// Partial files that a sender can go on with.
@@ -159,7 +167,12 @@ impl Inbox {
     fn remove_stale(&self, journal: &str) -> io::Result<()> {
         let file = self.folder.open(journal, None)?;
         let newer = matches!(read_header(&*file), Err(JournalError::Newer(_)));
-        if !newer && file.try_lock()? { self.folder.remove_file(journal) } else { Ok(()) }
+        // Without a name it is not the journal that has the name by now.
+        if !newer && file.try_lock()? && file.info()?.links > 0 {
+            self.folder.remove_file(journal)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -189,10 +202,11 @@ impl Existing {
                 .map_err(StorageError::io("read", &self.name))?;
             tree.insert(block, &hashes);
         }
-        if tree.digest() == Some(digest) {
-            Ok(())
-        } else {
-            Err(StorageError::Exists { name: self.name.clone() })
+        if tree.digest() != Some(digest) {
+            return Err(StorageError::Exists { name: self.name.clone() });
         }
+        // A receipt promises durability, whoever put the file here.
+        self.file.sync_all().map_err(StorageError::io("sync", &self.name))?;
+        self.folder.sync_dir("").map_err(StorageError::io("sync the directory", "."))
     }
 }

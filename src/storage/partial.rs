@@ -100,7 +100,10 @@ impl Partial {
 
     /// Makes blocks durable: first the data, then the journal.
     pub fn sync(&self, blocks: &[(u64, BlockHashes)]) -> Result<(), StorageError> {
-        self.file.sync_data().map_err(|error| self.error("sync", error))?;
+        if let Err(error) = self.file.sync_data() {
+            self.give_up_unsynced();
+            return Err(self.error("sync", error));
+        }
         self.journal
             .write(self.geometry(), blocks)
             .and_then(|()| self.journal.sync())
@@ -139,9 +142,6 @@ impl Partial {
         }
         let settle = || {
             self.file.set_len(geometry.size())?;
-            if let Some(mode) = self.offer.mode {
-                self.file.restrict_mode(mode)?;
-            }
             self.file.set_mtime(self.offer.mtime, self.offer.mtime_ns)?;
             self.file.sync_all()
         };
@@ -151,6 +151,11 @@ impl Partial {
             io::ErrorKind::AlreadyExists => StorageError::Exists { name: name.to_owned() },
             _ => self.error("rename the partial file of", error),
         })?;
+        // Only now: a partial file without write permission could not be taken up again.
+        if let Some(mode) = self.offer.mode {
+            let restrict = self.file.restrict_mode(mode).and_then(|()| self.file.sync_all());
+            restrict.map_err(|error| self.error("set the permissions of", error))?;
+        }
         self.folder.sync_dir("").map_err(StorageError::io("sync the directory", "."))?;
         self.remove_journal();
         Ok(())
@@ -188,6 +193,23 @@ impl Partial {
         let mut held = BlockSet::new();
         held.insert_run(0..whole);
         Ok(held)
+    }
+
+    /// After a sync that failed: what was not durable may be gone although it still reads well, and a second sync
+    /// would call it written. It is cut off, to be sent again.
+    fn give_up_unsynced(&self) {
+        let geometry = self.geometry();
+        let Ok(info) = self.file.info() else { return };
+        let mut durable = 0;
+        let reached = info.len.min(geometry.size()).div_ceil(BLOCK);
+        let scanned = self.journal.scan(geometry, 0..reached, |block, hashes| {
+            if hashes.is_some() && block == durable {
+                durable += 1;
+            }
+        });
+        let end = if scanned.is_ok() { (durable * BLOCK).min(geometry.size()) } else { 0 };
+        // If even this fails, the check behind the next transfer is what is left.
+        let _ = self.file.set_len(end.min(info.len));
     }
 
     /// Removes the partial file and its journal if nothing ever arrived: an offer alone leaves no trace.

@@ -60,7 +60,7 @@ pub struct Summary {
 impl Summary {
     /// Bytes of the file that moved in this transfer.
     pub fn new_bytes(&self) -> u64 {
-        self.progress.total - self.progress.held
+        self.progress.total.saturating_sub(self.progress.held)
     }
 
     /// New bytes a second.

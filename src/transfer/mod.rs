@@ -28,23 +28,27 @@ use crate::transport::Connection;
 /// How long a side that ends a connection waits for the peer to read its last words.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often progress is told.
+/// Turns of a pump before other tasks of its thread have one.
+const TURNS_PER_POLL: usize = 8;
+
+/// How often progress is told, unless it is asked for more often.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Lets one event through in each interval.
 struct Pace {
+    interval: Duration,
     next: Instant,
 }
 
 impl Pace {
-    fn new(now: Instant) -> Self {
-        Self { next: now }
+    fn new(interval: Duration, now: Instant) -> Self {
+        Self { interval, next: now }
     }
 
     fn is_due(&mut self, now: Instant) -> bool {
         let due = now >= self.next;
         if due {
-            self.next = now + PROGRESS_INTERVAL;
+            self.next = now + self.interval;
         }
         due
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{AsyncRead, AsyncWrite, Future};
 
-use super::{Error, Event, Pace, Shutdown, Summary, part};
+use super::{Error, Event, PROGRESS_INTERVAL, Pace, Shutdown, Summary, TURNS_PER_POLL, part};
 use crate::protocol::{
     Action, BlockDigest, BlockHashes, CheckedOffer, Code, FileDigest, Opened, Progress, Receiver,
     ReceiverConfig, ReceiverEvent,
@@ -52,7 +52,7 @@ where
         target: None,
         jobs: FuturesUnordered::new(),
         timer: Timer::new(),
-        pace: Pace::new(now),
+        pace: Pace::new(PROGRESS_INTERVAL, now),
         bytes: Vec::new(),
         started: now,
         held: 0,
@@ -71,7 +71,11 @@ where
             part(connection, code, &error.to_string()).await;
         }
         // The file may have got its final name although nobody is left to tell.
-        if let Some(digest) = pump.keep_what_arrived().await {
+        let sealed = match pump.ending.take() {
+            Some(Ok(digest)) => Some(digest),
+            _ => pump.keep_what_arrived().await,
+        };
+        if let Some(digest) = sealed {
             result = Ok(digest);
         }
     }
@@ -130,7 +134,7 @@ impl Pump<'_> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        loop {
+        for _ in 0..TURNS_PER_POLL {
             if Pin::new(&mut self.shutdown).poll(cx).is_ready() {
                 return Poll::Ready(Err(Error::Stopped));
             }
@@ -158,6 +162,9 @@ impl Pump<'_> {
                 return Poll::Pending;
             }
         }
+        // There is more to do; others have a turn first.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Takes the frames that have come and writes their bytes.
@@ -233,8 +240,8 @@ impl Pump<'_> {
             Done::Checked(block, same) => self.machine.checked(block, same?),
             Done::Digests(first, digests) => self.machine.digests(first, &digests?),
             Done::Sealed(digest, sealed) => {
+                self.note(&sealed);
                 sealed?;
-                self.remember(digest);
                 self.machine.sealed(digest);
             }
         }
@@ -277,9 +284,9 @@ impl Pump<'_> {
         let mut sealed = None;
         while let Some(done) = self.jobs.next().await {
             match done {
-                Done::Sealed(digest, Ok(())) => {
-                    self.remember(digest);
-                    sealed = Some(digest);
+                Done::Sealed(digest, result) => {
+                    self.note(&result);
+                    sealed = result.is_ok().then_some(digest);
                 }
                 Done::Hashed(block, Ok(hashes)) => self.machine.hashed(block, hashes, Instant::now()),
                 Done::Opened(Ok((target, _))) => self.target = Some(Arc::new(target)),
@@ -302,9 +309,13 @@ impl Pump<'_> {
         sealed
     }
 
-    fn remember(&self, digest: FileDigest) {
+    /// Keeps in mind how sealing went, for a sender that comes back because it missed the receipt.
+    fn note(&self, sealed: &Result<(), StorageError>) {
         if let Some(offer) = &self.offer {
-            self.inbox.remember(&offer.id, digest);
+            match sealed {
+                Ok(()) => self.inbox.remember(&offer.id),
+                Err(_) => self.inbox.forget(&offer.id),
+            }
         }
     }
 

@@ -4,12 +4,12 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures::{AsyncRead, AsyncWrite, Future};
 
-use super::{Error, Event, Pace, Summary, part};
+use super::{Error, Event, PROGRESS_INTERVAL, Pace, Summary, TURNS_PER_POLL, part};
 use crate::protocol::{
     BlockHashes, ChunkSize, Code, DEFAULT_WINDOW, FileDigest, HeartbeatConfig, MAX_FRAME, Sender,
     SenderConfig, SenderEvent, chunk,
@@ -34,6 +34,8 @@ pub struct SendOptions {
     pub window: u64,
     /// Send what differs from the file that is there, if the receiver may replace it.
     pub repair: bool,
+    /// Between two [`Event::Progress`] at the least.
+    pub progress_interval: Duration,
     /// Signs of life.
     pub heartbeat: HeartbeatConfig,
 }
@@ -45,6 +47,7 @@ impl Default for SendOptions {
             frame_limit: MAX_FRAME as u64,
             window: DEFAULT_WINDOW,
             repair: false,
+            progress_interval: PROGRESS_INTERVAL,
             heartbeat: HeartbeatConfig::default(),
         }
     }
@@ -93,9 +96,10 @@ where
         observer,
         check: None,
         timer: Timer::new(),
-        pace: Pace::new(now),
+        pace: Pace::new(options.progress_interval, now),
         bytes: Vec::new(),
         frame: BytesMut::new(),
+        ending: None,
         accepted: false,
         complete: false,
     };
@@ -140,6 +144,8 @@ struct Pump<'a> {
     /// A chunk's bytes, and the frame they become; used again for each chunk.
     bytes: Vec<u8>,
     frame: BytesMut,
+    /// The receipt, if it came with the end of the connection.
+    ending: Option<FileDigest>,
     accepted: bool,
     complete: bool,
 }
@@ -153,20 +159,18 @@ impl Pump<'_> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        loop {
+        for _ in 0..TURNS_PER_POLL {
             let mut moved = self.read(connection, cx)?;
             moved |= self.check(cx)?;
-            if let Some(digest) = self.handle_events(connection.peer())? {
+            if self.ending.is_none() {
+                self.ending = self.handle_events(connection.peer())?;
+            }
+            if let Some(digest) = self.ending.take() {
                 return Poll::Ready(Ok(digest));
             }
             match self.write(connection, cx) {
                 Ok(wrote) => moved |= wrote,
-                Err(error) => {
-                    // The peer may have said why before it hung up.
-                    while self.read(connection, cx).is_ok_and(|read| read) {}
-                    let told = self.handle_events(connection.peer());
-                    return Poll::Ready(Err(told.err().unwrap_or(error)));
-                }
+                Err(error) => return Poll::Ready(self.last_words(connection, cx, error)),
             }
             if self.timer.poll_at(self.machine.timeout(), cx).is_ready() {
                 let peer = || connection.peer().to_owned();
@@ -176,6 +180,32 @@ impl Pump<'_> {
             }
             if !moved {
                 return Poll::Pending;
+            }
+        }
+        // There is more to do; others have a turn first.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// After a write that failed: the peer may have said why, or that all is well, before it hung up.
+    fn last_words<S>(
+        &mut self,
+        connection: &mut Connection<S>,
+        cx: &mut Context<'_>,
+        error: Error,
+    ) -> Result<FileDigest, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        loop {
+            let read = self.read(connection, cx);
+            if let Some(digest) = self.ending.take() {
+                return Ok(digest);
+            }
+            match read {
+                Ok(true) => {}
+                Err(told) if !matches!(told, Error::Transport(_)) => return Err(told),
+                _ => return self.handle_events(connection.peer())?.ok_or(error),
             }
         }
     }
@@ -192,9 +222,9 @@ impl Pump<'_> {
             let handled = match text {
                 Ok(text) => self.machine.handle_frame(&text, Instant::now()),
                 Err(error) => {
-                    // What was said before the end counts first.
-                    self.handle_events(connection.peer())?;
-                    return Err(error.into());
+                    // What was said before the end counts first: a receipt, or the reason for the end.
+                    self.ending = self.handle_events(connection.peer())?;
+                    return if self.ending.is_some() { Ok(true) } else { Err(error.into()) };
                 }
             };
             handled

@@ -10,12 +10,16 @@ use futures::future::{Either, FutureExt, select};
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::{Error, ErrorKind, Event, ReceiveOptions, Shutdown, receive_file};
+use crate::protocol::Code;
 use crate::runtime::{self, TcpListener, TcpStream};
 use crate::storage::Inbox;
 use crate::transport::{Connection, HANDSHAKE_TIMEOUT, TransportError, server_handshake};
 
 /// How long to wait when the system has no descriptor for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections at one time.
+const MAX_CONNECTIONS: usize = 4096;
 
 /// How to serve.
 #[derive(Debug, Clone, Copy, Default)]
@@ -67,6 +71,8 @@ pub async fn serve(
                 handles.remove(&number);
             }
             accepted = accept => match accepted {
+                // One more than can be served is hung up on.
+                Ok(_) if handles.len() >= MAX_CONNECTIONS => {}
                 Ok((stream, address)) => {
                     number += 1;
                     let (handle, shutdown) = Shutdown::new();
@@ -83,8 +89,13 @@ pub async fn serve(
             },
         }
     };
-    while let Some(number) = connections.next().await {
-        handles.remove(&number);
+    while !connections.is_empty() {
+        futures::select_biased! {
+            () = shutdown => handles.clear(),
+            number = connections.select_next_some() => {
+                handles.remove(&number);
+            }
+        }
     }
     Ok(outcome)
 }
@@ -150,10 +161,13 @@ async fn receive_all(
             }
             Ok(None) => return,
             Err(error) => {
-                let (kind, declined) = (error.kind(), matches!(error, Error::Declined { .. }));
+                let declined = matches!(error, Error::Declined { .. });
+                // A name that is being written is free again soon: its sender will be back.
+                let busy = matches!(error, Error::Declined { code: Code::Busy, .. });
+                let kind = error.kind();
                 tell.event(Event::Failed(error));
                 // What a stranger says before a file was taken or refused is no transfer.
-                if kind != ErrorKind::Interrupted && (started || declined) {
+                if kind != ErrorKind::Interrupted && (started || declined) && !busy {
                     tell.ended(Err(kind));
                 }
                 if !declined {

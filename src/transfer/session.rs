@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::send::send_again;
 use super::{Error, Event, SendOptions, Summary};
-use crate::protocol::{Code, FileName};
+use crate::protocol::{ChunkSize, Code, FileName, Progress};
 use crate::runtime::{self, TcpStream};
 use crate::storage::{Source, SourceError};
 use crate::transport::{Connection, Endpoint, HANDSHAKE_TIMEOUT, TransportError, client_handshake};
@@ -45,12 +45,14 @@ pub struct Session {
     options: SendOptions,
     retry: RetryOptions,
     connection: Option<Connection<TcpStream>>,
+    /// A receiver took a file from this session: from then on a lost connection is a cut.
+    worked: bool,
 }
 
 impl Session {
     /// A session that will dial `endpoint`.
     pub fn new(endpoint: Endpoint, options: SendOptions, retry: RetryOptions) -> Self {
-        Self { endpoint, options, retry, connection: None }
+        Self { endpoint, options, retry, connection: None, worked: false }
     }
 
     /// Sends one file, under its own name or under `name`.
@@ -72,7 +74,7 @@ impl Session {
         loop {
             let mut watch = |event| {
                 if let Event::Progress(progress) = &event {
-                    budget.on_progress(progress.acknowledged, Instant::now());
+                    budget.on_progress(progress, Instant::now());
                 }
                 if let Some(event) = totals.pass(event) {
                     observer(event);
@@ -94,16 +96,25 @@ impl Session {
                 // The new version is offered; of what the receiver holds only the blocks that differ are sent.
                 changes += 1;
                 source = Arc::new(Source::open(path, name.clone())?);
+                totals.next_connection();
+                totals.held = None;
+                budget = Budget::new(self.retry, Instant::now());
                 continue;
             }
             let waits = busy && self.retry.wait_for_name;
             // After a cut the name may be held by what is left of the connection before. A receiver that never
             // answered is no cut: there is probably none.
-            let cut = totals.told_start && (busy || is_worth_another(&error));
+            self.worked |= totals.told_start;
+            let cut = self.worked && (busy || is_worth_another(&error));
             if !waits && (!cut || budget.is_spent(Instant::now())) {
                 let tried = cut && budget.attempts > 0;
                 let last = Box::new(error);
                 return Err(if tried { Error::GaveUp { attempts: budget.attempts, last } } else { *last });
+            }
+            if matches!(error, Error::Transport(TransportError::Closed { code: 1009, .. })) {
+                // Too big for something on the path: smaller from now on.
+                let half = ChunkSize::at_most(self.options.chunk.raw() / 2);
+                self.options.chunk = half.unwrap_or(self.options.chunk);
             }
             let delay = budget.next_delay();
             let (attempt, why) = (budget.attempts, error.to_string());
@@ -153,7 +164,11 @@ pub(super) async fn dial(endpoint: &Endpoint) -> Result<Connection<TcpStream>, T
 fn is_worth_another(error: &Error) -> bool {
     match error {
         Error::Transport(TransportError::NotWebSocket { status, .. }) => *status >= 500,
-        Error::Transport(TransportError::NotWsferry { .. } | TransportError::Frame { .. }) => false,
+        Error::Transport(
+            TransportError::NotWsferry { .. }
+            | TransportError::Frame { .. }
+            | TransportError::Closed { code: 1003, .. },
+        ) => false,
         Error::Transport(_) | Error::Stalled { .. } => true,
         Error::PeerEnded { code, .. } => *code == Code::Shutdown,
         _ => false,
@@ -163,19 +178,21 @@ fn is_worth_another(error: &Error) -> bool {
 /// How much longer to try.
 struct Budget {
     retry: RetryOptions,
-    acknowledged: u64,
+    /// The most that was acknowledged, and verified, so far.
+    best: (u64, u64),
     moved: Instant,
     attempts: u32,
 }
 
 impl Budget {
     fn new(retry: RetryOptions, now: Instant) -> Self {
-        Self { retry, acknowledged: 0, moved: now, attempts: 0 }
+        Self { retry, best: (0, 0), moved: now, attempts: 0 }
     }
 
-    fn on_progress(&mut self, acknowledged: u64, now: Instant) {
-        if acknowledged > self.acknowledged {
-            self.acknowledged = acknowledged;
+    fn on_progress(&mut self, progress: &Progress, now: Instant) {
+        let (acknowledged, verified) = self.best;
+        if progress.acknowledged > acknowledged || progress.verified > verified {
+            self.best = (acknowledged.max(progress.acknowledged), verified.max(progress.verified));
             self.moved = now;
             self.attempts = 0;
         }
@@ -232,8 +249,8 @@ impl Totals {
         }
     }
 
-    fn total(&mut self, mut progress: crate::protocol::Progress) -> crate::protocol::Progress {
-        let crate::protocol::Progress { resent, naks, repaired_blocks, .. } = progress;
+    fn total(&mut self, mut progress: Progress) -> Progress {
+        let Progress { resent, naks, repaired_blocks, .. } = progress;
         self.current = Counts { resent, naks, repaired_blocks };
         progress.held = *self.held.get_or_insert(progress.held);
         progress.resent += self.before.resent;
