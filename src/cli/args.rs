@@ -1,6 +1,7 @@
 //! The arguments.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
@@ -62,7 +63,7 @@ pub struct SendArgs {
     pub retry_for: humantime::Duration,
 
     /// Cut and reconnect after this long without a sign of the receiver
-    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = stall_timeout)]
     pub stall_timeout: humantime::Duration,
 
     /// Wait while another transfer is writing the same name
@@ -97,7 +98,7 @@ pub struct ReceiveArgs {
     pub once: bool,
 
     /// Cut after this long without a sign of the sender
-    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = stall_timeout)]
     pub stall_timeout: humantime::Duration,
 
     /// Replace files that are there
@@ -114,6 +115,13 @@ pub struct DemoArgs {
     /// How large a file
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     pub size: ByteSize,
+}
+
+/// A stall timeout that makes sense: from a tenth of a second to a day.
+fn stall_timeout(text: &str) -> Result<humantime::Duration, String> {
+    let timeout: humantime::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    let range = Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
+    if range.contains(&timeout) { Ok(timeout) } else { Err("expected from 100ms to 1day".to_owned()) }
 }
 
 #[derive(Debug, Clone, Copy, Parser)]

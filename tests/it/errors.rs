@@ -78,7 +78,13 @@ fn command_lines_that_make_no_sense_are_usage_errors() {
     for flags in [["--chunk-size", "2B"], ["--frame-limit", "100B"], ["--window", "0B"]] {
         send(&file, "ws://127.0.0.1:9000", &flags).assert_error(2, &[flags[0]]);
     }
-    for flags in [["--chunk-size", "many"], ["--name", "../x"], ["--name", "a/b"], ["--name", ".."]] {
+    for flags in [
+        ["--chunk-size", "many"],
+        ["--stall-timeout", "0s"],
+        ["--name", "../x"],
+        ["--name", "a/b"],
+        ["--name", ".."],
+    ] {
         let ended = send(&file, "ws://127.0.0.1:9000", &flags);
         assert_eq!(ended.code(), 2, "{ended:?}");
         assert!(ended.errors.contains(flags[0]), "{ended:?}");

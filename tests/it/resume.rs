@@ -407,3 +407,34 @@ fn kill_nine_of_either_side_at_random_moments_of_1_gib_costs_less_than_was_not_d
     assert!(place.received("f") == bytes);
     assert_eq!(place.listing(), ["f"]);
 }
+
+#[test]
+fn a_connection_that_is_cut_between_two_files_is_made_again() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let files = [("a", 1_000_000), ("b", 2_000_000)].map(|(name, size)| place.file(name, &random(size, 19)));
+    // The way back ends behind the first file's receipt: the second file's offer finds nobody.
+    let proxy = Proxy::start(receiver.address(), |number| match number {
+        0 => (Plan { cut_after: Some(1_337_000), ..Plan::default() }, Plan::default()),
+        _ => (Plan::default(), Plan::default()),
+    });
+    let ended = Running::start(wsferry().arg("send").args(&files).arg(proxy.url()).arg("--json")).end();
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    assert!(place.received("a") == random(1_000_000, 19) && place.received("b") == random(2_000_000, 19));
+}
+
+#[test]
+fn a_partial_file_of_a_source_that_shrank_is_used_as_far_as_it_goes() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let bytes = random(10 * B, 20);
+    let file = place.file("f", &bytes);
+    let proxy = Proxy::start(receiver.address(), |_| {
+        (Plan { cut_after: Some(30_000_000), ..Plan::default() }, Plan::default())
+    });
+    assert_eq!(send(&file, &proxy.url(), &["--retry-for", "0s"]).code(), 3);
+    std::fs::write(&file, &bytes[..2 * B + 5]).unwrap();
+    let finished = send_well(&file, &receiver.url, &[]);
+    assert!(finished["resumed_at"].as_u64() >= Some(2 * B as u64), "{finished}");
+    assert!(place.received("f") == bytes[..2 * B + 5]);
+}

@@ -264,3 +264,18 @@ fn memory_stays_flat_from_1_mib_to_256_mib() {
 fn memory_stays_flat_at_4_gib() {
     memory_stays_flat(&[4 << 30]);
 }
+
+#[test]
+fn content_and_not_time_tells_whether_a_file_is_there_already() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let bytes = random(4_000_000, 9);
+    let file = place.file("f", &bytes);
+    std::fs::create_dir_all(place.inbox()).unwrap();
+    std::fs::write(place.inbox().join("f"), &bytes).unwrap();
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(send_well(&file, &receiver.url, &[])["already_there"], true);
+    std::fs::write(place.inbox().join("f"), random(4_000_000, 10)).unwrap();
+    send(&file, &receiver.url, &[]).assert_error(4, &["different file named f"]);
+    assert!(place.received("f") == random(4_000_000, 10));
+}
