@@ -301,3 +301,58 @@ fn names_that_could_do_harm_are_refused_on_the_way_out() {
     std::fs::write(&bell, b"x").unwrap();
     send(&bell, &receiver.url, &[]).assert_error(1, &["control character U+0007"]);
 }
+
+#[test]
+fn a_close_with_1009_halves_the_chunk_until_it_fits() {
+    use async_tungstenite::tungstenite::Message;
+    use async_tungstenite::tungstenite::protocol::CloseFrame;
+
+    // A gateway that takes 70,000 characters, and a receiver behind it that takes everything.
+    const LIMIT: usize = 70_000;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let gateway = thread::spawn(move || {
+        for closed in 0.. {
+            let (stream, _) = listener.accept().unwrap();
+            #[allow(clippy::result_large_err)]
+            let agree = |_: &Request, mut response: Response| {
+                response.headers_mut().insert("Sec-WebSocket-Protocol", "wsferry.v1".parse().unwrap());
+                Ok(response)
+            };
+            let mut socket = tungstenite::accept_hdr(stream, agree).unwrap();
+            let mut sequence = 0;
+            while let Ok(Message::Text(frame)) = socket.read() {
+                if frame.len() > LIMIT {
+                    let code = 1009.into();
+                    let _ = socket.close(Some(CloseFrame { code, reason: "too big".into() }));
+                    while socket.read().is_ok() {}
+                    break;
+                }
+                if frame.starts_with('C') {
+                    sequence += 1;
+                    let ack = format!(r#"{{"type":"ack","sequence":{sequence},"durable":0}}"#);
+                    socket.send(Message::text(ack)).unwrap();
+                    continue;
+                }
+                let message: serde_json::Value = serde_json::from_str(&frame).unwrap();
+                let id = message["id"].as_str().unwrap();
+                if message["type"] == "offer" {
+                    let accept = format!(
+                        r#"{{"type":"accept","id":"{id}","held":[],"received":0,"frame_limit":4194343,"window":1000000}}"#
+                    );
+                    socket.send(Message::text(accept)).unwrap();
+                } else {
+                    let digest = message["digest"].as_str().unwrap();
+                    let receipt = format!(r#"{{"type":"receipt","id":"{id}","digest":"{digest}"}}"#);
+                    socket.send(Message::text(receipt)).unwrap();
+                    return closed;
+                }
+            }
+        }
+        unreachable!("it ends with a receipt")
+    });
+    let place = Place::new();
+    send_well(&place.file("f", &random(1_000_000, 6)), &url, &[]);
+    // 192 KiB and 96 KiB are too big in Base64, 48 KiB is not.
+    assert_eq!(gateway.join().unwrap(), 2);
+}
