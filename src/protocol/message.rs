@@ -251,18 +251,20 @@ impl Offer {
 
 impl Message {
     /// Reads a control message.
-    pub fn parse(text: &str) -> Result<Self, Violation> {
-        if text.len() > MAX_CONTROL {
+    pub fn parse(frame: &[u8]) -> Result<Self, Violation> {
+        if frame.len() > MAX_CONTROL {
             return Err(Violation::field(
                 "control message",
                 format!("at most {MAX_CONTROL} bytes"),
-                text.len(),
+                frame.len(),
             ));
         }
-        serde_json::from_str(text).map_err(|error| Violation::Malformed {
-            why: clip(&error.to_string()).into_owned(),
-            came: clip(text).into_owned(),
-        })
+        let malformed = |why: String| Violation::Malformed {
+            why: clip(&why).into_owned(),
+            came: clip(&String::from_utf8_lossy(frame)).into_owned(),
+        };
+        let text = std::str::from_utf8(frame).map_err(|error| malformed(error.to_string()))?;
+        serde_json::from_str(text).map_err(|error| malformed(error.to_string()))
     }
 
     /// The message as one line of JSON.

@@ -284,15 +284,15 @@ impl Receiver {
     /// the next call to this machine.
     pub fn handle_frame(
         &mut self,
-        text: &str,
+        frame: &[u8],
         bytes: &mut Vec<u8>,
         now: Instant,
     ) -> Result<Option<Write>, Violation> {
         self.heartbeat.on_received(now);
-        if text.as_bytes().first() == Some(&chunk::KIND) {
-            return self.handle_chunk(text.as_bytes(), bytes, now);
+        if frame.first() == Some(&chunk::KIND) {
+            return self.handle_chunk(frame, bytes, now);
         }
-        match (self.state, Message::parse(text)?) {
+        match (self.state, Message::parse(frame)?) {
             (_, Message::Ping { token, .. }) => self.pong = Some(token),
             (_, Message::Pong { .. }) => {}
             (_, Message::Error { code, reason }) => {

@@ -313,9 +313,9 @@ impl Sender {
     }
 
     /// Takes a frame that came from the receiver.
-    pub fn handle_frame(&mut self, text: &str, now: Instant) -> Result<(), Violation> {
+    pub fn handle_frame(&mut self, frame: &[u8], now: Instant) -> Result<(), Violation> {
         self.heartbeat.on_received(now);
-        let message = Message::parse(text)?;
+        let message = Message::parse(frame)?;
         if !matches!(message, Message::Ping { busy: false, .. } | Message::Pong { busy: false, .. }) {
             self.moved = now;
         }

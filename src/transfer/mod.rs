@@ -67,8 +67,9 @@ where
     let message = Message::Error { code, reason: clip(reason).into_owned() };
     let words = async {
         let ready = std::future::poll_fn(|cx| connection.poll_ready(cx)).await;
-        if ready.is_ok() && connection.send(message.to_text().into()).is_ok() {
-            connection.close(close_code, "").await;
+        if ready.is_ok() {
+            connection.send(&message.to_text());
+            connection.close(close_code).await;
         }
     };
     runtime::timeout(CLOSE_TIMEOUT, words).await;

@@ -177,12 +177,12 @@ impl Pump<'_> {
             if self.ending.is_some() {
                 return Ok(turn > 0);
             }
-            let Poll::Ready(text) = connection.poll_receive(cx) else {
+            let Poll::Ready(frame) = connection.poll_receive(cx) else {
                 return Ok(turn > 0);
             };
             let write = self
                 .machine
-                .handle_frame(&text?, &mut self.bytes, Instant::now())
+                .handle_frame(frame?, &mut self.bytes, Instant::now())
                 .map_err(|violation| Error::Violation { peer: connection.peer().to_owned(), violation })?;
             if let Some(write) = write {
                 self.partial().write_at(&self.bytes[..write.len], write.offset)?;
@@ -202,7 +202,7 @@ impl Pump<'_> {
                 return Ok(false);
             }
             match self.machine.poll_message(Instant::now()) {
-                Some(message) => connection.send(message.to_text().into())?,
+                Some(message) => connection.send(&message.to_text()),
                 None => return Ok(connection.poll_flush(cx)?.is_ready()),
             }
         }

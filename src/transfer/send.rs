@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
 use futures::{AsyncRead, AsyncWrite, Future};
 
 use super::{Error, Event, PROGRESS_INTERVAL, Pace, Summary, TURNS_PER_POLL, part};
@@ -98,7 +97,6 @@ where
         timer: Timer::new(),
         pace: Pace::new(options.progress_interval, now),
         bytes: Vec::new(),
-        frame: BytesMut::new(),
         ending: None,
         accepted: false,
         complete: false,
@@ -141,9 +139,8 @@ struct Pump<'a> {
     check: Option<CheckJob>,
     timer: Timer,
     pace: Pace,
-    /// A chunk's bytes, and the frame they become; used again for each chunk.
+    /// A chunk's bytes; used again for each chunk.
     bytes: Vec<u8>,
-    frame: BytesMut,
     /// The receipt, if it came with the end of the connection.
     ending: Option<FileDigest>,
     accepted: bool,
@@ -216,11 +213,11 @@ impl Pump<'_> {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         for turn in 0..FRAMES_PER_TURN {
-            let Poll::Ready(text) = connection.poll_receive(cx) else {
+            let Poll::Ready(frame) = connection.poll_receive(cx) else {
                 return Ok(turn > 0);
             };
-            let handled = match text {
-                Ok(text) => self.machine.handle_frame(&text, Instant::now()),
+            let handled = match frame {
+                Ok(frame) => self.machine.handle_frame(frame, Instant::now()),
                 Err(error) => {
                     // What was said before the end counts first: a receipt, or the reason for the end.
                     self.ending = self.handle_events(connection.peer())?;
@@ -262,7 +259,7 @@ impl Pump<'_> {
             }
             let now = Instant::now();
             if let Some(message) = self.machine.poll_message(now) {
-                connection.send(message.to_text().into())?;
+                connection.send(&message.to_text());
             } else if let Some((offset, len)) = self.machine.next_chunk() {
                 self.send_chunk(connection, offset, len, now)?;
             } else {
@@ -288,13 +285,8 @@ impl Pump<'_> {
         }
         let bytes = &mut self.bytes[..len];
         self.source.read_exact_at(bytes, offset)?;
-        let mut frame = std::mem::take(&mut self.frame);
-        frame.resize(chunk::frame_len(len), 0);
-        self.machine.encode_chunk(bytes, &mut frame, now);
-        let frame = frame.freeze();
-        connection.send(frame.clone())?;
-        // The socket's buffer has a copy by now, so the frame comes back whole: no allocation, no clearing.
-        self.frame = Bytes::try_into_mut(frame).unwrap_or_default();
+        let machine = &mut self.machine;
+        connection.send_with(chunk::frame_len(len), |frame| machine.encode_chunk(bytes, frame, now));
         Ok(())
     }
 

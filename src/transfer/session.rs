@@ -127,7 +127,7 @@ impl Session {
     /// Says goodbye.
     pub async fn close(mut self) {
         if let Some(connection) = &mut self.connection {
-            runtime::timeout(super::CLOSE_TIMEOUT, connection.close(1000, "")).await;
+            runtime::timeout(super::CLOSE_TIMEOUT, connection.close(1000)).await;
         }
     }
 

@@ -1,34 +1,70 @@
-//! The dialling side of the handshake.
+//! The dialling side of the handshake. It reads the answer's head itself, so that what a gateway sends right behind it
+//! is not lost.
 
-use async_tungstenite::client_async_with_config;
-use async_tungstenite::tungstenite::client::ClientRequestBuilder;
-use async_tungstenite::tungstenite::{Error as WsError, error::ProtocolError};
-use futures::{AsyncRead, AsyncWrite};
+use async_tungstenite::tungstenite::client::{ClientRequestBuilder, IntoClientRequest};
+use async_tungstenite::tungstenite::handshake::client::{Response, generate_request};
+use async_tungstenite::tungstenite::handshake::{derive_accept_key, machine::TryParse};
+use async_tungstenite::tungstenite::http::{HeaderMap, StatusCode, header};
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{Connection, Endpoint, TransportError, config};
+use super::frame::Role;
+use super::{Connection, Endpoint, MAX_HEAD, TransportError};
 use crate::protocol::SUBPROTOCOL;
 
 /// Opens a WebSocket over a stream that leads to `endpoint`.
-pub async fn handshake<S>(stream: S, endpoint: &Endpoint) -> Result<Connection<S>, TransportError>
+pub async fn handshake<S>(mut stream: S, endpoint: &Endpoint) -> Result<Connection<S>, TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let address = endpoint.to_string();
+    let lost = |why: String| TransportError::Lost { address: address.clone(), why };
+    let failed = |why: String| TransportError::Handshake {
+        address: address.clone(),
+        why: format!("{why}; is it a `wsferry receive`?"),
+    };
+
     let request = ClientRequestBuilder::new(endpoint.uri()).with_sub_protocol(SUBPROTOCOL);
-    match client_async_with_config(request, stream, Some(config())).await {
-        Ok((socket, _response)) => Ok(Connection::new(socket, endpoint.to_string())),
-        Err(error) => Err(explain(error, endpoint.to_string())),
+    let request = request.into_client_request().and_then(generate_request);
+    let (request, key) = request.map_err(|error| failed(error.to_string()))?;
+    stream.write_all(&request).await.map_err(|error| lost(error.to_string()))?;
+    stream.flush().await.map_err(|error| lost(error.to_string()))?;
+
+    let mut read = Vec::new();
+    let (head_len, response) = loop {
+        let mut bytes = [0; 2048];
+        let n = stream.read(&mut bytes).await.map_err(|error| lost(error.to_string()))?;
+        if n == 0 {
+            return Err(failed("it hung up before its answer ended".to_owned()));
+        }
+        read.extend_from_slice(&bytes[..n]);
+        match Response::try_parse(&read).map_err(|error| failed(error.to_string()))? {
+            Some(parsed) => break parsed,
+            None if read.len() < MAX_HEAD => {}
+            None => return Err(failed("the head of its answer is too long".to_owned())),
+        }
+    };
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(TransportError::NotWebSocket { address, status: response.status().as_u16() });
     }
+    let headers = response.headers();
+    let accepts = headers.get(header::SEC_WEBSOCKET_ACCEPT);
+    if !names(headers, header::UPGRADE, "websocket") || !names(headers, header::CONNECTION, "upgrade") {
+        return Err(failed("its answer does not switch to WebSocket".to_owned()));
+    }
+    if accepts.is_none_or(|accept| accept.as_bytes() != derive_accept_key(key.as_bytes()).as_bytes()) {
+        return Err(failed("its answer is to another request".to_owned()));
+    }
+    if !names(headers, header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+        return Err(TransportError::NotWsferry { address });
+    }
+    if headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
+        return Err(failed("it uses an extension that nobody asked for".to_owned()));
+    }
+    Ok(Connection::new(stream, Role::Client, &read[head_len..], address))
 }
 
-fn explain(error: WsError, address: String) -> TransportError {
-    match error {
-        WsError::Http(response) => {
-            TransportError::NotWebSocket { address, status: response.status().as_u16() }
-        }
-        WsError::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => {
-            TransportError::NotWsferry { address }
-        }
-        WsError::Io(error) => TransportError::Lost { address, why: error.to_string() },
-        error => TransportError::Handshake { address, why: format!("{error}; is it a `wsferry receive`?") },
-    }
+/// Whether a header lists this token.
+fn names(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
 }

@@ -3,9 +3,6 @@
 use std::io;
 use std::time::Duration;
 
-use async_tungstenite::tungstenite::Error as WsError;
-use async_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
-
 use crate::protocol::SUBPROTOCOL;
 
 /// Why a connection could not be made, or ended.
@@ -93,28 +90,4 @@ fn explain(code: u16, reason: &str) -> String {
         _ => "",
     };
     if reason.is_empty() { meaning.to_owned() } else { format!("{meaning}: {reason}") }
-}
-
-impl TransportError {
-    /// What ended a connection that was open.
-    pub(super) fn broken(address: &str, error: WsError) -> Self {
-        let address = address.to_owned();
-        match error {
-            WsError::ConnectionClosed | WsError::AlreadyClosed => {
-                Self::Lost { address, why: "it is closed".to_owned() }
-            }
-            WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-                Self::Lost { address, why: "it ended without a closing handshake".to_owned() }
-            }
-            WsError::Protocol(ProtocolError::SendAfterClosing | ProtocolError::ReceivedAfterClosing) => {
-                Self::Lost { address, why: "it is being closed".to_owned() }
-            }
-            WsError::Io(error) => Self::Lost { address, why: error.to_string() },
-            WsError::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
-                let why = format!("a message of {size} bytes, at most {max_size} are allowed");
-                Self::Frame { address, why }
-            }
-            error => Self::Frame { address, why: error.to_string() },
-        }
-    }
 }

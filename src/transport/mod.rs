@@ -6,6 +6,7 @@ mod client;
 mod connection;
 mod endpoint;
 mod error;
+mod frame;
 mod server;
 
 pub use client::handshake as client_handshake;
@@ -16,23 +17,10 @@ pub use server::handshake as server_handshake;
 
 use std::time::Duration;
 
-use async_tungstenite::tungstenite::protocol::WebSocketConfig;
-
-use crate::protocol::MAX_FRAME;
-
 /// How long connecting, and then the WebSocket handshake, may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes read from the socket at a time, and gathered before they are written to it.
+/// Bytes read from the socket at a time, and gathered before they are written to it, where frames are smaller.
 const BUFFER: usize = 128 * 1024;
-
-/// The limits of one connection. On a frame's header the announced length is reserved at once, so the limit is
-/// the protocol's largest frame and no more.
-fn config() -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(BUFFER)
-        .write_buffer_size(BUFFER)
-        .max_write_buffer_size(BUFFER + 2 * MAX_FRAME)
-        .max_message_size(Some(MAX_FRAME))
-        .max_frame_size(Some(MAX_FRAME))
-}
+/// The most bytes of a handshake's head.
+const MAX_HEAD: usize = 16 * 1024;

@@ -1,17 +1,15 @@
 //! The listening side of the handshake. It reads the request's head itself: a head has a limit, and a plain GET
 //! gets an answer that says what this port is.
 
-use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::handshake::server::{create_response, write_response};
 use async_tungstenite::tungstenite::http::{HeaderValue, Request, header};
-use async_tungstenite::tungstenite::protocol::Role;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{Connection, TransportError, config};
+use super::frame::Role;
+use super::{Connection, MAX_HEAD, TransportError};
 use crate::protocol::SUBPROTOCOL;
 
-/// The most bytes and headers of a request's head.
-const MAX_HEAD: usize = 16 * 1024;
+/// The most headers of a request.
 const MAX_HEADERS: usize = 100;
 
 /// Answers the handshake of a peer that dialled.
@@ -66,9 +64,7 @@ where
     stream.write_all(&head).await.map_err(broken)?;
     stream.flush().await.map_err(broken)?;
 
-    let rest = read.split_off(head_len);
-    let socket = WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(config())).await;
-    Ok(Connection::new(socket, peer))
+    Ok(Connection::new(stream, Role::Server, &read[head_len..], peer))
 }
 
 /// The request and the length of its head, once that is whole.

@@ -65,7 +65,7 @@ fn golden_chunk_frames_read_and_write_as_they_stand() {
 fn golden_control_messages_read_and_write_as_they_stand() {
     for (name, fixture) in fixtures::<ControlFixture>("control.json") {
         assert!(!fixture.why.is_empty(), "{name}");
-        match (Message::parse(&fixture.frame), fixture.error) {
+        match (Message::parse(fixture.frame.as_bytes()), fixture.error) {
             (Ok(message), None) => {
                 assert_eq!(Some(message.kind()), fixture.kind.as_deref(), "{name}");
                 assert_eq!(message.to_text(), fixture.frame, "{name}");
@@ -83,7 +83,7 @@ fn golden_offers_are_taken_or_refused_for_the_reason_that_is_given() {
     for (name, fixture) in fixtures::<ControlFixture>("offers.json") {
         let now = Instant::now();
         let mut receiver = Receiver::new(ReceiverConfig::default(), now);
-        let handled = receiver.handle_frame(&fixture.frame, &mut Vec::new(), now);
+        let handled = receiver.handle_frame(fixture.frame.as_bytes(), &mut Vec::new(), now);
         let came = match handled {
             Err(violation) => violation.to_string(),
             Ok(_) => match receiver.poll_message(now) {
@@ -100,7 +100,7 @@ fn the_transcript_in_the_protocol_document_is_what_the_machines_say() {
     let document = include_str!("../../src/protocol/PROTOCOL.md");
     let transcript = document.split("## A transcript").nth(1).unwrap();
     let lines: Vec<&str> = transcript.lines().filter_map(|line| line.strip_prefix("> ")).collect();
-    let Ok(Message::Offer(offer)) = Message::parse(lines[0]) else { panic!("{}", lines[0]) };
+    let Ok(Message::Offer(offer)) = Message::parse(lines[0].as_bytes()) else { panic!("{}", lines[0]) };
     assert!(offer.check().unwrap().is_ok());
     let mut frame = vec![0; chunk::frame_len(5)];
     chunk::encode(0, 0, b"hello", &mut frame);

@@ -233,7 +233,7 @@ impl<'a> Link<'a> {
             }
         }
         if let Some(text) = self.to_sender.pop_front() {
-            let handled = self.sender.handle_frame(&text, self.now);
+            let handled = self.sender.handle_frame(text.as_bytes(), self.now);
             handled.map_err(|violation| End::Violation(Direction::ToSender, violation))?;
             moved = true;
         }
@@ -254,7 +254,7 @@ impl<'a> Link<'a> {
         let mut bytes = Vec::new();
         let write = self
             .receiver
-            .handle_frame(text, &mut bytes, self.now)
+            .handle_frame(text.as_bytes(), &mut bytes, self.now)
             .map_err(|violation| End::Violation(Direction::ToReceiver, violation))?;
         if let Some(write) = write {
             let end = write.offset as usize + write.len;

@@ -47,19 +47,21 @@ pub fn control(data: &[u8]) {
     let mut sender = Sender::new(offer(size), config, now);
     let mut receiver = Receiver::new(ReceiverConfig::default(), now);
     let first = sender.poll_message(now).expect("a sender begins with an offer").to_text();
-    receiver.handle_frame(&first, &mut Vec::new(), now).expect("its offer is good");
+    receiver.handle_frame(first.as_bytes(), &mut Vec::new(), now).expect("its offer is good");
     let mut held = BlockSet::new();
     held.insert_run(0..2);
     receiver.opened(Opened { held, received: 7 << 20, complete: false });
     assert!(matches!(receiver.poll_action(now), Some(Action::Open(_))));
     let accept = receiver.poll_message(now).expect("an opened offer is accepted").to_text();
-    sender.handle_frame(&accept, now).expect("its accept is good");
+    sender.handle_frame(accept.as_bytes(), now).expect("its accept is good");
     for line in text.lines() {
-        if let Ok(message) = Message::parse(line) {
-            assert_eq!(Message::parse(&message.to_text()).as_ref(), Ok(&message));
+        if let Ok(message) = Message::parse(line.as_bytes()) {
+            assert_eq!(Message::parse(message.to_text().as_bytes()).as_ref(), Ok(&message));
         }
-        let (at_sender, at_receiver) =
-            (sender.handle_frame(line, now), receiver.handle_frame(line, &mut Vec::new(), now));
+        let (at_sender, at_receiver) = (
+            sender.handle_frame(line.as_bytes(), now),
+            receiver.handle_frame(line.as_bytes(), &mut Vec::new(), now),
+        );
         while sender.poll_message(now).is_some() || receiver.poll_message(now).is_some() {}
         if let Some((_, len)) = sender.next_chunk() {
             let mut frame = vec![0; chunk::frame_len(len)];
