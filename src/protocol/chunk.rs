@@ -5,10 +5,7 @@
 //!   sequence     offset         CRC-32   body
 //! ```
 
-use std::sync::LazyLock;
-
-use base64::engine::Engine as _;
-use base64::engine::general_purpose::PAD;
+use base64_turbo::STANDARD as BASE64;
 
 /// The characters of the header: kind, sequence number, offset, CRC-32, a space behind each.
 pub const HEADER_LEN: usize = CRC_AT + 8 + 1;
@@ -22,20 +19,6 @@ const SEQUENCE_DIGITS: usize = 12;
 const OFFSET_AT: usize = SEQUENCE_AT + SEQUENCE_DIGITS + 1;
 const OFFSET_DIGITS: usize = 14;
 const CRC_AT: usize = OFFSET_AT + OFFSET_DIGITS + 1;
-
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-type Engine = base64::engine::Simd;
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-type Engine = base64::engine::GeneralPurpose;
-
-/// RFC 4648's standard alphabet with canonical padding. The engine picks its instruction set once, when built;
-/// the crate's ready-made constants stay scalar.
-static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    return Engine::standard(PAD);
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    return Engine::new(&base64::alphabet::STANDARD, PAD);
-});
 
 /// A chunk frame's header fields and the length of its bytes, checked against its CRC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +75,7 @@ pub fn encode(sequence: u64, offset: u64, bytes: &[u8], frame: &mut [u8]) {
     write_hex(offset, &mut header[OFFSET_AT..][..OFFSET_DIGITS]);
     let crc = crc(&header[..CRC_AT], bytes);
     write_hex(u64::from(crc), &mut header[CRC_AT..][..8]);
-    let written = ENGINE.encode_slice(bytes, body).expect("the body has room for the whole encoding");
+    let written = BASE64.encode_slice(bytes, body).expect("the body has room for the whole encoding");
     debug_assert_eq!(written, body.len());
 }
 
@@ -120,7 +103,7 @@ pub fn decode(frame: &[u8], bytes: &mut Vec<u8>) -> Result<Chunk, ChunkError> {
     if bytes.len() < room {
         bytes.resize(room, 0);
     }
-    let len = ENGINE.decode_slice(body, &mut bytes[..room]).map_err(|_| ChunkError::Body)?;
+    let len = BASE64.decode_slice(body, &mut bytes[..room]).map_err(|_| ChunkError::Body)?;
     let computed = crc(&header[..CRC_AT], &bytes[..len]);
     if stated != computed {
         return Err(ChunkError::Crc { stated, computed });
@@ -160,7 +143,7 @@ fn read_hex(header: &[u8], at: usize, digits: usize) -> Result<u64, ChunkError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base64::engine::general_purpose::STANDARD;
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
     use proptest::prelude::*;
 
     fn frame(sequence: u64, offset: u64, bytes: &[u8]) -> Vec<u8> {
