@@ -73,8 +73,7 @@ impl Scene {
         let source = Arc::new(Source::open(&path, None).expect("it opens"));
         let inbox =
             Arc::new(Inbox::open(&dir.path().join("inbox"), InboxOptions::default()).expect("it opens"));
-        let offer =
-            || source.offer(1 << 20, 1 << 20, false).check().expect("it is good").expect("so is its name");
+        let offer = || source.offer(1 << 20, 1 << 20).check().expect("it is good").expect("so is its name");
         let held = (size - (30 << 20)) / BLOCK * BLOCK;
         // Opened once to make the partial file, and once more to hash what it is then given.
         let partial = inbox.begin(offer()).expect("it is taken");

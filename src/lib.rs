@@ -57,6 +57,8 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(feature = "net")]
+pub mod floor;
 pub mod protocol;
 #[cfg(feature = "net")]
 pub mod runtime;

@@ -1,6 +1,7 @@
 //! The arguments.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -33,6 +34,8 @@ pub enum Command {
     Receive(ReceiveArgs),
     #[command(after_help = EXIT_CODES)]
     Demo(DemoArgs),
+    #[command(after_help = EXIT_CODES)]
+    Bench(BenchArgs),
 }
 
 /// Send files to a receiver. Run the same command again to resume.
@@ -46,9 +49,9 @@ pub struct SendArgs {
     #[arg(value_name = "URL")]
     pub url: String,
 
-    /// Raw bytes in a chunk, rounded down to a multiple of 3 [default: 192KiB, or what the frame limit allows]
-    #[arg(long, value_name = "SIZE")]
-    pub chunk_size: Option<ByteSize>,
+    /// Raw bytes in a chunk, rounded down to a multiple of 3; auto takes what measured best, within the frame limit
+    #[arg(long, value_name = "SIZE|auto", default_value = "auto")]
+    pub chunk_size: ChunkArg,
 
     /// Most characters in a frame on this path, header included, for example 32KiB [default: 4MiB and a header]
     #[arg(long, value_name = "SIZE")]
@@ -73,6 +76,10 @@ pub struct SendArgs {
     /// Send only what differs from the file that is there; the receiver needs --overwrite
     #[arg(long)]
     pub repair: bool,
+
+    /// Have the receiver check the file and remove it; what `bench` does
+    #[arg(long, hide = true)]
+    pub discard: bool,
 
     /// Name at the destination, instead of the file's own
     #[arg(long, value_name = "NAME")]
@@ -105,6 +112,10 @@ pub struct ReceiveArgs {
     #[arg(long)]
     pub overwrite: bool,
 
+    /// Let `wsferry bench` measure the path to here: its files are received, checked and removed
+    #[arg(long)]
+    pub allow_bench: bool,
+
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -115,6 +126,68 @@ pub struct DemoArgs {
     /// How large a file
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     pub size: ByteSize,
+}
+
+/// Measure chunk sizes and windows, and say which to use.
+///
+/// Without a URL a receiver and a sender run as two processes over loopback. With one, the real path is measured, to
+/// a receiver that was started with --allow-bench: it receives each file, checks it and removes it.
+#[derive(Debug, Parser)]
+pub struct BenchArgs {
+    /// Where a receiver with --allow-bench listens
+    #[arg(value_name = "URL")]
+    pub url: Option<String>,
+
+    /// How large a file [default: 1GiB over loopback, 32MiB with a URL]
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<ByteSize>,
+
+    /// Chunk sizes to try, in raw bytes
+    #[arg(
+        long,
+        value_name = "SIZES",
+        value_delimiter = ',',
+        default_value = "12KiB,24KiB,48KiB,96KiB,192KiB,384KiB,768KiB,1536KiB,3MiB"
+    )]
+    pub chunk_sizes: Vec<ByteSize>,
+
+    /// Windows to try with each
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', default_value = "16MiB")]
+    pub windows: Vec<ByteSize>,
+
+    /// How often to run each setting
+    #[arg(long, value_name = "COUNT", default_value_t = 3)]
+    pub runs: u32,
+
+    /// Where to put the files [default: in memory if there is room, or else where temporary files are]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+
+    /// Draw the rates as a picture
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+
+    /// Write the picture and the table as a page
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// A chunk size, or what measured best.
+#[derive(Debug, Clone, Copy)]
+pub enum ChunkArg {
+    Auto,
+    Raw(ByteSize),
+}
+
+impl FromStr for ChunkArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Raw) }
+    }
 }
 
 /// A stall timeout that makes sense: from a tenth of a second to a day.

@@ -40,7 +40,7 @@ async fn demo(size: u64, output: &Output) -> Result<Exit, Box<dyn std::error::Er
     let dir = tempfile::Builder::new().prefix("wsferry-demo-").tempdir()?;
     let (source, inbox) = (dir.path().join("random.bin"), dir.path().join("inbox"));
     output.line(&format!("making {} of random bytes in {}", BinaryBytes(size), dir.path().display()));
-    fill(&source, size)?;
+    fill(&mut File::create(&source)?, size)?;
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url: Endpoint = format!("ws://{}", listener.local_addr()?).parse()?;
@@ -124,8 +124,8 @@ async fn send_until(source: &Path, url: &Endpoint, cut_at: u64, output: &Output)
     }
 }
 
-fn fill(path: &Path, size: u64) -> io::Result<()> {
-    let mut file = File::create(path)?;
+/// Writes that many random bytes.
+pub fn fill(file: &mut File, size: u64) -> io::Result<()> {
     let mut rng = fastrand::Rng::new();
     let mut bytes = vec![0; 1 << 20];
     let mut left = size;

@@ -1,6 +1,7 @@
 //! The command line: arguments, progress, output, the commands.
 
 mod args;
+mod bench;
 mod demo;
 mod exit;
 mod output;
@@ -8,6 +9,7 @@ mod progress;
 mod receive;
 mod send;
 mod signals;
+mod usage;
 
 pub use args::Args;
 pub use exit::Exit;
@@ -20,5 +22,6 @@ pub fn run(args: Args) -> Exit {
         Command::Send(args) => send::run(args),
         Command::Receive(args) => receive::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Bench(args) => bench::run(args),
     }
 }

@@ -8,6 +8,7 @@ use wsferry::transfer::{Error, Summary};
 
 use super::args::OutputArgs;
 use super::exit::Exit;
+use super::usage;
 
 /// How to tell what happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +120,7 @@ pub fn finished(transfer: u64, summary: &Summary) -> Value {
         "resumed_at": summary.progress.held, "new_bytes": summary.new_bytes(),
         "resent_bytes": summary.progress.resent, "damaged_chunks": summary.progress.naks,
         "repaired_blocks": summary.progress.repaired_blocks, "already_there": summary.complete,
-        "blake3": summary.digest,
+        "blake3": summary.digest, "wire_bytes": summary.wire_bytes,
+        "cpu_seconds": usage::cpu_seconds(), "peak_memory": usage::peak_memory(),
     })
 }

@@ -154,7 +154,7 @@ pub fn overall(output: &Output, files: usize, bytes: u64) -> ProgressBar {
     bar
 }
 
-fn style(template: &str) -> ProgressStyle {
+pub fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the template is a constant").progress_chars("━╸─")
 }
 

@@ -22,7 +22,7 @@ pub fn run(args: ReceiveArgs) -> Exit {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
     };
-    let options = InboxOptions { overwrite: args.overwrite };
+    let options = InboxOptions { overwrite: args.overwrite, allow_bench: args.allow_bench };
     let inbox = match Inbox::open(&args.directory, options) {
         Ok(inbox) => Arc::new(inbox),
         Err(error) => return output.error(&error, Exit::Failed),

@@ -11,7 +11,7 @@ use wsferry::runtime;
 use wsferry::transfer::{Error, RetryOptions, SendOptions, Session, Summary};
 use wsferry::transport::Endpoint;
 
-use super::args::SendArgs;
+use super::args::{ChunkArg, SendArgs};
 use super::exit::Exit;
 use super::output::{self, Mode, Output};
 use super::progress::{self, View};
@@ -64,8 +64,8 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), 
         ));
     };
     let chunk = match args.chunk_size {
-        None => ChunkSize::DEFAULT.min(largest),
-        Some(ByteSize(wanted)) => {
+        ChunkArg::Auto => ChunkSize::DEFAULT.min(largest),
+        ChunkArg::Raw(ByteSize(wanted)) => {
             let Some(chunk) = ChunkSize::at_most(wanted) else {
                 return Err(format!("--chunk-size is {wanted}; at least 3 bytes are needed"));
             };
@@ -81,9 +81,12 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), 
             chunk
         }
     };
-    let repair = args.repair;
+    let (repair, discard) = (args.repair, args.discard);
     let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
-    Ok((endpoint, SendOptions { chunk, frame_limit, window, repair, heartbeat, ..SendOptions::default() }))
+    Ok((
+        endpoint,
+        SendOptions { chunk, frame_limit, window, repair, discard, heartbeat, ..SendOptions::default() },
+    ))
 }
 
 async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, output: &Output) -> Exit {

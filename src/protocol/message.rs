@@ -130,6 +130,8 @@ pub enum Code {
     Source,
     /// The program is stopping.
     Shutdown,
+    /// A file to be discarded was offered, and this receiver takes none.
+    Discard,
     /// The peer broke the protocol.
     Protocol,
     /// A code this version does not know.
@@ -160,6 +162,9 @@ pub struct Offer {
     /// Start from the file that has this name at the destination, and send what differs from it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repair: bool,
+    /// Receive the file as any other, check it, and remove it instead of giving it its name: a measurement.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub discard: bool,
 }
 
 /// What the receiver answers to an offer.
@@ -198,6 +203,8 @@ pub struct CheckedOffer {
     pub mode: Option<u32>,
     /// Start from the file that has this name already.
     pub repair: bool,
+    /// Remove the file once it is checked.
+    pub discard: bool,
 }
 
 /// The transfer id: the first 16 bytes, in hexadecimal, of the BLAKE3 digest of
@@ -245,6 +252,7 @@ impl Offer {
             mtime_ns: self.mtime_ns,
             mode: self.mode,
             repair: self.repair,
+            discard: self.discard,
         }))
     }
 }

@@ -50,6 +50,9 @@ pub enum StorageError {
         /// Bytes that are free.
         free: u64,
     },
+    /// A file to be discarded was offered.
+    #[error("this receiver takes no measurements; start it with --allow-bench")]
+    NoBench,
     /// The journal was written by a newer version.
     #[error(
         "the partial file of {name} was begun by a newer wsferry (journal version {version}) and is kept; \
@@ -97,6 +100,7 @@ impl StorageError {
             Self::Exists { .. } | Self::NotAFile { .. } => Code::Exists,
             Self::Busy { .. } => Code::Busy,
             Self::NoSpace { .. } => Code::TooLarge,
+            Self::NoBench => Code::Discard,
             Self::NewerJournal { .. } => Code::Journal,
             Self::Mismatch { .. } => Code::Digest,
         }

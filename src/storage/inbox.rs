@@ -20,6 +20,8 @@ const REMEMBERED: usize = 1024;
 pub struct InboxOptions {
     /// A file of the same name may be replaced.
     pub overwrite: bool,
+    /// Files that are offered to be discarded are taken.
+    pub allow_bench: bool,
 }
 
 /// A destination directory.
@@ -76,6 +78,13 @@ impl Inbox {
 
     /// Takes an offer, or says why not.
     pub fn begin(&self, offer: CheckedOffer) -> Result<(Target, Opened), StorageError> {
+        if offer.discard {
+            if !self.options.allow_bench {
+                return Err(StorageError::NoBench);
+            }
+            let (partial, opened) = Partial::open(self.folder.clone(), offer, false)?;
+            return Ok((Target::Partial(partial), opened));
+        }
         if let Some(existing) = self.existing(&offer)? {
             return Ok(existing);
         }
@@ -83,7 +92,7 @@ impl Inbox {
         // Whoever held the lock before may have finished that very file.
         let existing = self.existing(&offer);
         if !matches!(existing, Ok(None)) {
-            partial.discard_if_empty();
+            partial.discard_if_useless();
         }
         Ok(existing?.unwrap_or((Target::Partial(partial), opened)))
     }

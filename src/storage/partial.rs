@@ -78,7 +78,7 @@ impl Partial {
         let needed = geometry.size() - received;
         if needed > free {
             let name = partial.offer.name.to_string();
-            partial.discard_if_empty();
+            partial.discard_if_useless();
             return Err(StorageError::NoSpace { name, needed, free });
         }
         // The names have to be durable before the journal says that blocks are.
@@ -131,7 +131,7 @@ impl Partial {
     }
 
     /// Gives the file its final name if it has this digest: sync, rename, sync of the directory. All blocks must
-    /// be durable.
+    /// be durable. A file that is to be discarded goes instead.
     pub fn seal(&self, digest: FileDigest) -> Result<(), StorageError> {
         let geometry = self.geometry();
         let actual = self.digest().map_err(|error| self.error("read the journal of", error))?;
@@ -139,6 +139,10 @@ impl Partial {
             let name = self.offer.name.to_string();
             let actual = actual.unwrap_or_else(|| blake3::hash(b"").into());
             return Err(StorageError::Mismatch { name, expected: digest, actual });
+        }
+        if self.offer.discard {
+            self.discard();
+            return Ok(());
         }
         let settle = || {
             self.file.set_len(geometry.size())?;
@@ -212,9 +216,15 @@ impl Partial {
         let _ = self.file.set_len(end.min(info.len));
     }
 
-    /// Removes the partial file and its journal if nothing ever arrived: an offer alone leaves no trace.
-    pub fn discard_if_empty(&self) {
-        if self.file.info().is_ok_and(|info| info.len == 0) {
+    /// Whether the file goes once it is checked.
+    pub fn is_to_be_discarded(&self) -> bool {
+        self.offer.discard
+    }
+
+    /// Removes the partial file and its journal if nobody will go on with them: nothing ever arrived, or it is to be
+    /// discarded.
+    pub fn discard_if_useless(&self) {
+        if self.offer.discard || self.file.info().is_ok_and(|info| info.len == 0) {
             self.discard();
         }
     }

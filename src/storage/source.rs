@@ -128,9 +128,8 @@ impl Source {
         self.geometry
     }
 
-    /// The offer of this file, for a path with this frame limit and window; with `repair`, of what differs from
-    /// the file that is there.
-    pub fn offer(&self, frame_limit: u64, window: u64, repair: bool) -> Offer {
+    /// The offer of this file, for a path with this frame limit and window.
+    pub fn offer(&self, frame_limit: u64, window: u64) -> Offer {
         let Stamp { size, mtime, mtime_ns, .. } = self.stamp;
         let (mtime_ns, mode) = (mtime_ns as u32, Some(self.mode));
         Offer {
@@ -142,7 +141,8 @@ impl Source {
             mode,
             frame_limit,
             window,
-            repair,
+            repair: false,
+            discard: false,
         }
     }
 

@@ -112,7 +112,9 @@ impl Error {
             Self::PeerEnded { code, .. } => match code {
                 Code::Storage | Code::Shutdown => ErrorKind::Interrupted,
                 Code::Digest | Code::Source => ErrorKind::Mismatch,
-                Code::Exists | Code::Busy | Code::Name | Code::TooLarge | Code::Journal => ErrorKind::Refused,
+                Code::Exists | Code::Busy | Code::Name | Code::TooLarge | Code::Journal | Code::Discard => {
+                    ErrorKind::Refused
+                }
                 _ => ErrorKind::Failed,
             },
             Self::Stalled { .. } | Self::GaveUp { .. } | Self::Stopped => ErrorKind::Interrupted,

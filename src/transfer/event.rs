@@ -55,6 +55,8 @@ pub struct Summary {
     pub progress: Progress,
     /// The file was there already: nothing was sent.
     pub complete: bool,
+    /// Bytes of WebSocket frames that crossed for it, both ways together, on all connections.
+    pub wire_bytes: u64,
 }
 
 impl Summary {

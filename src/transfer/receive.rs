@@ -59,6 +59,7 @@ where
         complete: false,
         ending: None,
     };
+    let wire_before = connection.wire_bytes();
     let mut result = poll_fn(|cx| pump.poll(connection, cx)).await;
     if let Err(error) = &result {
         let code = match error {
@@ -87,6 +88,7 @@ where
             elapsed: pump.started.elapsed(),
             progress: pump.progress(),
             complete: pump.complete,
+            wire_bytes: connection.wire_bytes() - wire_before,
         })),
         (Err(Error::Transport(TransportError::Closed { .. } | TransportError::Lost { .. })), None) => {
             Ok(None)
@@ -297,8 +299,8 @@ impl Pump<'_> {
         if let Some(target) = self.target.take().filter(|_| sealed.is_none()) {
             let put_away = move || {
                 let Some(partial) = target.partial() else { return };
-                if blocks.is_empty() {
-                    partial.discard_if_empty();
+                if blocks.is_empty() || partial.is_to_be_discarded() {
+                    partial.discard_if_useless();
                 } else {
                     // If this fails the blocks are hashed on the next run, or sent again: nothing is lost by it.
                     let _ = partial.sync(&blocks);

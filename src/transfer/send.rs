@@ -10,7 +10,7 @@ use futures::{AsyncRead, AsyncWrite, Future};
 
 use super::{Error, Event, PROGRESS_INTERVAL, Pace, Summary, TURNS_PER_POLL, part};
 use crate::protocol::{
-    BlockHashes, ChunkSize, Code, DEFAULT_WINDOW, FileDigest, HeartbeatConfig, MAX_FRAME, Sender,
+    BlockHashes, ChunkSize, Code, DEFAULT_WINDOW, FileDigest, HeartbeatConfig, MAX_FRAME, Offer, Sender,
     SenderConfig, SenderEvent, chunk,
 };
 use crate::runtime::{self, Timer};
@@ -33,6 +33,8 @@ pub struct SendOptions {
     pub window: u64,
     /// Send what differs from the file that is there, if the receiver may replace it.
     pub repair: bool,
+    /// Have the receiver remove the file once it is checked, if it takes such files: a measurement.
+    pub discard: bool,
     /// Between two [`Event::Progress`] at the least.
     pub progress_interval: Duration,
     /// Signs of life.
@@ -46,6 +48,7 @@ impl Default for SendOptions {
             frame_limit: MAX_FRAME as u64,
             window: DEFAULT_WINDOW,
             repair: false,
+            discard: false,
             progress_interval: PROGRESS_INTERVAL,
             heartbeat: HeartbeatConfig::default(),
         }
@@ -88,7 +91,9 @@ where
         already_sent: *sent_up_to,
         heartbeat: options.heartbeat,
     };
-    let offer = source.offer(options.frame_limit, options.window, options.repair);
+    let SendOptions { frame_limit, window, repair, discard, .. } = *options;
+    let offer = Offer { repair, discard, ..source.offer(frame_limit, window) };
+    let wire_before = connection.wire_bytes();
     let mut pump = Pump {
         machine: Sender::new(offer, config, now),
         source,
@@ -111,6 +116,7 @@ where
             elapsed: now.elapsed(),
             progress: pump.machine.progress(),
             complete: pump.complete,
+            wire_bytes: connection.wire_bytes() - wire_before,
         }),
         Err(error) => {
             let code = match &error {

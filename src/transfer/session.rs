@@ -71,6 +71,7 @@ impl Session {
         let mut changes = 0;
         let mut budget = Budget::new(self.retry, started);
         let mut totals = Totals::default();
+        let mut wire_bytes = 0;
         loop {
             let mut watch = |event| {
                 if let Event::Progress(progress) = &event {
@@ -80,9 +81,10 @@ impl Session {
                     observer(event);
                 }
             };
-            let error = match self.attempt(&source, &mut sent_up_to, &mut watch).await {
+            let error = match self.attempt(&source, &mut sent_up_to, &mut wire_bytes, &mut watch).await {
                 Ok(mut summary) => {
                     summary.elapsed = started.elapsed();
+                    summary.wire_bytes = wire_bytes;
                     summary.progress = totals.total(summary.progress);
                     return Ok(summary);
                 }
@@ -135,13 +137,17 @@ impl Session {
         &mut self,
         source: &Arc<Source>,
         sent_up_to: &mut u64,
+        wire_bytes: &mut u64,
         observer: &mut (dyn FnMut(Event) + Send),
     ) -> Result<Summary, Error> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => none.insert(dial(&self.endpoint).await?),
         };
-        send_again(connection, source, &self.options, sent_up_to, observer).await
+        let before = connection.wire_bytes();
+        let sent = send_again(connection, source, &self.options, sent_up_to, observer).await;
+        *wire_bytes += connection.wire_bytes() - before;
+        sent
     }
 }
 

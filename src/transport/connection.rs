@@ -26,18 +26,24 @@ pub struct Connection<S> {
     /// The answer to the last ping, until there is room for it.
     pong: Option<Vec<u8>>,
     is_closed: bool,
+    wire_bytes: u64,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Behind the handshake, of which `rest` was read too many.
     pub(super) fn new(stream: S, role: Role, rest: &[u8], peer: String) -> Self {
         let (input, output) = (Input::new(role, rest), Output::new(role));
-        Self { stream, peer, input, output, pong: None, is_closed: false }
+        Self { stream, peer, input, output, pong: None, is_closed: false, wire_bytes: rest.len() as u64 }
     }
 
     /// The peer's address, for people.
     pub fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// Bytes of WebSocket frames so far, both ways together.
+    pub fn wire_bytes(&self) -> u64 {
+        self.wire_bytes
     }
 
     /// Ready if a frame can be sent without gathering more than the buffer's limit.
@@ -64,7 +70,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         while !self.output.pending().is_empty() {
             match ready!(Pin::new(&mut self.stream).poll_write(cx, self.output.pending())) {
                 Ok(0) => return Poll::Ready(Err(self.lost("it takes no more"))),
-                Ok(count) => self.output.wrote(count),
+                Ok(count) => {
+                    self.output.wrote(count);
+                    self.wire_bytes += count as u64;
+                }
                 Err(error) => return Poll::Ready(Err(self.lost(&error.to_string()))),
             }
         }
@@ -122,7 +131,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             match ready!(Pin::new(&mut self.stream).poll_read(cx, self.input.space())) {
                 Ok(0) => return Poll::Ready(Err(self.lost("it ended without a closing handshake"))),
-                Ok(count) => self.input.filled(count),
+                Ok(count) => {
+                    self.input.filled(count);
+                    self.wire_bytes += count as u64;
+                }
                 Err(error) => return Poll::Ready(Err(self.lost(&error.to_string()))),
             }
         }

@@ -5,7 +5,13 @@ use crate::support::{Place, Receiver, Running, random, wsferry};
 #[test]
 fn the_exit_codes_are_the_same_in_help_and_readme() {
     let readme = include_str!("../../README.md");
-    for command in [&["--help"][..], &["send", "--help"], &["receive", "--help"], &["demo", "--help"]] {
+    for command in [
+        &["--help"][..],
+        &["send", "--help"],
+        &["receive", "--help"],
+        &["demo", "--help"],
+        &["bench", "--help"],
+    ] {
         let ended = Running::start(wsferry().args(command)).end();
         assert_eq!(ended.code(), 0);
         let help = ended.lines.join("\n");

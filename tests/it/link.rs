@@ -44,6 +44,7 @@ impl File {
             frame_limit: options.frame_limit,
             window: options.window,
             repair: false,
+            discard: false,
         }
     }
 }

@@ -298,6 +298,7 @@ fn signs_of_life_keep_a_connection_up_while_a_receiver_is_at_work_and_no_longer(
         frame_limit: 32_768,
         window: 1,
         repair: false,
+        discard: false,
     };
     let heartbeat = HeartbeatConfig::default();
     let config = SenderConfig { chunk: ChunkSize::DEFAULT, already_sent: 0, heartbeat };

@@ -6,9 +6,11 @@ mod properties;
 mod proxy;
 mod support;
 
+mod bench;
 mod chaos;
 mod command;
 mod errors;
+mod frames;
 mod fuzzed;
 mod golden;
 mod hostile;

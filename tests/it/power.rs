@@ -22,6 +22,7 @@ fn offer(file: &File) -> CheckedOffer {
         frame_limit: 32_768,
         window: 1000,
         repair: false,
+        discard: false,
     };
     offer.check().unwrap().unwrap()
 }

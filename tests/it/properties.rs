@@ -23,6 +23,7 @@ fn offer(size: u64) -> Offer {
         frame_limit: 32_768,
         window: 1 << 20,
         repair: false,
+        discard: false,
     }
 }
 

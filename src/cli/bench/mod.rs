@@ -1,0 +1,370 @@
+//! `wsferry bench`: which chunk size, measured with the real program as two processes, over real sockets and files.
+
+mod plot;
+mod run;
+
+use std::path::{Path, PathBuf};
+
+use bytesize::ByteSize;
+use indicatif::{BinaryBytes, ProgressBar};
+use serde_json::{Value, json};
+use wsferry::floor;
+use wsferry::protocol::ChunkSize;
+use wsferry::transfer::Shutdown;
+use wsferry::transport::Endpoint;
+
+use self::run::{Files, Sample};
+use super::args::BenchArgs;
+use super::exit::Exit;
+use super::output::{Mode, Output};
+use super::{progress, signals};
+
+/// The size over loopback, and over a real path.
+const SIZE: u64 = 1 << 30;
+const SIZE_WITH_URL: u64 = 32 << 20;
+/// A chunk that is within this part of the fastest is as good, and the smaller the better: for a gateway, for memory,
+/// and for what a cut costs.
+const AS_GOOD: f64 = 0.97;
+
+/// What is measured: one line of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Setting {
+    chunk: ChunkSize,
+    window: u64,
+}
+
+/// A setting and what its runs gave.
+struct Row {
+    setting: Setting,
+    samples: Vec<Sample>,
+}
+
+/// The middle and the ends of some figures.
+#[derive(Debug, Clone, Copy)]
+struct Spread {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Spread {
+    /// `None` of nothing.
+    fn of(figures: impl Iterator<Item = f64>) -> Option<Self> {
+        let mut figures: Vec<f64> = figures.collect();
+        figures.sort_by(f64::total_cmp);
+        let (min, max) = (*figures.first()?, *figures.last()?);
+        let half = figures.len() / 2;
+        let median =
+            if figures.len() % 2 == 1 { figures[half] } else { (figures[half - 1] + figures[half]) / 2.0 };
+        Some(Self { median, min, max })
+    }
+}
+
+/// Everything that was measured.
+struct Report {
+    size: u64,
+    runs: u32,
+    /// Where the bytes went: for titles.
+    path: String,
+    /// Bytes a second of the I/O floor; `None` on a path that is not this machine's loopback.
+    floor: Option<Spread>,
+    rows: Vec<Row>,
+}
+
+impl Row {
+    /// Bytes of the file a second.
+    fn rate(&self, size: u64) -> Spread {
+        let rates = self.samples.iter().map(|sample| size as f64 / sample.seconds);
+        Spread::of(rates).expect("every setting is run at least once")
+    }
+
+    /// The median of something that is not known everywhere.
+    fn median(&self, figure: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
+        Spread::of(self.samples.iter().filter_map(figure)).map(|spread| spread.median)
+    }
+}
+
+impl Report {
+    /// The setting to use: the smallest chunk, then the smallest window, that is as good as the fastest.
+    fn recommended(&self) -> Option<&Row> {
+        let rate = |row: &Row| row.rate(self.size).median;
+        let best = self.rows.iter().map(rate).fold(0.0, f64::max);
+        let good = self.rows.iter().filter(|row| rate(row) >= AS_GOOD * best);
+        good.min_by_key(|row| (row.setting.chunk, row.setting.window))
+    }
+
+    /// CPU seconds for a GB of the file: the sender's, the receiver's.
+    fn cpu(&self, row: &Row) -> (Option<f64>, Option<f64>) {
+        let per_gb = 1e9 / self.size as f64;
+        (
+            row.median(|sample| Some(sample.sender.cpu_seconds * per_gb)),
+            row.median(|sample| Some(sample.receiver.as_ref()?.cpu_seconds * per_gb)),
+        )
+    }
+
+    /// Bytes on the wire, both ways, beyond the file's own, in percent of these. Base64 alone makes 33.33.
+    fn overhead(&self, row: &Row) -> f64 {
+        let wire = row.median(|sample| Some(sample.wire_bytes as f64)).unwrap_or_default();
+        (wire / self.size.max(1) as f64 - 1.0) * 100.0
+    }
+
+    /// The larger side's peak memory, in bytes.
+    fn memory(row: &Row) -> Option<f64> {
+        row.median(|sample| {
+            let receiver = sample.receiver.as_ref().and_then(|usage| usage.peak_memory);
+            Some(sample.sender.peak_memory?.max(receiver.unwrap_or(0)) as f64)
+        })
+    }
+
+    fn table(&self) -> String {
+        let mut lines = vec![format!(
+            "{:>10} {:>9} {:>11} {:>22} {:>8} {:>12} {:>8} {:>8}",
+            "chunk", "window", "rate", "from, to", "of floor", "CPU s/GB", "wire", "memory"
+        )];
+        for row in &self.rows {
+            let rate = row.rate(self.size);
+            let of_floor =
+                self.floor.map_or("-".to_owned(), |floor| format!("{:.2}", rate.median / floor.median));
+            let cpu = match self.cpu(row) {
+                (Some(sender), Some(receiver)) => format!("{sender:.2} + {receiver:.2}"),
+                (Some(sender), None) => format!("{sender:.2}"),
+                _ => "-".to_owned(),
+            };
+            let memory =
+                Self::memory(row).map_or("-".to_owned(), |bytes| format!("{:.1} MiB", bytes / 1048576.0));
+            lines.push(format!(
+                "{:>10} {:>9} {:>11} {:>22} {of_floor:>8} {cpu:>12} {:>8} {memory:>8}",
+                size(row.setting.chunk.raw()),
+                size(row.setting.window),
+                per_second(rate.median),
+                format!("{}, {}", per_second(rate.min), per_second(rate.max)),
+                format!("+{:.2}%", self.overhead(row)),
+            ));
+        }
+        lines.join("\n")
+    }
+
+    fn title(&self) -> String {
+        let runs = if self.runs == 1 { "1 run".to_owned() } else { format!("medians of {} runs", self.runs) };
+        format!("{} {}, {runs}", BinaryBytes(self.size), self.path)
+    }
+
+    fn json(&self, row: &Row) -> Value {
+        let rate = row.rate(self.size);
+        let (sender, receiver) = self.cpu(row);
+        json!({
+            "event": "measured", "chunk_size": row.setting.chunk.raw(), "window": row.setting.window,
+            "bytes_per_second": rate.median, "slowest": rate.min, "fastest": rate.max, "runs": self.runs,
+            "of_floor": self.floor.map(|floor| rate.median / floor.median),
+            "sender_cpu_seconds_per_gb": sender, "receiver_cpu_seconds_per_gb": receiver,
+            "wire_overhead_percent": self.overhead(row), "peak_memory": Self::memory(row).map(|bytes| bytes as u64),
+        })
+    }
+}
+
+pub fn run(args: BenchArgs) -> Exit {
+    let output = Output::new(args.output);
+    let settings = match settings(&args) {
+        Ok(settings) => settings,
+        Err(usage) => return output.error(&usage, Exit::Usage),
+    };
+    let (shutdown, signalled) = match signals::watch(None) {
+        Ok(watch) => watch,
+        Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
+    };
+    match measure(&args, &settings, shutdown, &output).and_then(|report| tell(&args, &report, &output)) {
+        Ok(()) => Exit::Done,
+        Err(run::Error::Stopped) => output.error(&"stopped", signalled.exit()),
+        Err(run::Error::Failed { why, exit }) => output.error(&why, exit),
+    }
+}
+
+/// Turns flags into settings, or says which of them makes no sense.
+fn settings(args: &BenchArgs) -> Result<Vec<Setting>, String> {
+    if let Some(url) = &args.url {
+        url.parse::<Endpoint>().map_err(|error| format!("bad URL {url}: {error}"))?;
+    }
+    if args.runs == 0 || args.size.is_some_and(|size| size.as_u64() == 0) {
+        return Err("--runs and --size are at least 1".to_owned());
+    }
+    let mut settings = Vec::new();
+    for &ByteSize(window) in &args.windows {
+        if window == 0 {
+            return Err("--windows has a 0; at least 1 byte is needed".to_owned());
+        }
+        for &ByteSize(wanted) in &args.chunk_sizes {
+            let chunk = ChunkSize::at_most(wanted);
+            let chunk =
+                chunk.ok_or_else(|| format!("--chunk-sizes has {wanted}; at least 3 bytes are needed"))?;
+            let setting = Setting { chunk, window };
+            if !settings.contains(&setting) {
+                settings.push(setting);
+            }
+        }
+    }
+    Ok(settings)
+}
+
+/// Runs every setting as often as asked for, in turns: what the machine does meanwhile hits all of them alike.
+fn measure(
+    args: &BenchArgs,
+    settings: &[Setting],
+    mut stop: Shutdown,
+    output: &Output,
+) -> Result<Report, run::Error> {
+    let default = if args.url.is_some() { SIZE_WITH_URL } else { SIZE };
+    let size = args.size.map_or(default, |size| size.as_u64());
+    let files = Files::make(args.dir.as_deref(), size)?;
+    let path = match &args.url {
+        Some(url) => format!("to {url}"),
+        None => format!("over loopback, files in {}", files.place()),
+    };
+    let bar = (output.mode == Mode::Human && !output.bars.is_hidden()).then(|| {
+        let all = size * settings.len() as u64 * u64::from(args.runs);
+        output
+            .bars
+            .add(ProgressBar::new(all).with_style(progress::style("{wide_bar} {percent}% {eta} left  {msg}")))
+    });
+    let mut rows: Vec<Row> = settings.iter().map(|&setting| Row { setting, samples: Vec::new() }).collect();
+    let mut floors = Vec::new();
+    let mut done = 0;
+    let measured = (|| {
+        for _ in 0..args.runs {
+            if args.url.is_none() {
+                let time = floor::measure(&files.source(), &files.target());
+                let time = time
+                    .map_err(|error| run::Error::failed(format!("cannot measure the I/O floor: {error}")))?;
+                files.clean();
+                floors.push(size as f64 / time.as_secs_f64());
+            }
+            for row in &mut rows {
+                let Setting { chunk, window } = row.setting;
+                let message = format!("chunk {}, window {}", self::size(chunk.raw()), self::size(window));
+                let mut moved = |bytes| {
+                    if let Some(bar) = &bar {
+                        bar.set_position(done + bytes);
+                    }
+                };
+                if let Some(bar) = &bar {
+                    bar.set_message(message);
+                }
+                row.samples.push(run::once(args.url.as_deref(), &files, row.setting, &mut stop, &mut moved)?);
+                done += size;
+            }
+        }
+        Ok(())
+    })();
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    measured?;
+    Ok(Report { size, runs: args.runs, path, floor: Spread::of(floors.into_iter()), rows })
+}
+
+fn tell(args: &BenchArgs, report: &Report, output: &Output) -> Result<(), run::Error> {
+    output.line(&report.title());
+    if let Some(floor) = report.floor {
+        output.event(json!({
+            "event": "floor", "bytes_per_second": floor.median, "slowest": floor.min, "fastest": floor.max,
+        }));
+        output.line(&format!(
+            "the I/O floor, file to TCP to file with nothing else done: {} ({} to {})",
+            per_second(floor.median),
+            per_second(floor.min),
+            per_second(floor.max)
+        ));
+    }
+    output.line(&report.table());
+    for row in &report.rows {
+        output.event(report.json(row));
+    }
+    if let Some(row) = report.recommended() {
+        let command = command(args, row.setting);
+        output.event(json!({
+            "event": "recommended", "chunk_size": row.setting.chunk.raw(), "window": row.setting.window,
+            "command": command,
+        }));
+        output.line(&format!(
+            "the smallest chunk within 3% of the fastest is {}:",
+            size(row.setting.chunk.raw())
+        ));
+        output.line(&format!("  {command}"));
+    }
+    let cannot = |path: &Path| {
+        let path = path.display().to_string();
+        move |error| run::Error::failed(format!("cannot write {path}: {error}"))
+    };
+    if let Some(path) = &args.svg {
+        std::fs::write(path, plot::svg(report)).map_err(cannot(path))?;
+    }
+    if let Some(path) = &args.html {
+        std::fs::write(path, plot::html(report)).map_err(cannot(path))?;
+    }
+    let written: Vec<&PathBuf> = args.svg.iter().chain(&args.html).collect();
+    for path in written {
+        output.notice(&format!("the plot is in {}", path.display()));
+    }
+    Ok(())
+}
+
+/// The command line that uses a setting.
+fn command(args: &BenchArgs, setting: Setting) -> String {
+    let url = args.url.as_deref().unwrap_or("URL");
+    let mut command = format!("wsferry send FILE {url} --chunk-size {}", size(setting.chunk.raw()));
+    if args.windows.len() > 1 {
+        command.push_str(&format!(" --window {}", size(setting.window)));
+    }
+    command
+}
+
+/// A size as the flags take it: exact.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0 => "0B".to_owned(),
+        bytes if bytes % (1 << 20) == 0 => format!("{}MiB", bytes >> 20),
+        bytes if bytes % (1 << 10) == 0 => format!("{}KiB", bytes >> 10),
+        bytes => format!("{bytes}B"),
+    }
+}
+
+/// A rate with three digits or so: more would be noise.
+fn per_second(bytes: f64) -> String {
+    match bytes {
+        1e9.. => format!("{:.2} GB/s", bytes / 1e9),
+        1e7.. => format!("{:.0} MB/s", bytes / 1e6),
+        1e6.. => format!("{:.1} MB/s", bytes / 1e6),
+        _ => format!("{:.1} kB/s", bytes / 1e3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_of_figures_is_their_middle_and_their_ends() {
+        assert!(Spread::of(std::iter::empty()).is_none());
+        for (figures, median) in [(&[3.0][..], 3.0), (&[9.0, 1.0, 2.0], 2.0), (&[4.0, 1.0, 2.0, 9.0], 3.0)] {
+            assert_eq!(Spread::of(figures.iter().copied()).unwrap().median, median);
+        }
+    }
+
+    #[test]
+    fn the_smallest_chunk_that_is_as_good_as_the_fastest_is_recommended() {
+        let row = |chunk, seconds: &[f64]| Row {
+            setting: Setting { chunk: ChunkSize::at_most(chunk).unwrap(), window: 1 },
+            samples: seconds.iter().map(|&seconds| Sample { seconds, ..Sample::default() }).collect(),
+        };
+        let rows = vec![row(300, &[2.0]), row(3000, &[1.02, 1.01, 7.0]), row(30_000, &[1.0, 1.0, 1.0])];
+        let report = Report { size: 1000, runs: 3, path: String::new(), floor: None, rows };
+        assert_eq!(report.recommended().unwrap().setting.chunk.raw(), 3000);
+    }
+
+    #[test]
+    fn sizes_are_told_as_the_flags_take_them() {
+        for (bytes, text) in [(24_546, "24546B"), (192 << 10, "192KiB"), (3 << 20, "3MiB"), (0, "0B")] {
+            assert_eq!(size(bytes), text);
+            assert_eq!(text.parse::<ByteSize>().unwrap().as_u64(), bytes);
+        }
+    }
+}

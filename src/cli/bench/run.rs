@@ -1,0 +1,262 @@
+//! One run: a receiver and a sender as processes of their own, and what they used.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use serde_json::Value;
+use wsferry::transfer::Shutdown;
+
+use super::Setting;
+use crate::cli::exit::Exit;
+
+/// Where files are in memory, on Linux.
+const MEMORY: &str = "/dev/shm";
+/// How often to look whether to stop.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Why there is no sample.
+#[derive(Debug)]
+pub enum Error {
+    /// A signal came.
+    Stopped,
+    /// What went wrong, and the exit code that follows.
+    Failed { why: String, exit: Exit },
+}
+
+impl Error {
+    pub fn failed(why: impl Into<String>) -> Self {
+        Self::Failed { why: why.into(), exit: Exit::Failed }
+    }
+}
+
+/// What one side used.
+#[derive(Debug, Clone, Default)]
+pub struct Usage {
+    pub cpu_seconds: f64,
+    pub peak_memory: Option<u64>,
+}
+
+/// What one run gave.
+#[derive(Debug, Clone, Default)]
+pub struct Sample {
+    /// From the sender's start to its end.
+    pub seconds: f64,
+    /// Both ways.
+    pub wire_bytes: u64,
+    pub sender: Usage,
+    /// `None` if it runs elsewhere.
+    pub receiver: Option<Usage>,
+}
+
+/// The file to send and the place for what arrives; gone when dropped.
+pub struct Files {
+    dir: tempfile::TempDir,
+    name: String,
+}
+
+impl Files {
+    /// Makes a random file of this size: in `dir`, or in memory if there is room, or where temporary files are.
+    pub fn make(dir: Option<&Path>, size: u64) -> Result<Self, Error> {
+        let in_memory = || Path::new(MEMORY).is_dir() && free(Path::new(MEMORY)) / 5 * 2 > size;
+        let parent = match dir {
+            Some(dir) => dir.to_owned(),
+            None if in_memory() => PathBuf::from(MEMORY),
+            None => std::env::temp_dir(),
+        };
+        let cannot = |error| Error::failed(format!("cannot make files in {}: {error}", parent.display()));
+        let dir = tempfile::Builder::new().prefix("wsferry-bench-").tempdir_in(&parent).map_err(cannot)?;
+        let name = format!("wsferry-bench-{:016x}", fastrand::u64(..));
+        let files = Self { dir, name };
+        let mut file = File::create(files.source()).map_err(cannot)?;
+        crate::cli::demo::fill(&mut file, size).and_then(|()| file.flush()).map_err(cannot)?;
+        Ok(files)
+    }
+
+    /// The directory that holds them, for people.
+    pub fn place(&self) -> String {
+        self.dir.path().parent().unwrap_or(self.dir.path()).display().to_string()
+    }
+
+    pub fn source(&self) -> PathBuf {
+        self.dir.path().join("source")
+    }
+
+    /// A file that arrives.
+    pub fn target(&self) -> PathBuf {
+        self.dir.path().join("target")
+    }
+
+    fn inbox(&self) -> PathBuf {
+        self.dir.path().join("inbox")
+    }
+
+    /// Removes what arrived.
+    pub fn clean(&self) {
+        let _ = std::fs::remove_file(self.target());
+        let _ = std::fs::remove_dir_all(self.inbox());
+    }
+}
+
+fn free(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
+}
+
+/// Sends the file once with a setting, to a receiver of its own or to `url`.
+pub fn once(
+    url: Option<&str>,
+    files: &Files,
+    setting: Setting,
+    stop: &mut Shutdown,
+    moved: &mut dyn FnMut(u64),
+) -> Result<Sample, Error> {
+    let mut receiver = match url {
+        Some(_) => None,
+        None => {
+            let mut receive = wsferry()?;
+            receive.arg("receive").arg(files.inbox()).args(["--once", "--listen", "127.0.0.1:0"]);
+            Some(Running::start(receive)?)
+        }
+    };
+    let url = match (&mut receiver, url) {
+        (Some(receiver), _) => receiver.wait_for("listening", stop, &mut |_| {})?["url"].clone(),
+        (None, url) => url.unwrap_or_default().into(),
+    };
+    let mut send = wsferry()?;
+    send.arg("send").arg(files.source()).arg(url.as_str().unwrap_or_default());
+    send.args([
+        "--chunk-size",
+        &format!("{}B", setting.chunk.raw()),
+        "--window",
+        &format!("{}B", setting.window),
+    ]);
+    send.args(["--name", &files.name, "--retry-for", "0s"]);
+    if receiver.is_none() {
+        send.arg("--discard");
+    }
+    let started = Instant::now();
+    let mut sender = Running::start(send)?;
+    let sent = sender.wait_for("finished", stop, &mut |event| {
+        moved(event["acknowledged"].as_u64().unwrap_or(0));
+    })?;
+    sender.end(stop)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let received = match &mut receiver {
+        Some(receiver) => Some(receiver.wait_for("finished", stop, &mut |_| {})?),
+        None => None,
+    };
+    if let Some(mut receiver) = receiver {
+        receiver.end(stop)?;
+    }
+    files.clean();
+    if received.as_ref().is_some_and(|received| received["blake3"] != sent["blake3"]) {
+        return Err(Error::Failed {
+            why: "what arrived differs from what was sent".into(),
+            exit: Exit::Mismatch,
+        });
+    }
+    let usage = |event: &Value| Usage {
+        cpu_seconds: event["cpu_seconds"].as_f64().unwrap_or_default(),
+        peak_memory: event["peak_memory"].as_u64(),
+    };
+    Ok(Sample {
+        seconds,
+        wire_bytes: sent["wire_bytes"].as_u64().unwrap_or_default(),
+        sender: usage(&sent),
+        receiver: received.as_ref().map(usage),
+    })
+}
+
+/// This program, telling events.
+fn wsferry() -> Result<Command, Error> {
+    let program =
+        std::env::current_exe().map_err(|error| Error::failed(format!("cannot find myself: {error}")))?;
+    Ok(Command::new(program))
+}
+
+/// A process of this program; it is killed when dropped.
+struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    errors: mpsc::Receiver<String>,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Result<Self, Error> {
+        command.arg("--json").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn();
+        let mut child = child.map_err(|error| Error::failed(format!("cannot start a process: {error}")))?;
+        let lines = read_lines(child.stdout.take().expect("it is piped"));
+        let errors = read_lines(child.stderr.take().expect("it is piped"));
+        Ok(Self { child, lines, errors })
+    }
+
+    /// The next event of this kind; the others are passed to `other`.
+    fn wait_for(
+        &mut self,
+        kind: &str,
+        stop: &mut Shutdown,
+        other: &mut dyn FnMut(&Value),
+    ) -> Result<Value, Error> {
+        loop {
+            match self.lines.recv_timeout(POLL) {
+                Ok(line) => {
+                    let event: Value = serde_json::from_str(&line).unwrap_or_default();
+                    if event["event"] == kind {
+                        return Ok(event);
+                    }
+                    other(&event);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(self.failure(stop)),
+            }
+            if stop.now_or_never().is_some() {
+                return Err(Error::Stopped);
+            }
+        }
+    }
+
+    /// Waits for the end of the process, which has nothing left to do.
+    fn end(&mut self, stop: &mut Shutdown) -> Result<(), Error> {
+        match self.child.wait() {
+            Ok(status) if status.success() => Ok(()),
+            _ => Err(self.failure(stop)),
+        }
+    }
+
+    /// Why it ended without the event that was waited for.
+    fn failure(&mut self, stop: &mut Shutdown) -> Error {
+        let status = self.child.wait();
+        if stop.now_or_never().is_some() {
+            return Error::Stopped;
+        }
+        let said = self.errors.iter().last().unwrap_or_else(|| "a process ended without a word".to_owned());
+        let exit = match status.ok().and_then(|status| status.code()) {
+            Some(3) => Exit::Interrupted,
+            Some(4) => Exit::Refused,
+            Some(5) => Exit::Mismatch,
+            _ => Exit::Failed,
+        };
+        Error::Failed { why: said.trim_start_matches("wsferry: ").to_owned(), exit }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_lines(from: impl std::io::Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (lines, read) = mpsc::channel();
+    std::thread::spawn(move || {
+        let all = BufReader::new(from).lines().map_while(Result::ok);
+        all.map(|line| lines.send(line)).take_while(Result::is_ok).for_each(drop);
+    });
+    read
+}

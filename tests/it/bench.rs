@@ -1,0 +1,127 @@
+//! `wsferry bench`: what it measures, says and draws.
+
+use serde_json::Value;
+
+use crate::support::{Ended, Place, Receiver, Running, random, send, wsferry};
+
+fn bench(flags: &[&str]) -> Ended {
+    Running::start(wsferry().arg("bench").args(flags)).end()
+}
+
+fn events(ended: &Ended, kind: &str) -> Vec<Value> {
+    let events = ended.lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    events.filter(|event| event["event"] == kind).collect()
+}
+
+#[test]
+fn each_setting_is_measured_beside_the_floor_and_one_is_recommended() {
+    let place = Place::new();
+    let (svg, html) = (place.path("b.svg"), place.path("b.html"));
+    let flags = ["--size", "4MB", "--chunk-sizes", "12KiB,192KiB", "--windows", "1MiB,16MiB", "--runs", "2"];
+    let mut command = wsferry();
+    command.arg("bench").args(flags).arg("--dir").arg(place.path("")).arg("--svg").arg(&svg);
+    let ended = Running::start(command.arg("--html").arg(&html).arg("--json")).end();
+    assert_eq!(ended.code(), 0, "{ended:?}");
+
+    let floor = ended.event("floor")["bytes_per_second"].as_f64().unwrap();
+    let measured = events(&ended, "measured");
+    assert_eq!(measured.len(), 4);
+    for row in &measured {
+        let rate = row["bytes_per_second"].as_f64().unwrap();
+        assert!(row["slowest"].as_f64() <= Some(rate) && row["fastest"].as_f64() >= Some(rate), "{row}");
+        assert!((row["of_floor"].as_f64().unwrap() - rate / floor).abs() < 1e-9, "{row}");
+        // Base64 is a third; headers, masks and acknowledgements are little, and more with smaller chunks.
+        let overhead = row["wire_overhead_percent"].as_f64().unwrap();
+        assert!(overhead > 33.34 && overhead < 34.0, "{row}");
+        for figure in ["sender_cpu_seconds_per_gb", "receiver_cpu_seconds_per_gb"] {
+            assert!(row[figure].as_f64().unwrap() > 0.0, "{row}");
+        }
+        assert!(row["peak_memory"].as_u64().unwrap() > 1 << 20, "{row}");
+    }
+    let overhead = |row: &Value| row["wire_overhead_percent"].as_f64().unwrap();
+    assert!(overhead(&measured[0]) > overhead(&measured[1]) + 0.2, "12 KiB against 192 KiB");
+    let recommended = ended.event("recommended");
+    let command = recommended["command"].as_str().unwrap();
+    assert!(command.starts_with("wsferry send FILE URL --chunk-size 1"), "{command}");
+    assert!(command.contains("KiB --window 1"), "{command}");
+
+    let (svg, html) = (std::fs::read_to_string(svg).unwrap(), std::fs::read_to_string(html).unwrap());
+    for part in ["<svg", "12KiB", "192KiB", "window 1MiB", "window 16MiB", "I/O floor", "<circle"] {
+        assert!(svg.contains(part), "{part} is missing");
+    }
+    assert!(html.contains(&svg) && html.matches("<tr").count() == 5);
+    // Nothing else is left.
+    let left = std::fs::read_dir(place.path("")).unwrap().count();
+    assert_eq!(left, 2, "the picture and the page");
+}
+
+#[test]
+fn a_real_path_is_measured_to_a_receiver_that_allows_it_and_nothing_stays_there() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &["--allow-bench"]);
+    let flags = ["--size", "4MB", "--chunk-sizes", "24KiB,192KiB", "--runs", "1"];
+    let ended = bench(&[&[receiver.url.as_str(), "--json"][..], &flags].concat());
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    let measured = events(&ended, "measured");
+    assert_eq!(measured.len(), 2);
+    assert!(
+        measured.iter().all(|row| row["of_floor"].is_null() && row["bytes_per_second"].as_f64() > Some(0.0))
+    );
+    assert!(ended.event("recommended")["command"].as_str().unwrap().contains(&receiver.url));
+    assert_eq!(place.listing(), [""; 0]);
+    assert!(!place.inbox().join(".wsferry").exists());
+}
+
+#[test]
+fn a_receiver_that_was_not_told_to_takes_no_measurements() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    bench(&[&receiver.url, "--size", "1MB"]).assert_error(4, &["--allow-bench"]);
+    assert_eq!(place.listing(), [""; 0]);
+}
+
+#[test]
+fn a_file_to_be_discarded_is_checked_and_goes_also_when_it_is_cut() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &["--allow-bench"]);
+    let file = place.file("f", &random(1_000_000, 1));
+    assert_eq!(send(&file, &receiver.url, &["--discard"]).code(), 0);
+    assert_eq!(place.listing(), [""; 0]);
+
+    let slow = place.file("slow", &random(200_000_000, 2));
+    let mut sender =
+        Running::start(wsferry().arg("send").arg(&slow).args([&receiver.url, "--discard", "--json"]));
+    sender.wait_for(|event| event["event"] == "started");
+    sender.kill();
+    receiver.running.wait_for(|event| event["event"] == "failed" || event["event"] == "finished");
+    assert_eq!(place.listing(), [""; 0]);
+    assert!(!place.inbox().join(".wsferry").exists());
+}
+
+#[test]
+fn flags_of_a_bench_that_make_no_sense_are_a_usage_error() {
+    for (flags, words) in [
+        (&["--chunk-sizes", "1B"][..], "--chunk-sizes"),
+        (&["--windows", "0B"], "--windows"),
+        (&["--runs", "0"], "--runs"),
+        (&["http://127.0.0.1"], "ws://"),
+    ] {
+        bench(flags).assert_error(2, &[words]);
+    }
+    bench(&["--dir", "/nonexistent", "--size", "1MB"]).assert_error(1, &["/nonexistent"]);
+}
+
+#[test]
+fn a_bench_that_is_told_to_stop_leaves_nothing() {
+    let place = Place::new();
+    let mut command = wsferry();
+    command.arg("bench").args(["--size", "64MiB", "--runs", "1000"]).arg("--dir").arg(place.path(""));
+    let bench = Running::start(&mut command);
+    // It is at work once its directory is there.
+    while std::fs::read_dir(place.path("")).unwrap().count() == 0 {
+        std::thread::yield_now();
+    }
+    bench.signal("-INT");
+    bench.end().assert_error(130, &["stopped"]);
+    assert_eq!(std::fs::read_dir(place.path("")).unwrap().count(), 0);
+}
