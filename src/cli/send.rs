@@ -64,7 +64,7 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), 
         ));
     };
     let chunk = match args.chunk_size {
-        ChunkArg::Auto => ChunkSize::DEFAULT.min(largest),
+        ChunkArg::Auto => None,
         ChunkArg::Raw(ByteSize(wanted)) => {
             let Some(chunk) = ChunkSize::at_most(wanted) else {
                 return Err(format!("--chunk-size is {wanted}; at least 3 bytes are needed"));
@@ -78,7 +78,7 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), 
                 };
                 output.notice(&format!("chunk size {wanted} lowered to {}, {why}", chunk.raw()));
             }
-            chunk
+            Some(chunk)
         }
     };
     let (repair, discard) = (args.repair, args.discard);

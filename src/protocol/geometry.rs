@@ -75,8 +75,18 @@ impl Geometry {
 pub struct ChunkSize(u32);
 
 impl ChunkSize {
-    /// 192 KiB raw, a frame of 256 KiB and a header: sixteen chunks are a block.
-    pub const DEFAULT: Self = Self(192 * 1024);
+    /// 384 KiB raw, a frame of 512 KiB and a header: eight chunks are a block, and it passes where 1 MiB does.
+    pub const LARGEST_AUTO: Self = Self(384 * 1024);
+    /// 48 KiB raw, a frame of 64 KiB and a header.
+    const SMALLEST_AUTO: Self = Self(48 * 1024);
+
+    /// What to use for a file of `size` bytes where nobody chose: what `wsferry bench` measured best, and less for
+    /// a small file, so that its first chunks are written while its last ones are read, and a thousand of them
+    /// together stay small.
+    pub fn auto(size: u64) -> Self {
+        let part = Self::at_most(size / 16).unwrap_or(Self::SMALLEST_AUTO);
+        part.clamp(Self::SMALLEST_AUTO, Self::LARGEST_AUTO)
+    }
 
     /// The largest chunk size that is at most `raw` bytes and at most a block; `None` below 3.
     pub fn at_most(raw: u64) -> Option<Self> {
@@ -105,7 +115,7 @@ mod tests {
     fn a_block_is_whole_in_base64_and_in_subtrees() {
         assert_eq!(BLOCK % 3, 0);
         assert_eq!(BLOCK % SUBTREE, 0);
-        assert_eq!(BLOCK % ChunkSize::DEFAULT.raw(), 0);
+        assert_eq!(BLOCK % ChunkSize::LARGEST_AUTO.raw(), 0);
     }
 
     #[test]
@@ -132,6 +142,13 @@ mod tests {
         }
         assert_eq!(ChunkSize::for_frame_limit(HEADER_LEN + 3), None);
         assert_eq!(ChunkSize::for_frame_limit(usize::MAX).unwrap().raw(), BLOCK);
+    }
+
+    #[test]
+    fn an_automatic_chunk_grows_with_the_file() {
+        for (size, raw) in [(0, 48 << 10), (1 << 20, 64 << 10), (6 << 20, 384 << 10), (1 << 40, 384 << 10)] {
+            assert_eq!(ChunkSize::auto(size).raw(), raw / 3 * 3, "size {size}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub use serve::{ServeOptions, Served, serve};
 pub use session::{RetryOptions, Session};
 pub use shutdown::{Shutdown, ShutdownHandle};
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use futures::{AsyncRead, AsyncWrite};
@@ -33,6 +34,11 @@ const TURNS_PER_POLL: usize = 8;
 
 /// How often progress is told, unless it is asked for more often.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+thread_local! {
+    /// A chunk's bytes, between file and frame: one buffer for each thread that runs pumps, not for each connection.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Lets one event through in each interval.
 struct Pace {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{AsyncRead, AsyncWrite, Future};
 
-use super::{Error, Event, PROGRESS_INTERVAL, Pace, Shutdown, Summary, TURNS_PER_POLL, part};
+use super::{Error, Event, PROGRESS_INTERVAL, Pace, SCRATCH, Shutdown, Summary, TURNS_PER_POLL, part};
 use crate::protocol::{
     Action, BlockDigest, BlockHashes, CheckedOffer, Code, FileDigest, Opened, Progress, Receiver,
     ReceiverConfig, ReceiverEvent,
@@ -53,7 +53,6 @@ where
         jobs: FuturesUnordered::new(),
         timer: Timer::new(),
         pace: Pace::new(PROGRESS_INTERVAL, now),
-        bytes: Vec::new(),
         started: now,
         held: 0,
         complete: false,
@@ -118,8 +117,6 @@ struct Pump<'a> {
     jobs: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
     timer: Timer,
     pace: Pace,
-    /// A chunk's bytes; used again for each chunk.
-    bytes: Vec<u8>,
     started: Instant,
     held: u64,
     complete: bool,
@@ -182,13 +179,14 @@ impl Pump<'_> {
             let Poll::Ready(frame) = connection.poll_receive(cx) else {
                 return Ok(turn > 0);
             };
-            let write = self
-                .machine
-                .handle_frame(frame?, &mut self.bytes, Instant::now())
+            let frame = frame?;
+            let handled = SCRATCH.with_borrow_mut(|bytes| {
+                let write = self.machine.handle_frame(frame, bytes, Instant::now())?;
+                Ok(write.map(|write| self.partial().write_at(&bytes[..write.len], write.offset)))
+            });
+            let written = handled
                 .map_err(|violation| Error::Violation { peer: connection.peer().to_owned(), violation })?;
-            if let Some(write) = write {
-                self.partial().write_at(&self.bytes[..write.len], write.offset)?;
-            }
+            written.transpose()?;
             self.handle_events(connection.peer())?;
         }
         Ok(true)

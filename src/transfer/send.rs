@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::{AsyncRead, AsyncWrite, Future};
 
-use super::{Error, Event, PROGRESS_INTERVAL, Pace, Summary, TURNS_PER_POLL, part};
+use super::{Error, Event, PROGRESS_INTERVAL, Pace, SCRATCH, Summary, TURNS_PER_POLL, part};
 use crate::protocol::{
     BlockHashes, ChunkSize, Code, DEFAULT_WINDOW, FileDigest, HeartbeatConfig, MAX_FRAME, Offer, Sender,
     SenderConfig, SenderEvent, chunk,
@@ -25,8 +25,9 @@ const FRAMES_PER_TURN: usize = 64;
 /// How to send.
 #[derive(Debug, Clone, Copy)]
 pub struct SendOptions {
-    /// The raw bytes of a chunk, lowered to what the frame limit allows.
-    pub chunk: ChunkSize,
+    /// The raw bytes of a chunk, lowered to what the frame limit allows; `None` is
+    /// [`ChunkSize::auto`](crate::protocol::ChunkSize::auto).
+    pub chunk: Option<ChunkSize>,
     /// The most characters of a frame, header included.
     pub frame_limit: u64,
     /// The most bytes to keep unacknowledged.
@@ -44,7 +45,7 @@ pub struct SendOptions {
 impl Default for SendOptions {
     fn default() -> Self {
         Self {
-            chunk: ChunkSize::DEFAULT,
+            chunk: None,
             frame_limit: MAX_FRAME as u64,
             window: DEFAULT_WINDOW,
             repair: false,
@@ -52,6 +53,15 @@ impl Default for SendOptions {
             progress_interval: PROGRESS_INTERVAL,
             heartbeat: HeartbeatConfig::default(),
         }
+    }
+}
+
+impl SendOptions {
+    /// The chunk of a file of this size.
+    pub(super) fn chunk_for(&self, size: u64) -> ChunkSize {
+        let limit = ChunkSize::for_frame_limit(usize::try_from(self.frame_limit).unwrap_or(usize::MAX));
+        let chunk = self.chunk.unwrap_or_else(|| ChunkSize::auto(size));
+        limit.map_or(chunk, |limit| chunk.min(limit))
     }
 }
 
@@ -85,9 +95,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let now = Instant::now();
-    let limit = ChunkSize::for_frame_limit(options.frame_limit as usize).unwrap_or(ChunkSize::DEFAULT);
     let config = SenderConfig {
-        chunk: options.chunk.min(limit),
+        chunk: options.chunk_for(source.geometry().size()),
         already_sent: *sent_up_to,
         heartbeat: options.heartbeat,
     };
@@ -101,7 +110,6 @@ where
         check: None,
         timer: Timer::new(),
         pace: Pace::new(options.progress_interval, now),
-        bytes: Vec::new(),
         ending: None,
         accepted: false,
         complete: false,
@@ -145,8 +153,6 @@ struct Pump<'a> {
     check: Option<CheckJob>,
     timer: Timer,
     pace: Pace,
-    /// A chunk's bytes; used again for each chunk.
-    bytes: Vec<u8>,
     /// The receipt, if it came with the end of the connection.
     ending: Option<FileDigest>,
     accepted: bool,
@@ -286,14 +292,16 @@ impl Pump<'_> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        if self.bytes.len() < len {
-            self.bytes.resize(len, 0);
-        }
-        let bytes = &mut self.bytes[..len];
-        self.source.read_exact_at(bytes, offset)?;
-        let machine = &mut self.machine;
-        connection.send_with(chunk::frame_len(len), |frame| machine.encode_chunk(bytes, frame, now));
-        Ok(())
+        SCRATCH.with_borrow_mut(|bytes| {
+            if bytes.len() < len {
+                bytes.resize(len, 0);
+            }
+            let bytes = &mut bytes[..len];
+            self.source.read_exact_at(bytes, offset)?;
+            let machine = &mut self.machine;
+            connection.send_with(chunk::frame_len(len), |frame| machine.encode_chunk(bytes, frame, now));
+            Ok(())
+        })
     }
 
     fn handle_events(&mut self, peer: &str) -> Result<Option<FileDigest>, Error> {

@@ -115,8 +115,8 @@ impl Session {
             }
             if matches!(error, Error::Transport(TransportError::Closed { code: 1009, .. })) {
                 // Too big for something on the path: smaller from now on.
-                let half = ChunkSize::at_most(self.options.chunk.raw() / 2);
-                self.options.chunk = half.unwrap_or(self.options.chunk);
+                let chunk = self.options.chunk_for(source.geometry().size());
+                self.options.chunk = ChunkSize::at_most(chunk.raw() / 2).or(Some(chunk));
             }
             let delay = budget.next_delay();
             let (attempt, why) = (budget.attempts, error.to_string());

@@ -352,7 +352,7 @@ fn a_close_with_1009_halves_the_chunk_until_it_fits() {
         unreachable!("it ends with a receipt")
     });
     let place = Place::new();
-    send_well(&place.file("f", &random(1_000_000, 6)), &url, &[]);
+    send_well(&place.file("f", &random(1_000_000, 6)), &url, &["--chunk-size", "192KiB"]);
     // 192 KiB and 96 KiB are too big in Base64, 48 KiB is not.
     assert_eq!(gateway.join().unwrap(), 2);
 }

@@ -301,7 +301,7 @@ fn signs_of_life_keep_a_connection_up_while_a_receiver_is_at_work_and_no_longer(
         discard: false,
     };
     let heartbeat = HeartbeatConfig::default();
-    let config = SenderConfig { chunk: ChunkSize::DEFAULT, already_sent: 0, heartbeat };
+    let config = SenderConfig { chunk: ChunkSize::LARGEST_AUTO, already_sent: 0, heartbeat };
     let mut sender = Sender::new(offer, config, start);
     let mut receiver = Receiver::new(ReceiverConfig::default(), start);
     let mut pings = 0;

@@ -43,8 +43,11 @@ pub fn control(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let now = Instant::now();
     let size = 10 << 20;
-    let config =
-        SenderConfig { chunk: ChunkSize::DEFAULT, already_sent: 0, heartbeat: HeartbeatConfig::default() };
+    let config = SenderConfig {
+        chunk: ChunkSize::LARGEST_AUTO,
+        already_sent: 0,
+        heartbeat: HeartbeatConfig::default(),
+    };
     let mut sender = Sender::new(offer(size), config, now);
     let mut receiver = Receiver::new(ReceiverConfig::default(), now);
     let first = sender.poll_message(now).expect("a sender begins with an offer").to_text();
