@@ -5,6 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use wsferry::protocol::chunk;
 
+/// From 3 KiB to a whole block; 24,546 bytes is what a 32 KiB frame limit allows.
+const SIZES: [usize; 7] = [3 << 10, 24_546, 48 << 10, 192 << 10, 384 << 10, 768 << 10, 3 << 20];
+
 fn random(len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     fastrand::Rng::with_seed(7).fill(&mut bytes);
@@ -13,7 +16,7 @@ fn random(len: usize) -> Vec<u8> {
 
 fn codec(c: &mut Criterion) {
     let mut encode = c.benchmark_group("encode");
-    for len in [3 << 10, 24_546, 48 << 10, 192 << 10, 768 << 10, 3 << 20] {
+    for len in SIZES {
         let bytes = random(len);
         encode.throughput(Throughput::Bytes(len as u64));
         let mut frame = vec![0; chunk::frame_len(len)];
@@ -31,7 +34,7 @@ fn codec(c: &mut Criterion) {
     encode.finish();
 
     let mut decode = c.benchmark_group("decode");
-    for len in [3 << 10, 24_546, 48 << 10, 192 << 10, 768 << 10, 3 << 20] {
+    for len in SIZES {
         let bytes = random(len);
         let mut frame = vec![0; chunk::frame_len(len)];
         chunk::encode(1, 3, &bytes, &mut frame);

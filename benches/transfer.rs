@@ -2,14 +2,11 @@
 //!
 //! Files live in memory where the machine has `/dev/shm`. Sender and receiver are threads of one process here.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::net::{TcpListener as StdListener, TcpStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use wsferry::floor;
 use wsferry::protocol::ChunkSize;
 use wsferry::runtime::{self, TcpListener};
 use wsferry::storage::{Inbox, InboxOptions};
@@ -39,45 +36,15 @@ impl Scene {
         self.dir.path().join("inbox")
     }
 
-    /// File to socket at Base64's expansion, socket to file: two threads, a free codec, no WebSocket, no hash.
     fn floor(&self) {
-        const RAW: usize = 192 * 1024;
-        const WIRE: usize = RAW / 3 * 4;
-        let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("it is bound");
-        std::fs::create_dir_all(self.inbox()).expect("it can be made");
-        let target = self.inbox().join("floor");
-        let receiver = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("the sender comes");
-            let mut file = File::create(target).expect("it can be made");
-            let mut wire = vec![0; WIRE];
-            loop {
-                let mut read = 0;
-                while read < WIRE {
-                    match stream.read(&mut wire[read..]).expect("it reads") {
-                        0 => break,
-                        n => read += n,
-                    }
-                }
-                if read == 0 {
-                    return file.metadata().expect("it is there").len();
-                }
-                file.write_all(&wire[..read / 4 * 3]).expect("there is room");
-            }
-        });
-        let mut stream = StdStream::connect(address).expect("it listens");
-        let mut file = File::open(&self.source).expect("it is there");
-        let mut wire = vec![0; WIRE];
-        loop {
-            let n = file.read(&mut wire[..RAW]).expect("it reads");
-            if n == 0 {
-                break;
-            }
-            stream.write_all(&wire[..n.div_ceil(3) * 4]).expect("it writes");
-        }
-        drop(stream);
-        assert!(receiver.join().expect("it ends") >= SIZE as u64 - 3);
-        std::fs::remove_dir_all(self.inbox()).expect("it can go");
+        let target = self.dir.path().join("floor");
+        floor::measure(&self.source, &target).expect("it can be measured");
+        assert_eq!(
+            std::fs::metadata(&target).expect("it is there").len(),
+            SIZE.div_ceil(3) as u64 * 3,
+            "Base64 pads"
+        );
+        std::fs::remove_file(target).expect("it can go");
     }
 
     fn transfer(&self, options: SendOptions) {
@@ -105,7 +72,7 @@ fn transfers(c: &mut Criterion) {
     let mut group = c.benchmark_group("transfer");
     group.sample_size(10).throughput(Throughput::Bytes(SIZE as u64));
     group.bench_function("I/O floor", |b| b.iter(|| scene.floor()));
-    for raw in [24_546, 48 << 10, 192 << 10, 768 << 10, 3 << 20] {
+    for raw in [24_546, 48 << 10, 192 << 10, 384 << 10, 768 << 10, 3 << 20] {
         let chunk = ChunkSize::at_most(raw);
         assert!(chunk.is_some(), "a chunk has bytes");
         group.bench_function(BenchmarkId::new("chunk", raw), |b| {

@@ -16,7 +16,8 @@ const RAW: usize = 192 * 1024;
 /// What they become on the wire.
 const WIRE: usize = RAW / 3 * 4;
 
-/// Moves `source` to `target` and says how long it took, from connecting to the last byte written.
+/// Moves `source` to `target`, which is padded to a multiple of three bytes, and says how long it took, from connecting
+/// to the last byte written.
 ///
 /// # Errors
 /// What the system says to reading, writing or connecting.

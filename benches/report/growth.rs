@@ -1,0 +1,81 @@
+//! What grows with the file: time in a straight line, memory not at all.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::process::{Receiver, send, transfer, wsferry};
+use super::{Plan, Spread, Table};
+
+/// Peak memory of either side.
+pub fn memory(plan: &Plan) -> Table {
+    let mut table = Table::new("Memory", "Peak resident memory of each side.");
+    for (name, size) in [("1 MiB", plan.size(1)), ("1 GiB", plan.size(1024)), ("8 GiB", plan.size(8192))] {
+        let run = transfer(&plan.source(size), &plan.memory.path().join("inbox"), &[]);
+        let peak = |event: &Value| event["peak_memory"].as_f64().expect("Linux tells") / 1048576.0;
+        let figure = format!("sender {:.1} MiB, receiver {:.1} MiB", peak(&run.sender), peak(&run.receiver));
+        table.row(name, figure, "", "32 MiB");
+    }
+    table
+}
+
+/// Seconds a GiB, for 1 GiB and 8 GiB: in one go, and with the sender killed half-way and run again.
+pub fn measure(plan: &Plan) -> Table {
+    let (one, eight) = (plan.size(1024), plan.size(8192));
+    let inbox = plan.memory.path().join("inbox");
+    let gib = |size: u64| size as f64 / f64::from(1 << 30);
+    let mut figures: [Vec<f64>; 4] = Default::default();
+    for _ in 0..plan.rounds(3) {
+        // In turns, and as many GiB of the one as of the other.
+        for round in 0..8 {
+            figures[0].push(transfer(&plan.source(one), &inbox, &[]).seconds / gib(one));
+            figures[2].push(killed_half_way(&plan.source(one), &inbox) / gib(one));
+            if round == 4 {
+                figures[1].push(transfer(&plan.source(eight), &inbox, &[]).seconds / gib(eight));
+                figures[3].push(killed_half_way(&plan.source(eight), &inbox) / gib(eight));
+            }
+        }
+    }
+    let [one, eight, one_cut, eight_cut] = figures.map(Spread::of);
+    let seconds =
+        |spread: Spread| format!("{:.2} s a GiB ({:.2} to {:.2})", spread.median, spread.min, spread.max);
+    let mut table = Table::new(
+        "Growth",
+        "Seconds for a GiB, from memory to memory; with a resume: the sender is killed half-way and run again, both runs \
+         counted.",
+    );
+    table.row("1 GiB", seconds(one), "1", "");
+    table.row("8 GiB", seconds(eight), format!("{:.2} of 1 GiB's", eight.median / one.median), "0.9 to 1.1");
+    table.row("1 GiB, with a resume", seconds(one_cut), "1", "");
+    table.row(
+        "8 GiB, with a resume",
+        seconds(eight_cut),
+        format!("{:.2} of 1 GiB's", eight_cut.median / one_cut.median),
+        "0.9 to 1.1",
+    );
+    table
+}
+
+/// The seconds of both runs.
+fn killed_half_way(source: &Path, inbox: &Path) -> f64 {
+    let mut receiver = Receiver::start(inbox, &[]);
+    let size = std::fs::metadata(source).expect("it is there").len();
+    let started = Instant::now();
+    let mut command = wsferry();
+    command.arg("send").arg(source).arg(receiver.url()).arg("--json").stdout(Stdio::piped());
+    let mut sender = command.spawn().expect("it starts");
+    for line in BufReader::new(sender.stdout.take().expect("it is piped")).lines() {
+        let event: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+        if event["acknowledged"].as_u64().is_some_and(|acknowledged| acknowledged >= size / 2) {
+            sender.kill().expect("it is a child");
+        }
+    }
+    sender.wait().expect("it ends");
+    let (_, sent) = send(source, &receiver.url(), &[]);
+    let seconds = started.elapsed().as_secs_f64();
+    assert_eq!(receiver.finished()["blake3"], sent["blake3"]);
+    seconds
+}

@@ -1,0 +1,186 @@
+//! The figures of the README: the release build as separate processes, beside the I/O floor, other programs and the
+//! kernel's own rates, in turns.
+//!
+//! ```sh
+//! cargo bench --bench report                       # prints all tables; takes about ten minutes
+//! cargo bench --bench report -- throughput disk    # some of them
+//! cargo bench --bench report -- --write            # and puts them into README.md
+//! ```
+//!
+//! `--test` runs everything once with tiny files: whether it works, not how fast.
+
+mod growth;
+mod long_path;
+mod many;
+mod process;
+mod throughput;
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// A table of the report.
+pub struct Table {
+    name: &'static str,
+    /// What was done, in a sentence or two.
+    intro: String,
+    /// What, figure, ratio, aim.
+    rows: Vec<[String; 4]>,
+}
+
+impl Table {
+    pub fn new(name: &'static str, intro: impl Into<String>) -> Self {
+        Self { name, intro: intro.into(), rows: Vec::new() }
+    }
+
+    pub fn row(&mut self, what: &str, figure: impl Into<String>, ratio: impl Into<String>, aim: &str) {
+        self.rows.push([what.to_owned(), figure.into(), ratio.into(), aim.to_owned()]);
+    }
+
+    fn markdown(&self) -> String {
+        let mut text = format!(
+            "**{}.** {}\n\n| what | figure | ratio | aim |\n| --- | --- | --- | --- |\n",
+            self.name, self.intro
+        );
+        for row in &self.rows {
+            let _ = writeln!(text, "| {} |", row.join(" | "));
+        }
+        text
+    }
+}
+
+/// The middle of some figures, and their ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Spread {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
+}
+
+impl Spread {
+    pub fn of(figures: impl IntoIterator<Item = f64>) -> Self {
+        let mut figures: Vec<f64> = figures.into_iter().collect();
+        figures.sort_by(f64::total_cmp);
+        let half = figures.len() / 2;
+        let median =
+            if figures.len() % 2 == 1 { figures[half] } else { (figures[half - 1] + figures[half]) / 2.0 };
+        Self { median, min: figures[0], max: figures[figures.len() - 1] }
+    }
+
+    /// As a rate of a file of this size, if the figures are seconds.
+    pub fn rate(self, size: u64) -> String {
+        let of = |seconds: f64| size as f64 / seconds / 1e6;
+        format!("{:.0} MB/s ({:.0} to {:.0})", of(self.median), of(self.max), of(self.min))
+    }
+
+    pub fn ratio(self) -> String {
+        format!("{:.2} ({:.2} to {:.2})", self.median, self.min, self.max)
+    }
+}
+
+/// How much to do.
+pub struct Plan {
+    /// Files are tiny, everything runs once.
+    pub quick: bool,
+    /// Where files are in memory, or at least temporary.
+    pub memory: tempfile::TempDir,
+    /// On a disk.
+    pub disk: tempfile::TempDir,
+}
+
+impl Plan {
+    fn new(quick: bool) -> Self {
+        let shm = Path::new("/dev/shm");
+        let memory = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
+        let disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+        Self { quick, memory: memory.expect("a directory"), disk: disk.expect("a directory") }
+    }
+
+    /// A size, or a small one.
+    pub fn size(&self, mib: u64) -> u64 {
+        if self.quick { (mib << 20).min(2 << 20) } else { mib << 20 }
+    }
+
+    pub fn rounds(&self, rounds: usize) -> usize {
+        if self.quick { 1 } else { rounds }
+    }
+
+    /// A random file in memory.
+    pub fn source(&self, size: u64) -> PathBuf {
+        let path = self.memory.path().join(format!("{size}.bin"));
+        if !path.exists() {
+            random(&path, size).expect("there is room for the file");
+        }
+        path
+    }
+}
+
+fn random(path: &Path, size: u64) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    let mut rng = fastrand::Rng::with_seed(size);
+    let mut bytes = vec![0; 1 << 20];
+    let mut left = size;
+    while left > 0 {
+        let now = left.min(bytes.len() as u64);
+        rng.fill(&mut bytes[..now as usize]);
+        file.write_all(&bytes[..now as usize])?;
+        left -= now;
+    }
+    Ok(())
+}
+
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or("")
+        .trim_start_matches([' ', '\t', ':']);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let congestion = read("/proc/sys/net/ipv4/tcp_congestion_control");
+    format!("{cores} cores of {model}, Linux {}, TCP {}", kernel.trim(), congestion.trim())
+}
+
+type Measure = fn(&Plan) -> Table;
+
+const TABLES: [(&str, Measure); 6] = [
+    ("throughput", throughput::measure),
+    ("disk", throughput::disk),
+    ("memory", growth::memory),
+    ("path", long_path::measure),
+    ("many", many::measure),
+    ("growth", growth::measure),
+];
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let has = |flag: &str| args.iter().any(|arg| arg == flag);
+    let chosen = |name: &str| TABLES.iter().all(|(name, _)| !has(name)) || has(name);
+    let plan = Plan::new(has("--test"));
+    let mut report = format!("Measured on {}.\n", machine());
+    println!("{report}");
+    for (name, measure) in TABLES {
+        if chosen(name) {
+            let table = measure(&plan).markdown();
+            println!("{table}");
+            report = format!("{report}\n{table}");
+        }
+    }
+    if has("--write") {
+        write(&report).expect("README.md can be written");
+    }
+}
+
+/// Puts the report between its marks in the README.
+fn write(report: &str) -> io::Result<()> {
+    const BEGIN: &str = "<!-- report: cargo bench --bench report -- --write -->\n";
+    const END: &str = "<!-- end of report -->\n";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(&path)?;
+    let (before, rest) = readme.split_once(BEGIN).expect("the report's beginning is marked");
+    let (_, after) = rest.split_once(END).expect("the report's end is marked");
+    std::fs::write(path, format!("{before}{BEGIN}\n{report}\n{END}{after}"))
+}

@@ -1,0 +1,133 @@
+//! Programs as processes, timed.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// `wsferry`, built for release.
+pub fn wsferry() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wsferry"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A receiver of the program; killed when dropped.
+pub struct Receiver {
+    child: Child,
+    events: std::io::Lines<BufReader<ChildStdout>>,
+    pub address: String,
+    directory: PathBuf,
+}
+
+impl Receiver {
+    pub fn start(directory: &Path, flags: &[&str]) -> Self {
+        let _ = std::fs::remove_dir_all(directory);
+        let mut command = wsferry();
+        command.arg("receive").arg(directory).args(["--listen", "127.0.0.1:0", "--json"]).args(flags);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut events = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let first: Value =
+            serde_json::from_str(&events.next().expect("it says where").expect("a line")).expect("JSON");
+        let address = first["url"].as_str().expect("a URL").trim_start_matches("ws://").to_owned();
+        Self { child, events, address, directory: directory.to_owned() }
+    }
+
+    pub fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    /// The next `finished` event.
+    pub fn finished(&mut self) -> Value {
+        loop {
+            let line = self.events.next().expect("a file arrives").expect("a line");
+            let event: Value = serde_json::from_str(&line).expect("JSON");
+            if event["event"] == "finished" {
+                return event;
+            }
+        }
+    }
+
+    /// The most memory, in bytes, and the threads it has.
+    pub fn usage(&self) -> (u64, u64) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let number = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("0");
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0)
+        };
+        (number("VmHWM:") * 1024, number("Threads:"))
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// One transfer between two processes.
+pub struct Run {
+    /// From the sender's start to its end.
+    pub seconds: f64,
+    pub sender: Value,
+    pub receiver: Value,
+}
+
+/// Sends a file to a new receiver, and compares the digests that both sides report.
+pub fn transfer(source: &Path, directory: &Path, flags: &[&str]) -> Run {
+    let mut receiver = Receiver::start(directory, &["--once"]);
+    let url = receiver.url();
+    let (seconds, sender) = send(source, &url, flags);
+    let receiver = receiver.finished();
+    assert_eq!(sender["blake3"], receiver["blake3"]);
+    Run { seconds, sender, receiver }
+}
+
+/// Sends a file; the seconds it took and its last event.
+pub fn send(source: &Path, url: &str, flags: &[&str]) -> (f64, Value) {
+    let mut command = wsferry();
+    command.arg("send").arg(source).arg(url).arg("--json").args(flags);
+    let started = Instant::now();
+    let output = command.output().expect("it starts");
+    let seconds = started.elapsed().as_secs_f64();
+    assert!(output.status.success(), "{output:?}");
+    let last = String::from_utf8(output.stdout).expect("text");
+    let event: Value = serde_json::from_str(last.lines().last().expect("a line")).expect("JSON");
+    assert_eq!(event["event"], "finished", "{event}");
+    (seconds, event)
+}
+
+/// Runs a program to its end; the seconds it took. `None` if it is not installed.
+pub fn time(command: &mut Command) -> Option<f64> {
+    let started = Instant::now();
+    let output = command.stdin(Stdio::null()).output().ok()?;
+    let seconds = started.elapsed().as_secs_f64();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    Some(seconds)
+}
+
+/// Whether a program is there.
+pub fn is_there(command: &mut Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Waits until something listens on a port of this machine, without connecting to it.
+pub fn wait_for_listener(port: u16) {
+    let wanted = format!(":{port:04X} 00000000:0000 0A");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !std::fs::read_to_string("/proc/net/tcp").expect("Linux").contains(&wanted) {
+        assert!(Instant::now() < deadline, "nothing listens on port {port}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A port that is free just now.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("it is bound").port()
+}
