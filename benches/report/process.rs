@@ -2,7 +2,8 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -17,7 +18,7 @@ pub fn wsferry() -> Command {
 /// A receiver of the program; killed when dropped.
 pub struct Receiver {
     child: Child,
-    events: std::io::Lines<BufReader<ChildStdout>>,
+    events: mpsc::Receiver<Value>,
     pub address: String,
     directory: PathBuf,
 }
@@ -28,9 +29,15 @@ impl Receiver {
         let mut command = wsferry();
         command.arg("receive").arg(directory).args(["--listen", "127.0.0.1:0", "--json"]).args(flags);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
-        let mut events = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let first: Value =
-            serde_json::from_str(&events.next().expect("it says where").expect("a line")).expect("JSON");
+        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let (tell, events) = mpsc::channel();
+        // Read at once: a receiver whose output nobody takes waits for it.
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let _ = tell.send(serde_json::from_str(&line).expect("JSON"));
+            }
+        });
+        let first: Value = events.recv().expect("it says where");
         let address = first["url"].as_str().expect("a URL").trim_start_matches("ws://").to_owned();
         Self { child, events, address, directory: directory.to_owned() }
     }
@@ -42,8 +49,7 @@ impl Receiver {
     /// The next `finished` event.
     pub fn finished(&mut self) -> Value {
         loop {
-            let line = self.events.next().expect("a file arrives").expect("a line");
-            let event: Value = serde_json::from_str(&line).expect("JSON");
+            let event = self.events.recv().expect("a file arrives");
             if event["event"] == "finished" {
                 return event;
             }

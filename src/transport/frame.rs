@@ -244,3 +244,107 @@ fn apply_mask(payload: &mut [u8], key: [u8; 4]) {
         *byte ^= key;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Hands `wire` to an input in pieces of these lengths, over and over; gives the messages that come out.
+    fn read(input: &mut Input, mut wire: &[u8], pieces: &[usize]) -> Result<Vec<Vec<u8>>, String> {
+        let mut messages = Vec::new();
+        for piece in pieces.iter().cycle() {
+            while let Some(incoming) = input.next()? {
+                messages.push(match incoming {
+                    Incoming::Text(range) | Incoming::Ping(range) | Incoming::Close(range) => {
+                        input.get(range).to_vec()
+                    }
+                    Incoming::Joined => input.joined().to_vec(),
+                    Incoming::Pong => b"pong".to_vec(),
+                });
+            }
+            if wire.is_empty() {
+                break;
+            }
+            let space = input.space();
+            let count = (*piece).min(space.len()).min(wire.len());
+            space[..count].copy_from_slice(&wire[..count]);
+            input.filled(count);
+            wire = &wire[count..];
+        }
+        Ok(messages)
+    }
+
+    fn written(output: &mut Output) -> Vec<u8> {
+        let wire = output.pending().to_vec();
+        output.wrote(wire.len());
+        wire
+    }
+
+    proptest! {
+        #[test]
+        fn however_the_bytes_come_the_messages_are_those_that_were_sent(
+            role in prop_oneof![Just(Role::Client), Just(Role::Server)],
+            lens in prop::collection::vec(prop_oneof![0usize..300, 65_500usize..65_600, 0usize..400_000], 1..6),
+            pieces in prop::collection::vec(1usize..200_000, 1..5),
+            rest in 0usize..40,
+        ) {
+            let mut output = Output::new(role);
+            let messages: Vec<Vec<u8>> =
+                lens.iter().map(|&len| (0..len).map(|i| b'a' + (i * 7 % 26) as u8).collect()).collect();
+            for message in &messages {
+                output.text(message.len(), |frame| frame.copy_from_slice(message));
+            }
+            let wire = written(&mut output);
+            let rest = rest.min(wire.len());
+            let other = if role == Role::Client { Role::Server } else { Role::Client };
+            let mut input = Input::new(other, &wire[..rest]);
+            prop_assert_eq!(read(&mut input, &wire[rest..], &pieces).unwrap(), messages);
+            prop_assert!(input.buffer.len() <= 2 * (400_000 + MAX_HEADER + BUFFER));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(wire in prop::collection::vec(any::<u8>(), 0..400), piece in 1usize..50) {
+            let _ = read(&mut Input::new(Role::Server, &[]), &wire, &[piece]);
+            let _ = read(&mut Input::new(Role::Client, &[]), &wire, &[piece]);
+        }
+
+        #[test]
+        fn a_mask_applied_twice_is_gone(bytes in prop::collection::vec(any::<u8>(), 0..300), key: [u8; 4]) {
+            let mut masked = bytes.clone();
+            apply_mask(&mut masked, key);
+            let plain: Vec<u8> = bytes.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
+            prop_assert_eq!(&masked, &plain);
+            apply_mask(&mut masked, key);
+            prop_assert_eq!(masked, bytes);
+        }
+    }
+
+    #[test]
+    fn a_length_that_is_announced_reserves_nothing() {
+        let mut input = Input::new(Role::Client, &[]);
+        let mut header = vec![0x81, 127];
+        header.extend((MAX_FRAME as u64).to_be_bytes());
+        assert_eq!(read(&mut input, &header, &[1]), Ok(vec![]));
+        assert!(input.space().len() + header.len() <= FIRST);
+    }
+
+    #[test]
+    fn a_large_frame_is_read_to_its_end_and_a_header_beyond() {
+        let mut input = Input::new(Role::Client, &[]);
+        let mut output = Output::new(Role::Server);
+        output.text(500_000, |frame| frame.fill(b'x'));
+        let wire = written(&mut output);
+        let mut at = 0;
+        while at < wire.len() {
+            let space = input.space();
+            assert!(space.len() <= wire.len() - at + MAX_HEADER || at < 10);
+            let count = space.len().min(wire.len() - at);
+            space[..count].copy_from_slice(&wire[at..at + count]);
+            input.filled(count);
+            at += count;
+            let _ = input.next();
+        }
+        assert_eq!(input.start, input.end, "nothing is left to be moved");
+    }
+}

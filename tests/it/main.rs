@@ -6,6 +6,7 @@ mod properties;
 mod proxy;
 mod support;
 
+mod allocations;
 mod bench;
 mod chaos;
 mod command;
