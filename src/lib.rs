@@ -8,9 +8,10 @@
 //! | --- | --- |
 //! | [`protocol`] | frames, blocks and digests; no socket, file, clock or runtime |
 //! | [`storage`] | files: the source, the partial file and its journal |
-//! | [`transport`] | WebSockets: dial, listen, limits |
+//! | [`transport`] | WebSockets: handshakes, frames, limits |
 //! | [`transfer`] | the pumps that join the three, many files, many senders |
 //! | [`runtime`] | the async runtime, in one file |
+//! | [`floor`] | what the kernel alone costs, to measure a transfer against |
 //!
 //! The library prints nothing and never exits: progress is an [`Event`](transfer::Event), an error is a typed
 //! value. The command line is behind the feature `cli`; without `net` only the protocol and the storage are left, and

@@ -3,7 +3,9 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -22,6 +24,32 @@ pub fn memory(plan: &Plan) -> Table {
     table
 }
 
+/// Freed at a time, and kept back from what is freed before it is needed.
+const PIECE: usize = 32 << 20;
+
+/// Runs a transfer of `size` bytes into `inbox` while as much memory as it fills is set free, just before it is needed.
+///
+/// The host of a virtual machine takes back what has been free for a second or two, and a page that it has to give again
+/// costs more than everything that wsferry does to it. A transfer of one second would not notice, one of ten would.
+fn with_memory_at_hand<T>(inbox: &Path, size: u64, run: impl FnOnce() -> T) -> T {
+    let mut ballast: Vec<Vec<u8>> = (0..size / PIECE as u64).map(|_| vec![1; PIECE]).collect();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let files = std::fs::read_dir(inbox.join(".wsferry")).into_iter().flatten().flatten();
+                let parts = files.filter(|file| file.path().extension().is_some_and(|end| end == "part"));
+                let received: u64 = parts.filter_map(|part| Some(part.metadata().ok()?.len())).sum();
+                ballast.truncate((size.saturating_sub(received) / PIECE as u64).saturating_sub(2) as usize);
+                thread::sleep(Duration::from_millis(4));
+            }
+        });
+        let result = run();
+        done.store(true, Ordering::Relaxed);
+        result
+    })
+}
+
 /// Seconds a GiB, for 1 GiB and 8 GiB: in one go, and with the sender killed half-way and run again.
 pub fn measure(plan: &Plan) -> Table {
     let (one, eight) = (plan.size(1024), plan.size(8192));
@@ -29,12 +57,12 @@ pub fn measure(plan: &Plan) -> Table {
     let gib = |size: u64| size as f64 / f64::from(1 << 30);
     let mut figures: [Vec<f64>; 4] = Default::default();
     for _ in 0..plan.rounds(3) {
-        // In turns, and as many GiB of the one as of the other.
-        for round in 0..8 {
-            figures[0].push(transfer(&plan.source(one), &inbox, &[]).seconds / gib(one));
+        // In turns.
+        for round in 0..6 {
+            figures[0].push(in_one_go(&plan.source(one), &inbox) / gib(one));
             figures[2].push(killed_half_way(&plan.source(one), &inbox) / gib(one));
             if round == 4 {
-                figures[1].push(transfer(&plan.source(eight), &inbox, &[]).seconds / gib(eight));
+                figures[1].push(in_one_go(&plan.source(eight), &inbox) / gib(eight));
                 figures[3].push(killed_half_way(&plan.source(eight), &inbox) / gib(eight));
             }
         }
@@ -45,7 +73,8 @@ pub fn measure(plan: &Plan) -> Table {
     let mut table = Table::new(
         "Growth",
         "Seconds for a GiB, from memory to memory; with a resume: the sender is killed half-way and run again, both runs \
-         counted.",
+         counted. The memory that the file fills is set free just before it is needed: what a virtual machine's host has \
+         taken back is slow to come again, and would be measured instead.",
     );
     table.row("1 GiB", seconds(one), "1", "");
     table.row("8 GiB", seconds(eight), format!("{:.2} of 1 GiB's", eight.median / one.median), "0.9 to 1.1");
@@ -59,10 +88,19 @@ pub fn measure(plan: &Plan) -> Table {
     table
 }
 
+fn in_one_go(source: &Path, inbox: &Path) -> f64 {
+    let size = std::fs::metadata(source).expect("it is there").len();
+    with_memory_at_hand(inbox, size, || transfer(source, inbox, &[]).seconds)
+}
+
 /// The seconds of both runs.
 fn killed_half_way(source: &Path, inbox: &Path) -> f64 {
-    let mut receiver = Receiver::start(inbox, &[]);
     let size = std::fs::metadata(source).expect("it is there").len();
+    with_memory_at_hand(inbox, size, || two_runs(source, inbox, size))
+}
+
+fn two_runs(source: &Path, inbox: &Path, size: u64) -> f64 {
+    let mut receiver = Receiver::start(inbox, &[]);
     let started = Instant::now();
     let mut command = wsferry();
     command.arg("send").arg(source).arg(receiver.url()).arg("--json").stdout(Stdio::piped());

@@ -71,6 +71,9 @@ impl Spread {
     /// As a rate of a file of this size, if the figures are seconds.
     pub fn rate(self, size: u64) -> String {
         let of = |seconds: f64| size as f64 / seconds / 1e6;
+        if self.min == self.max {
+            return format!("{:.0} MB/s", of(self.median));
+        }
         format!("{:.0} MB/s ({:.0} to {:.0})", of(self.median), of(self.max), of(self.min))
     }
 
@@ -161,6 +164,9 @@ fn main() {
     let chosen = |name: &str| TABLES.iter().all(|(name, _)| !has(name)) || has(name);
     let plan = Plan::new(has("--test"));
     let mut report = format!("Measured on {}.\n", machine());
+    if plan.quick {
+        report.push_str("\nEverything once, with tiny files: the figures mean nothing.\n");
+    }
     println!("{report}");
     for (name, measure) in TABLES {
         if chosen(name) {

@@ -28,6 +28,8 @@ impl Receiver {
         let _ = std::fs::remove_dir_all(directory);
         let mut command = wsferry();
         command.arg("receive").arg(directory).args(["--listen", "127.0.0.1:0", "--json"]).args(flags);
+        // What goes wrong fails the sender; that a killed sender is missed is no news.
+        command.stderr(Stdio::null());
         let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let (tell, events) = mpsc::channel();

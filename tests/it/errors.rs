@@ -8,13 +8,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 
-use async_tungstenite::tungstenite::{
-    self,
-    handshake::server::{Request, Response},
-};
-
 use crate::proxy::{Plan, Proxy};
-use crate::support::{Place, Receiver, Running, random, send, send_well, wsferry};
+use crate::support::{Peer, Place, Receiver, Running, random, send, send_well, wsferry};
 
 const NOBODY: u32 = 65534;
 
@@ -120,19 +115,11 @@ fn echo_server(subprotocol: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
-        let (stream, _) = listener.accept().unwrap();
-        #[allow(clippy::result_large_err)]
-        let agree = |_: &Request, mut response: Response| {
-            if subprotocol {
-                response.headers_mut().insert("Sec-WebSocket-Protocol", "wsferry.v1".parse().unwrap());
-            }
-            Ok(response)
-        };
-        let Ok(mut socket) = tungstenite::accept_hdr(stream, agree) else {
+        let Some(mut peer) = Peer::accept(&listener, subprotocol.then_some("wsferry.v1")) else {
             return;
         };
-        while let Ok(message) = socket.read() {
-            if socket.send(message).is_err() {
+        while let Ok(message) = peer.socket.read() {
+            if peer.socket.send(message).is_err() {
                 return;
             }
         }
@@ -313,13 +300,7 @@ fn a_close_with_1009_halves_the_chunk_until_it_fits() {
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let gateway = thread::spawn(move || {
         for closed in 0.. {
-            let (stream, _) = listener.accept().unwrap();
-            #[allow(clippy::result_large_err)]
-            let agree = |_: &Request, mut response: Response| {
-                response.headers_mut().insert("Sec-WebSocket-Protocol", "wsferry.v1".parse().unwrap());
-                Ok(response)
-            };
-            let mut socket = tungstenite::accept_hdr(stream, agree).unwrap();
+            let mut socket = Peer::accept(&listener, Some("wsferry.v1")).unwrap().socket;
             let mut sequence = 0;
             while let Ok(Message::Text(frame)) = socket.read() {
                 if frame.len() > LIMIT {

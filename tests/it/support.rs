@@ -1,13 +1,14 @@
 //! What the tests share: data, the program's two sides as processes, a plain WebSocket peer.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use async_tungstenite::tungstenite::handshake::server::{Request, Response};
 use async_tungstenite::tungstenite::{self, Message as WsMessage, WebSocket, client::ClientRequestBuilder};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -246,6 +247,20 @@ impl Peer {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let request = ClientRequestBuilder::new(url.parse().unwrap()).with_sub_protocol("wsferry.v1");
         Self { socket: tungstenite::client(request, stream).unwrap().0 }
+    }
+
+    /// The next one that dials `listener`, answered with this subprotocol or none; `None` if it does not like that.
+    pub fn accept(listener: &TcpListener, subprotocol: Option<&'static str>) -> Option<Self> {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        #[allow(clippy::result_large_err)]
+        let answer = |_: &Request, mut response: Response| {
+            if let Some(subprotocol) = subprotocol {
+                response.headers_mut().insert("Sec-WebSocket-Protocol", subprotocol.parse().unwrap());
+            }
+            Ok(response)
+        };
+        Some(Self { socket: tungstenite::accept_hdr(stream, answer).ok()? })
     }
 
     pub fn say(&mut self, text: impl Into<String>) {

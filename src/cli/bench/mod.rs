@@ -66,8 +66,9 @@ struct Report {
     runs: u32,
     /// Where the bytes went: for titles.
     path: String,
-    /// Bytes a second of the I/O floor; `None` on a path that is not this machine's loopback.
-    floor: Option<Spread>,
+    /// Bytes a second of the I/O floor, before each round of runs; none on a path that is not this machine's
+    /// loopback.
+    floors: Vec<f64>,
     rows: Vec<Row>,
 }
 
@@ -91,6 +92,17 @@ impl Report {
         let best = self.rows.iter().map(rate).fold(0.0, f64::max);
         let good = self.rows.iter().filter(|row| rate(row) >= AS_GOOD * best);
         good.min_by_key(|row| (row.setting.chunk, row.setting.window))
+    }
+
+    /// Bytes a second of the I/O floor.
+    fn floor(&self) -> Option<Spread> {
+        Spread::of(self.floors.iter().copied())
+    }
+
+    /// A setting's rate as a part of the floor of the same round: what slows the machine for a while slows both.
+    fn of_floor(&self, row: &Row) -> Option<f64> {
+        let rates = row.samples.iter().map(|sample| self.size as f64 / sample.seconds);
+        Spread::of(rates.zip(&self.floors).map(|(rate, floor)| rate / floor)).map(|ratio| ratio.median)
     }
 
     /// CPU seconds for a GB of the file: the sender's, the receiver's.
@@ -123,8 +135,7 @@ impl Report {
         )];
         for row in &self.rows {
             let rate = row.rate(self.size);
-            let of_floor =
-                self.floor.map_or("-".to_owned(), |floor| format!("{:.2}", rate.median / floor.median));
+            let of_floor = self.of_floor(row).map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
             let cpu = match self.cpu(row) {
                 (Some(sender), Some(receiver)) => format!("{sender:.2} + {receiver:.2}"),
                 (Some(sender), None) => format!("{sender:.2}"),
@@ -155,7 +166,7 @@ impl Report {
         json!({
             "event": "measured", "chunk_size": row.setting.chunk.raw(), "window": row.setting.window,
             "bytes_per_second": rate.median, "slowest": rate.min, "fastest": rate.max, "runs": self.runs,
-            "of_floor": self.floor.map(|floor| rate.median / floor.median),
+            "of_floor": self.of_floor(row),
             "sender_cpu_seconds_per_gb": sender, "receiver_cpu_seconds_per_gb": receiver,
             "wire_overhead_percent": self.overhead(row), "peak_memory": Self::memory(row).map(|bytes| bytes as u64),
         })
@@ -258,12 +269,12 @@ fn measure(
         bar.finish_and_clear();
     }
     measured?;
-    Ok(Report { size, runs: args.runs, path, floor: Spread::of(floors.into_iter()), rows })
+    Ok(Report { size, runs: args.runs, path, floors, rows })
 }
 
 fn tell(args: &BenchArgs, report: &Report, output: &Output) -> Result<(), run::Error> {
     output.line(&report.title());
-    if let Some(floor) = report.floor {
+    if let Some(floor) = report.floor() {
         output.event(json!({
             "event": "floor", "bytes_per_second": floor.median, "slowest": floor.min, "fastest": floor.max,
         }));
@@ -356,7 +367,7 @@ mod tests {
             samples: seconds.iter().map(|&seconds| Sample { seconds, ..Sample::default() }).collect(),
         };
         let rows = vec![row(300, &[2.0]), row(3000, &[1.02, 1.01, 7.0]), row(30_000, &[1.0, 1.0, 1.0])];
-        let report = Report { size: 1000, runs: 3, path: String::new(), floor: None, rows };
+        let report = Report { size: 1000, runs: 3, path: String::new(), floors: vec![], rows };
         assert_eq!(report.recommended().unwrap().setting.chunk.raw(), 3000);
     }
 

@@ -40,7 +40,7 @@ fn draw<DB: DrawingBackend>(
     chunks.dedup();
     let (Some(&first), Some(&last)) = (chunks.first(), chunks.last()) else { return Ok(()) };
     let rates = report.rows.iter().map(|row| row.rate(report.size).max);
-    let top = rates.chain(report.floor.map(|floor| floor.median)).fold(0.0, f64::max) * 1.12;
+    let top = rates.chain(report.floor().map(|floor| floor.median)).fold(0.0, f64::max) * 1.12;
 
     let mut chart = ChartBuilder::on(root)
         .caption(format!("wsferry, {}", report.title()), ("sans-serif", 22))
@@ -60,7 +60,7 @@ fn draw<DB: DrawingBackend>(
         .y_label_formatter(&|rate| per_second(*rate))
         .label_style(("sans-serif", 17))
         .draw()?;
-    if let Some(floor) = report.floor {
+    if let Some(floor) = report.floor() {
         let line = [(first / 1.3, floor.median), (last * 1.3, floor.median)];
         chart
             .draw_series(DashedLineSeries::new(line, 8, 5, GREY.stroke_width(2)))?
@@ -121,7 +121,7 @@ pub fn html(report: &Report) -> String {
             per_second(rate.median),
             per_second(rate.min),
             per_second(rate.max),
-            or_dash(report.floor.map(|floor| rate.median / floor.median), ""),
+            or_dash(report.of_floor(row), ""),
             or_dash(sender, ""),
             or_dash(receiver, ""),
             report.overhead(row),
