@@ -3,14 +3,14 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use async_tungstenite::tungstenite::protocol::frame::coding::Control;
+use async_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::frame::{Incoming, Input, Output, Role};
 use super::{BUFFER, TransportError};
 use crate::protocol::message::clip;
 
-/// Control frames that are taken before others have a turn.
+/// Frames that are no message, and are taken before others have a turn.
 const CONTROLS_PER_POLL: usize = 64;
 
 /// An open WebSocket that carries text.
@@ -64,10 +64,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Writes what is in the buffer.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
-        if let Some(payload) = self.pong.take() {
-            self.output.control(Control::Pong, &payload);
-        }
-        while !self.output.pending().is_empty() {
+        loop {
+            // Only the last ping is answered, once there is room: a peer that pings and does not read gathers nothing.
+            if self.output.pending().len() < BUFFER
+                && let Some(payload) = self.pong.take()
+            {
+                self.output.control(Control::Pong, &payload);
+            }
+            if self.output.pending().is_empty() {
+                break;
+            }
             match ready!(Pin::new(&mut self.stream).poll_write(cx, self.output.pending())) {
                 Ok(0) => return Poll::Ready(Err(self.lost("it takes no more"))),
                 Ok(count) => {
@@ -87,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Poll::Ready(match ready!(self.poll_incoming(cx))? {
                 Incoming::Text(range) => Ok(self.input.get(range)),
                 Incoming::Joined => Ok(self.input.joined()),
-                Incoming::Pong => continue,
+                Incoming::Pong | Incoming::Piece => continue,
                 Incoming::Ping(range) => {
                     self.pong = Some(self.input.get(range).to_vec());
                     // If it fails, so will the next write, and that one tells.
@@ -108,10 +114,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub async fn close(&mut self, code: u16) {
         if !self.is_closed {
             self.is_closed = true;
+            self.pong = None;
             self.output.control(Control::Close, &code.to_be_bytes());
-            if std::future::poll_fn(|cx| self.poll_flush(cx)).await.is_err() {
-                return;
-            }
+        }
+        if std::future::poll_fn(|cx| self.poll_flush(cx)).await.is_err() {
+            return;
         }
         let mut rest = [0; 4096];
         while self.stream.read(&mut rest).await.is_ok_and(|n| n > 0) {}
@@ -149,7 +156,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let reason = clip(&reason).into_owned();
         self.is_closed = true;
-        self.output.control(Control::Close, &payload[..payload.len().min(2)]);
+        self.pong = None;
+        // A code that may not stand in a frame is answered with none.
+        let echo = if CloseCode::from(code).is_allowed() { code.to_be_bytes().to_vec() } else { Vec::new() };
+        self.output.control(Control::Close, &echo);
         let _ = self.poll_flush(cx);
         TransportError::Closed { address: self.peer.clone(), code, reason }
     }

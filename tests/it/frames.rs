@@ -146,7 +146,41 @@ fn what_breaks_websockets_rules_ends_that_connection_with_the_reason() {
 }
 
 #[test]
-fn a_ping_of_the_peer_is_answered_while_a_file_moves() {
+fn a_peer_that_pings_or_sends_pieces_without_end_and_reads_nothing_costs_no_memory() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let memory = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", receiver.running.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    };
+    let before = memory();
+    for first in [0x89, 0x01] {
+        let mut raw = Raw::dial(&receiver);
+        raw.stream.set_write_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+        raw.say(first, b"");
+        let frame: &[u8] = if first == 0x89 {
+            // 125 bytes, to be sent back.
+            &[&[0x89, 0xfd, 0, 0, 0, 0][..], &[b'p'; 125]].concat()
+        } else {
+            &[0x00, 0x80, 0, 0, 0, 0]
+        };
+        let many = frame.repeat(64 * 1024 / frame.len());
+        for _ in 0..800 {
+            // It may stop reading, or hang up: either is fine.
+            if raw.stream.write_all(&many).is_err() {
+                break;
+            }
+        }
+        let grown = memory().saturating_sub(before);
+        assert!(grown < 8 << 20, "{grown} bytes more");
+        // Others are served meanwhile.
+        send_well(&place.file(&format!("f{first}"), b"meanwhile"), &receiver.url, &[]);
+    }
+}
+
+#[test]
+fn a_ping_of_the_peer_is_answered_between_messages() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
     let mut peer = Peer::dial(&receiver.url);
@@ -163,7 +197,6 @@ fn a_ping_of_the_peer_is_answered_while_a_file_moves() {
 fn frames_of_every_length_around_the_edges_of_the_header_cross() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &["--overwrite"]);
-    // Payloads of 125, 126, 65,535 and 65,536 characters lie between these.
     for chunk in [63, 66, 69, 49_119, 49_122, 49_125, 3 << 20] {
         let bytes = random(chunk * 2 + 1, chunk as u64);
         let file = place.file("f", &bytes);
