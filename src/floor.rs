@@ -26,25 +26,29 @@ pub fn measure(source: &Path, target: &Path) -> io::Result<Duration> {
     let address = listener.local_addr()?;
     let (mut from, to) = (File::open(source)?, File::create(target)?);
     let started = Instant::now();
+    let outgoing = TcpStream::connect(address)?;
+    let (incoming, _) = listener.accept()?;
     thread::scope(|scope| {
-        let receiver = scope.spawn(move || receive(&listener, to));
-        let mut stream = TcpStream::connect(address)?;
-        let mut wire = vec![0; WIRE];
-        loop {
-            let n = from.read(&mut wire[..RAW])?;
-            if n == 0 {
-                break;
-            }
-            stream.write_all(&wire[..n.div_ceil(3) * 4])?;
-        }
-        drop(stream);
-        receiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let receiver = scope.spawn(move || receive(incoming, to));
+        let sent = send(&mut from, outgoing);
+        // Why the receiver gave up is the reason for a send that failed.
+        receiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(sent)
     })?;
     Ok(started.elapsed())
 }
 
-fn receive(listener: &TcpListener, mut to: File) -> io::Result<()> {
-    let (mut stream, _) = listener.accept()?;
+fn send(from: &mut File, mut stream: TcpStream) -> io::Result<()> {
+    let mut wire = vec![0; WIRE];
+    loop {
+        let n = from.read(&mut wire[..RAW])?;
+        if n == 0 {
+            return Ok(());
+        }
+        stream.write_all(&wire[..n.div_ceil(3) * 4])?;
+    }
+}
+
+fn receive(mut stream: TcpStream, mut to: File) -> io::Result<()> {
     let mut wire = vec![0; WIRE];
     loop {
         let mut filled = 0;

@@ -1,10 +1,10 @@
-//! Ctrl-C and SIGTERM: the first asks to stop, the second ends the program at once.
+//! Ctrl-C, SIGTERM and a terminal that goes away: the first asks to stop, the second ends the program at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use wsferry::transfer::Shutdown;
 
@@ -29,7 +29,7 @@ impl Signalled {
 pub fn watch(patience: Option<Duration>) -> std::io::Result<(Shutdown, Signalled)> {
     // A write beyond a file-size limit shall fail with an error, not kill the program.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let (handle, shutdown) = Shutdown::new();
     let signalled = Signalled::default();
     let seen = signalled.clone();

@@ -184,6 +184,9 @@ pub struct Accept {
     pub frame_limit: u64,
     /// The most bytes that may be unacknowledged.
     pub window: u64,
+    /// The file will be removed once it is checked, as the offer asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub discard: bool,
 }
 
 /// An offer whose fields were checked.
@@ -243,6 +246,9 @@ impl Offer {
         }
         if self.window == 0 {
             return Err(Violation::field("offer.window", "at least 1", 0));
+        }
+        if self.repair && self.discard {
+            return Err(Violation::field("offer.discard", "false with `repair`", true));
         }
         Ok(self.name.parse().map(|name| CheckedOffer {
             id,

@@ -164,6 +164,7 @@ pub struct Receiver {
     name: String,
     frame_limit: u64,
     window: u64,
+    discard: bool,
     complete: bool,
     assembly: Assembly,
     syncing: Syncing,
@@ -199,6 +200,7 @@ impl Receiver {
             name: String::new(),
             frame_limit: 0,
             window: config.window,
+            discard: false,
             complete: false,
             assembly: Assembly::new(empty, BlockSet::new()),
             syncing: Syncing::default(),
@@ -332,6 +334,7 @@ impl Receiver {
             complete: opened.complete,
             frame_limit: MAX_FRAME as u64,
             window: self.window,
+            discard: self.discard,
         };
         self.complete = opened.complete;
         if !opened.complete {
@@ -434,6 +437,7 @@ impl Receiver {
 
     fn handle_offer(&mut self, offer: Offer) -> Result<(), Violation> {
         let (frame_limit, window, id) = (offer.frame_limit, offer.window, offer.id.clone());
+        self.discard = offer.discard;
         let name = clip(&offer.name).into_owned();
         let checked = offer.check()?;
         (self.id, self.name) = (id, name);

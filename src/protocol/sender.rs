@@ -117,6 +117,7 @@ struct Cursor {
 #[derive(Debug)]
 pub struct Sender {
     id: String,
+    discard: bool,
     geometry: Geometry,
     frame_limit: u64,
     window: u64,
@@ -154,6 +155,7 @@ impl Sender {
         let progress = Progress { total: offer.size, ..Progress::default() };
         Self {
             id: offer.id.clone(),
+            discard: offer.discard,
             geometry,
             frame_limit: offer.frame_limit,
             window: offer.window,
@@ -406,6 +408,9 @@ impl Sender {
         self.expect_id("accept.id", &accept.id)?;
         if accept.window == 0 {
             return Err(Violation::field("accept.window", "at least 1", 0));
+        }
+        if accept.discard != self.discard {
+            return Err(Violation::field("accept.discard", self.discard, accept.discard));
         }
         let limit = accept.frame_limit.min(self.frame_limit);
         let fits =

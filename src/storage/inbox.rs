@@ -9,7 +9,7 @@ use super::error::StorageError;
 use super::folder::{DiskFolder, Folder, FolderFile};
 use super::hash_block;
 use super::journal::{JournalError, read_header};
-use super::partial::{Partial, Paths};
+use super::partial::{BENCH_ENDINGS, ENDINGS, Partial, Paths};
 use crate::protocol::{BlockSet, CheckedOffer, DigestTree, FileDigest, Geometry, Opened, RESERVED};
 
 /// How many finished transfers are remembered.
@@ -142,42 +142,46 @@ impl Inbox {
 
     /// Partial files that a sender can go on with.
     pub fn resumable(&self) -> Vec<Resumable> {
-        let journals = self.journals();
+        let journals = self.journals(ENDINGS);
         let partials = journals.iter().filter_map(|path| {
             let journal = self.folder.open(path, None).ok()?;
             let header = read_header(&*journal).ok()??;
-            let part = Paths::of(&header.name.parse().ok()?).part;
+            let part = Paths::of(&header.name.parse().ok()?, false).part;
             let received = self.folder.info(&part).ok()??.len.min(header.size);
             Some(Resumable { name: header.name, size: header.size, received })
         });
         partials.collect()
     }
 
-    fn journals(&self) -> Vec<String> {
+    fn journals(&self, (_, ending): (&str, &str)) -> Vec<String> {
         let names = self.folder.list(RESERVED).unwrap_or_default();
-        names
-            .iter()
-            .filter(|name| name.ends_with(".journal"))
-            .map(|name| format!("{RESERVED}/{name}"))
-            .collect()
+        names.iter().filter(|name| name.ends_with(ending)).map(|name| format!("{RESERVED}/{name}")).collect()
     }
 
-    /// Removes journals whose partial file has its final name already. What cannot be removed stays.
+    /// Removes journals whose partial file has its final name already, and what was to be discarded. What cannot be
+    /// removed stays.
     fn sweep(&self) {
-        for path in self.journals() {
-            let part = path.replace(".journal", ".part");
+        for path in self.journals(ENDINGS) {
+            let part = path.replace(ENDINGS.1, ENDINGS.0);
             if matches!(self.folder.info(&part), Ok(None)) {
-                let _ = self.remove_stale(&path);
+                let _ = self.remove_stale(&path, None);
             }
+        }
+        for path in self.journals(BENCH_ENDINGS) {
+            let part = path.replace(BENCH_ENDINGS.1, BENCH_ENDINGS.0);
+            let _ = self.remove_stale(&path, Some(&part));
         }
         let _ = self.folder.remove_dir(RESERVED);
     }
 
-    fn remove_stale(&self, journal: &str) -> io::Result<()> {
+    fn remove_stale(&self, journal: &str, part: Option<&str>) -> io::Result<()> {
         let file = self.folder.open(journal, None)?;
         let newer = matches!(read_header(&*file), Err(JournalError::Newer(_)));
         // Without a name it is not the journal that has the name by now.
         if !newer && file.try_lock()? && file.info()?.links > 0 {
+            if let Some(part) = part {
+                let _ = self.folder.remove_file(part);
+            }
             self.folder.remove_file(journal)
         } else {
             Ok(())

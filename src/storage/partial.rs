@@ -13,6 +13,10 @@ use crate::protocol::{
     Opened, RESERVED,
 };
 
+/// The endings of a partial file and its journal, and of those that will be discarded.
+pub(super) const ENDINGS: (&str, &str) = (".part", ".journal");
+pub(super) const BENCH_ENDINGS: (&str, &str) = (".bench-part", ".bench-journal");
+
 /// How long to wait for another transfer to let go of the name: one that was cut may still be syncing.
 const LOCK_WAIT: Duration = Duration::from_secs(3);
 const LOCK_POLL: Duration = Duration::from_millis(20);
@@ -34,11 +38,13 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    pub(super) fn of(name: &FileName) -> Self {
+    /// What is to be discarded is kept apart: it shall not touch a partial file that someone wants to go on with.
+    pub(super) fn of(name: &FileName, discard: bool) -> Self {
         let hash = blake3::hash(name.as_str().as_bytes()).to_hex();
+        let (part, journal) = if discard { BENCH_ENDINGS } else { ENDINGS };
         Self {
-            part: format!("{RESERVED}/{}.part", &hash[..32]),
-            journal: format!("{RESERVED}/{}.journal", &hash[..32]),
+            part: format!("{RESERVED}/{}{part}", &hash[..32]),
+            journal: format!("{RESERVED}/{}{journal}", &hash[..32]),
         }
     }
 }
@@ -51,7 +57,7 @@ impl Partial {
         offer: CheckedOffer,
         overwrite: bool,
     ) -> Result<(Self, Opened), StorageError> {
-        let paths = Paths::of(&offer.name);
+        let paths = Paths::of(&offer.name, offer.discard);
         let geometry = offer.geometry;
         let file = lock(&*folder, &paths, &offer.name)?;
         let journal = Journal::open(file, &offer).map_err(|error| match error {

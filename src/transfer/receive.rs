@@ -311,7 +311,7 @@ impl Pump<'_> {
 
     /// Keeps in mind how sealing went, for a sender that comes back because it missed the receipt.
     fn note(&self, sealed: &Result<(), StorageError>) {
-        if let Some(offer) = &self.offer {
+        if let Some(offer) = self.offer.as_ref().filter(|offer| !offer.discard) {
             match sealed {
                 Ok(()) => self.inbox.remember(&offer.id),
                 Err(_) => self.inbox.forget(&offer.id),

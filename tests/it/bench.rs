@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::support::{Ended, Place, Receiver, Running, random, send, wsferry};
+use crate::proxy::{Plan, Proxy};
+use crate::support::{Ended, Place, Receiver, Running, random, send, send_well, wsferry};
 
 fn bench(flags: &[&str]) -> Ended {
     Running::start(wsferry().arg("bench").args(flags)).end()
@@ -100,6 +101,55 @@ fn a_file_to_be_discarded_is_checked_and_goes_also_when_it_is_cut() {
     receiver.running.wait_for(|event| event["event"] == "failed");
     assert_eq!(place.listing(), [""; 0]);
     assert!(!place.inbox().join(".wsferry").exists());
+}
+
+#[test]
+fn a_file_to_be_discarded_leaves_partial_and_finished_files_of_that_name_alone() {
+    let place = Place::new();
+    let bytes = random(40_000_000, 3);
+    let (file, other) = (place.file("f", &bytes), place.file("other/f", &random(5_000_000, 4)));
+    let finished = place.file("done", b"finished");
+    let receiver = Receiver::start(&place, &["--allow-bench"]);
+    send(&finished, &receiver.url, &[]);
+    // A partial file of that name, cut half-way.
+    let proxy = Proxy::start(receiver.address(), |_| {
+        (Plan { cut_after: Some(30_000_000), ..Plan::default() }, Plan::default())
+    });
+    assert_eq!(send(&file, &proxy.url(), &["--retry-for", "0s"]).code(), 3);
+    for flags in [&["--discard"][..], &["--discard", "--name", "done"]] {
+        assert_eq!(send(&other, &receiver.url, flags).code(), 0);
+    }
+    let resumed = send_well(&file, &receiver.url, &[]);
+    assert!(resumed["resumed_at"].as_u64() >= Some(12 << 20), "{resumed}");
+    assert!(place.received("f") == bytes && place.received("done") == b"finished");
+}
+
+#[test]
+fn what_a_killed_receiver_was_to_discard_is_swept_when_it_starts_again() {
+    let place = Place::new();
+    let mut receiver = Receiver::start(&place, &["--allow-bench"]);
+    let proxy = Proxy::start(receiver.address(), |_| {
+        (Plan { stall_after: Some(8_000_000), ..Plan::default() }, Plan::default())
+    });
+    let file = place.file("f", &random(40_000_000, 5));
+    let _sender =
+        Running::start(wsferry().arg("send").arg(&file).args([&proxy.url(), "--discard", "--json"]));
+    let at_work = |event: &Value| event["event"] == "progress" && event["acknowledged"].as_u64() > Some(0);
+    receiver.running.wait_for(at_work);
+    receiver.running.kill();
+    assert!(place.inbox().join(".wsferry").exists());
+    let _receiver = Receiver::start(&place, &[]);
+    assert!(!place.inbox().join(".wsferry").exists());
+}
+
+#[test]
+fn a_repair_that_is_to_be_discarded_is_a_violation() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &["--allow-bench"]);
+    let file = place.file("secret", b"what stands here");
+    send(&file, &receiver.url, &[]);
+    // It would hand out digests of what is there.
+    send(&file, &receiver.url, &["--discard", "--repair"]).assert_error(1, &["offer.discard"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use indicatif::{BinaryBytes, ProgressBar};
 use serde_json::{Value, json};
 use wsferry::floor;
-use wsferry::protocol::ChunkSize;
+use wsferry::protocol::{ChunkSize, DEFAULT_WINDOW};
 use wsferry::transfer::Shutdown;
 use wsferry::transport::Endpoint;
 
@@ -322,7 +322,7 @@ fn tell(args: &BenchArgs, report: &Report, output: &Output) -> Result<(), run::E
 fn command(args: &BenchArgs, setting: Setting) -> String {
     let url = args.url.as_deref().unwrap_or("URL");
     let mut command = format!("wsferry send FILE {url} --chunk-size {}", size(setting.chunk.raw()));
-    if args.windows.len() > 1 {
+    if args.windows.len() > 1 || setting.window != DEFAULT_WINDOW {
         command.push_str(&format!(" --window {}", size(setting.window)));
     }
     command

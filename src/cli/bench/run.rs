@@ -62,7 +62,10 @@ pub struct Files {
 impl Files {
     /// Makes a random file of this size: in `dir`, or in memory if there is room, or where temporary files are.
     pub fn make(dir: Option<&Path>, size: u64) -> Result<Self, Error> {
-        let in_memory = || Path::new(MEMORY).is_dir() && free(Path::new(MEMORY)) / 5 * 2 > size;
+        let in_memory = || {
+            let room = free(Path::new(MEMORY)).min(available_memory());
+            Path::new(MEMORY).is_dir() && room / 5 * 2 > size
+        };
         let parent = match dir {
             Some(dir) => dir.to_owned(),
             None if in_memory() => PathBuf::from(MEMORY),
@@ -100,6 +103,14 @@ impl Files {
         let _ = std::fs::remove_file(self.target());
         let _ = std::fs::remove_dir_all(self.inbox());
     }
+}
+
+/// Bytes that the system could give without swapping.
+fn available_memory() -> u64 {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = available.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
 }
 
 fn free(path: &Path) -> u64 {
@@ -236,6 +247,8 @@ impl Running {
         }
         let said = self.errors.iter().last().unwrap_or_else(|| "a process ended without a word".to_owned());
         let exit = match status.ok().and_then(|status| status.code()) {
+            // Ctrl-C in a terminal reaches it as well as this process.
+            Some(130) => return Error::Stopped,
             Some(3) => Exit::Interrupted,
             Some(4) => Exit::Refused,
             Some(5) => Exit::Mismatch,
