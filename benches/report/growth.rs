@@ -1,6 +1,5 @@
 //! What grows with the file: time in a straight line, memory not at all.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,10 +36,9 @@ fn with_memory_at_hand<T>(inbox: &Path, size: u64, run: impl FnOnce() -> T) -> T
     thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                let files = std::fs::read_dir(inbox.join(".wsferry")).into_iter().flatten().flatten();
-                let parts = files.filter(|file| file.path().extension().is_some_and(|end| end == "part"));
-                let received: u64 = parts.filter_map(|part| Some(part.metadata().ok()?.len())).sum();
-                ballast.truncate((size.saturating_sub(received) / PIECE as u64).saturating_sub(2) as usize);
+                ballast.truncate(
+                    (size.saturating_sub(received(inbox)) / PIECE as u64).saturating_sub(2) as usize
+                );
                 thread::sleep(Duration::from_millis(4));
             }
         });
@@ -48,6 +46,13 @@ fn with_memory_at_hand<T>(inbox: &Path, size: u64, run: impl FnOnce() -> T) -> T
         done.store(true, Ordering::Relaxed);
         result
     })
+}
+
+/// Bytes that have come of the file that is on its way.
+fn received(inbox: &Path) -> u64 {
+    let files = std::fs::read_dir(inbox.join(".wsferry")).into_iter().flatten().flatten();
+    let parts = files.filter(|file| file.path().extension().is_some_and(|end| end == "part"));
+    parts.filter_map(|part| Some(part.metadata().ok()?.len())).sum()
 }
 
 /// Seconds a GiB, for 1 GiB and 8 GiB: in one go, and with the sender killed half-way and run again.
@@ -103,17 +108,18 @@ fn two_runs(source: &Path, inbox: &Path, size: u64) -> f64 {
     let mut receiver = Receiver::start(inbox, &[]);
     let started = Instant::now();
     let mut command = wsferry();
-    command.arg("send").arg(source).arg(receiver.url()).arg("--json").stdout(Stdio::piped());
+    command.arg("send").arg(source).arg(receiver.url()).arg("--quiet").stderr(Stdio::null());
     let mut sender = command.spawn().expect("it starts");
-    for line in BufReader::new(sender.stdout.take().expect("it is piped")).lines() {
-        let event: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
-        if event["acknowledged"].as_u64().is_some_and(|acknowledged| acknowledged >= size / 2) {
-            sender.kill().expect("it is a child");
-        }
+    while received(inbox) < size / 2 {
+        assert!(sender.try_wait().expect("it is a child").is_none(), "it ended before it was killed");
+        thread::sleep(Duration::from_millis(1));
     }
+    sender.kill().expect("it is a child");
     sender.wait().expect("it ends");
     let (_, sent) = send(source, &receiver.url(), &[]);
     let seconds = started.elapsed().as_secs_f64();
     assert_eq!(receiver.finished()["blake3"], sent["blake3"]);
+    let resumed_at = sent["resumed_at"].as_u64().expect("a number");
+    assert!((size / 4..size * 3 / 4).contains(&resumed_at) || size < 64 << 20, "{sent}");
     seconds
 }

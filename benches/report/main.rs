@@ -162,7 +162,11 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
     let chosen = |name: &str| TABLES.iter().all(|(name, _)| !has(name)) || has(name);
-    let plan = Plan::new(has("--test"));
+    // `cargo bench` says so; `cargo test --benches` does not, and wants to know whether it works.
+    let plan = Plan::new(has("--test") || !has("--bench"));
+    let write_all = has("--write");
+    let complete = !plan.quick && TABLES.iter().all(|(name, _)| chosen(name));
+    assert!(!write_all || complete, "--write goes with all tables");
     let mut report = format!("Measured on {}.\n", machine());
     if plan.quick {
         report.push_str("\nEverything once, with tiny files: the figures mean nothing.\n");
@@ -175,7 +179,7 @@ fn main() {
             report = format!("{report}\n{table}");
         }
     }
-    if has("--write") {
+    if write_all {
         write(&report).expect("README.md can be written");
     }
 }

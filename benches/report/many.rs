@@ -1,7 +1,7 @@
 //! Many senders at once.
 
 use std::path::Path;
-use std::process::Child;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::process::{Receiver, transfer, wsferry};
@@ -65,28 +65,27 @@ fn at_once(plan: &Plan, source: &Path, senders: usize) -> Crowd {
     let directory = plan.memory.path().join("inbox");
     let mut receiver = Receiver::start(&directory, &[]);
     let started = Instant::now();
-    let mut running: Vec<(Instant, Child)> = (0..senders)
-        .map(|number| {
-            let mut command = wsferry();
-            command.arg("send").arg(source).arg(receiver.url()).args([
-                "--name",
-                &format!("f{number}"),
-                "--quiet",
-            ]);
-            (Instant::now(), command.spawn().expect("it starts"))
-        })
-        .collect();
-    let (mut each, mut threads) = (vec![], 0);
-    while !running.is_empty() {
-        running.retain_mut(|(started, child)| {
-            let Some(status) = child.try_wait().expect("it is a child") else { return true };
-            assert!(status.success(), "a sender failed");
-            each.push(started.elapsed().as_secs_f64());
-            false
-        });
+    // A thread waits for each of them, so that each is timed to its own end.
+    let mut waiting: Vec<JoinHandle<f64>> = Vec::with_capacity(senders);
+    let mut threads = 0;
+    for number in 0..senders {
+        let mut command = wsferry();
+        command.arg("send").arg(source).arg(receiver.url());
+        command.args(["--name", &format!("f{number}"), "--quiet"]);
+        let started = Instant::now();
+        let mut child = command.spawn().expect("it starts");
+        let wait = move || {
+            assert!(child.wait().expect("it is a child").success(), "a sender failed");
+            started.elapsed().as_secs_f64()
+        };
+        waiting.push(thread::Builder::new().stack_size(64 * 1024).spawn(wait).expect("a thread"));
         threads = threads.max(receiver.usage().1);
-        std::thread::sleep(Duration::from_millis(5));
     }
+    while waiting.iter().any(|waiting| !waiting.is_finished()) {
+        threads = threads.max(receiver.usage().1);
+        thread::sleep(Duration::from_millis(5));
+    }
+    let each: Vec<f64> = waiting.into_iter().map(|waiting| waiting.join().expect("it is sent")).collect();
     let seconds = started.elapsed().as_secs_f64();
     for _ in 0..senders {
         receiver.finished();

@@ -80,7 +80,7 @@ pub fn measure(plan: &Plan) -> Table {
     }
     match echo {
         Some(seconds) => table.row(
-            "the whole file as one Base64 message, echoed back (Autobahn), once",
+            "the whole file as one Base64 message, echoed back: all bytes cross twice (Autobahn from PyPI), once",
             Spread::of([seconds]).rate(size),
             format!("wsferry is {:.0} times as fast", seconds / default.median),
             "40",
