@@ -40,7 +40,7 @@ async fn demo(size: u64, output: &Output) -> Result<Exit, Box<dyn std::error::Er
     let dir = tempfile::Builder::new().prefix("wsferry-demo-").tempdir()?;
     let (source, inbox) = (dir.path().join("random.bin"), dir.path().join("inbox"));
     output.line(&format!("making {} of random bytes in {}", BinaryBytes(size), dir.path().display()));
-    fill(&mut File::create(&source)?, size)?;
+    fill(&mut File::create(&source)?, size, || false)?;
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url: Endpoint = format!("ws://{}", listener.local_addr()?).parse()?;
@@ -124,12 +124,12 @@ async fn send_until(source: &Path, url: &Endpoint, cut_at: u64, output: &Output)
     }
 }
 
-/// Writes that many random bytes.
-pub fn fill(file: &mut File, size: u64) -> io::Result<()> {
+/// Writes that many random bytes, or fewer if it is told to stop.
+pub fn fill(file: &mut File, size: u64, mut stop: impl FnMut() -> bool) -> io::Result<()> {
     let mut rng = fastrand::Rng::new();
     let mut bytes = vec![0; 1 << 20];
     let mut left = size;
-    while left > 0 {
+    while left > 0 && !stop() {
         let now = bytes.len().min(left as usize);
         rng.fill(&mut bytes[..now]);
         file.write_all(&bytes[..now])?;

@@ -225,7 +225,7 @@ fn measure(
 ) -> Result<Report, run::Error> {
     let default = if args.url.is_some() { SIZE_WITH_URL } else { SIZE };
     let size = args.size.map_or(default, |size| size.as_u64());
-    let files = Files::make(args.dir.as_deref(), size)?;
+    let files = Files::make(args.dir.as_deref(), size, &mut stop)?;
     let path = match &args.url {
         Some(url) => format!("to {url}"),
         None => format!("over loopback, files in {}", files.place()),

@@ -61,7 +61,7 @@ pub struct Files {
 
 impl Files {
     /// Makes a random file of this size: in `dir`, or in memory if there is room, or where temporary files are.
-    pub fn make(dir: Option<&Path>, size: u64) -> Result<Self, Error> {
+    pub fn make(dir: Option<&Path>, size: u64, stop: &mut Shutdown) -> Result<Self, Error> {
         let in_memory = || {
             let room = free(Path::new(MEMORY)).min(available_memory());
             Path::new(MEMORY).is_dir() && room / 5 * 2 > size
@@ -76,8 +76,13 @@ impl Files {
         let name = format!("wsferry-bench-{:016x}", fastrand::u64(..));
         let files = Self { dir, name };
         let mut file = File::create(files.source()).map_err(cannot)?;
-        crate::cli::demo::fill(&mut file, size).and_then(|()| file.flush()).map_err(cannot)?;
-        Ok(files)
+        let mut stopped = false;
+        let stop = || {
+            stopped = stop.now_or_never().is_some();
+            stopped
+        };
+        crate::cli::demo::fill(&mut file, size, stop).and_then(|()| file.flush()).map_err(cannot)?;
+        if stopped { Err(Error::Stopped) } else { Ok(files) }
     }
 
     /// The directory that holds them, for people.
