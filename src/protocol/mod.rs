@@ -5,6 +5,7 @@
 //! Sans-IO: no socket, file, clock, thread or runtime in sight. Frames and the time come in as arguments,
 //! frames and requests come out of the [`Sender`] and [`Receiver`] machines.
 
+mod arrivals;
 mod assembly;
 mod blocks;
 mod check;

@@ -4,123 +4,22 @@
 //! writes the bytes that come out, carries out each [`Action`] and reports back, and sends what
 //! [`Receiver::poll_message`] says. At most one action of each kind is under way at a time.
 
+mod vocabulary;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::Violation;
+use super::arrivals::Arrivals;
 use super::assembly::{Assembly, Filled};
 use super::blocks::BlockSet;
 use super::chunk;
 use super::digest::{BlockDigest, BlockHashes, FileDigest};
 use super::geometry::{BLOCK, Geometry, MAX_FRAME};
-use super::heartbeat::{Beat, Heartbeat, HeartbeatConfig};
-use super::message::{
-    self, Accept, CheckedOffer, Code, MAX_RUNS, Message, Offer, check_runs, clip, digests_to_text,
-};
+use super::heartbeat::{Beat, Heartbeat};
+use super::message::{self, Accept, Code, MAX_RUNS, Message, Offer, check_runs, clip, digests_to_text};
 use super::syncing::Syncing;
-use super::{MAX_NAKS, Violation};
-
-/// Bytes acknowledged at a time, as a part of the window.
-const ACKS_PER_WINDOW: u64 = 8;
-/// The longest that a verified chunk waits for its acknowledgement.
-const ACK_DELAY: Duration = Duration::from_millis(10);
-
-/// How a receiver behaves.
-#[derive(Debug, Clone, Copy)]
-pub struct ReceiverConfig {
-    /// The most bytes that the sender may keep unacknowledged.
-    pub window: u64,
-    /// Sync when this many bytes of whole blocks are not durable.
-    pub sync_bytes: u64,
-    /// Sync when a whole block has not been durable for this long.
-    pub sync_interval: Duration,
-    /// Signs of life.
-    pub heartbeat: HeartbeatConfig,
-}
-
-impl Default for ReceiverConfig {
-    fn default() -> Self {
-        Self {
-            window: 64 << 20,
-            sync_bytes: 64 << 20,
-            sync_interval: Duration::from_secs(1),
-            heartbeat: HeartbeatConfig::default(),
-        }
-    }
-}
-
-/// Something that the caller does, on another thread if it takes long.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Open the partial file for this offer; then [`Receiver::opened`] or [`Receiver::refuse`].
-    Open(CheckedOffer),
-    /// Sync the file's data, then write these blocks' hashes to the journal and sync it; then
-    /// [`Receiver::synced`].
-    Sync(Vec<(u64, BlockHashes)>),
-    /// Read this block back and hash it; then [`Receiver::hashed`].
-    HashBlock(u64),
-    /// Read this block back and compare it with its journal entry; then [`Receiver::checked`].
-    CheckBlock(u64),
-    /// Read these blocks' digests from the journal; then [`Receiver::digests`].
-    ReadDigests {
-        /// The first block's number.
-        first: u64,
-        /// How many blocks.
-        count: u64,
-    },
-    /// All blocks are durable: compare the digest, give the file its final name, sync the directory; then
-    /// [`Receiver::sealed`].
-    Seal(FileDigest),
-}
-
-/// What was found when the partial file was opened.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Opened {
-    /// Blocks that are whole and in the journal.
-    pub held: BlockSet,
-    /// The partial file's length: how far bytes of it ever got.
-    pub received: u64,
-    /// The file stands under its final name already.
-    pub complete: bool,
-}
-
-/// Bytes to write, given out by [`Receiver::handle_frame`] in the caller's buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Write {
-    /// Where in the file.
-    pub offset: u64,
-    /// How many bytes, from the buffer's start.
-    pub len: usize,
-}
-
-/// Something the caller should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReceiverEvent {
-    /// Chunks may come: the transfer goes on from this many bytes.
-    Accepted {
-        /// Bytes in blocks that were held.
-        held: u64,
-        /// The file was there already.
-        complete: bool,
-    },
-    /// The offer was refused, and the sender is told.
-    Refused {
-        /// The offered name, made safe to print.
-        name: String,
-        /// Why, for programs.
-        code: Code,
-        /// Why, for people.
-        reason: String,
-    },
-    /// The receipt is on its way: the file is durable under its final name.
-    Sealed(FileDigest),
-    /// The sender ended the transfer.
-    Failed {
-        /// Why, for programs.
-        code: Code,
-        /// Why, for people.
-        reason: String,
-    },
-}
+pub use vocabulary::{Action, Opened, ReceiverConfig, ReceiverEvent, Write};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -166,6 +65,7 @@ pub struct Receiver {
     window: u64,
     discard: bool,
     complete: bool,
+    arrivals: Arrivals,
     assembly: Assembly,
     syncing: Syncing,
     /// Held blocks to be read back, behind the transfer.
@@ -176,12 +76,6 @@ pub struct Receiver {
     finish: Option<FileDigest>,
     /// Blocks that a `repair` asked for and that have not been begun since.
     asked: BlockSet,
-
-    /// The next sequence number.
-    sequence: u64,
-    naks: u32,
-    unacknowledged: u64,
-    acknowledge_at: Option<Instant>,
 }
 
 impl Receiver {
@@ -202,6 +96,7 @@ impl Receiver {
             window: config.window,
             discard: false,
             complete: false,
+            arrivals: Arrivals::default(),
             assembly: Assembly::new(empty, BlockSet::new()),
             syncing: Syncing::default(),
             unchecked: BlockSet::new(),
@@ -210,10 +105,6 @@ impl Receiver {
             reading_digests: false,
             finish: None,
             asked: BlockSet::new(),
-            sequence: 0,
-            naks: 0,
-            unacknowledged: 0,
-            acknowledge_at: None,
         }
     }
 
@@ -234,7 +125,7 @@ impl Receiver {
 
     /// Chunk frames that came damaged.
     pub fn naks(&self) -> u32 {
-        self.naks
+        self.arrivals.naks()
     }
 
     /// The next thing the caller should know.
@@ -258,7 +149,7 @@ impl Receiver {
         // Behind the transfer: the first new chunk does not wait for a disk that is busy with old ones.
         let checks = match self.state {
             State::Streaming => {
-                self.sequence > 0 || self.assembly.filled() == self.assembly.geometry().size()
+                self.arrivals.sequence() > 0 || self.assembly.filled() == self.assembly.geometry().size()
             }
             State::Finishing => true,
             _ => false,
@@ -363,7 +254,7 @@ impl Receiver {
     /// The last [`Action::Sync`] is done.
     pub fn synced(&mut self, now: Instant) {
         self.syncing.synced();
-        self.acknowledge_at = Some(now);
+        self.arrivals.acknowledge_by(now);
         self.try_to_seal();
     }
 
@@ -399,7 +290,7 @@ impl Receiver {
     /// The file has its final name, and the directory is synced: sends the receipt.
     pub fn sealed(&mut self, digest: FileDigest) {
         self.state = State::Ended;
-        self.acknowledge_at = None;
+        self.arrivals.stop();
         self.outbox.push_back(Message::Receipt { id: self.id.clone(), digest });
         self.events.push_back(ReceiverEvent::Sealed(digest));
     }
@@ -414,7 +305,7 @@ impl Receiver {
     /// been taken, it waits for the socket or the disk and not for the clock.
     pub fn timeout(&self, now: Instant) -> Instant {
         let sync = self.syncing.due_at(self.config.sync_interval);
-        let later = [self.acknowledge_at, sync].into_iter().flatten().filter(|at| *at > now);
+        let later = [self.arrivals.due_at(), sync].into_iter().flatten().filter(|at| *at > now);
         later.fold(self.heartbeat.timeout(), Instant::min)
     }
 
@@ -467,18 +358,15 @@ impl Receiver {
         let chunk = match chunk::decode(frame, bytes) {
             Ok(chunk) => chunk,
             Err(_) => {
-                self.naks += 1;
-                if self.naks > MAX_NAKS {
-                    return Err(Violation::Damaged(self.naks));
-                }
+                let sequence = self.arrivals.refuse(now)?;
                 self.assembly.expect_gap();
-                self.outbox.push_back(Message::Nak { sequence: self.sequence });
-                self.count_frame(0, now);
+                self.outbox.push_back(Message::Nak { sequence });
                 return Ok(None);
             }
         };
-        if chunk.sequence != self.sequence {
-            return Err(Violation::field("chunk.sequence", self.sequence, chunk.sequence));
+        let expected = self.arrivals.sequence();
+        if chunk.sequence != expected {
+            return Err(Violation::field("chunk.sequence", expected, chunk.sequence));
         }
         let filled = self.assembly.fill(chunk.offset, &bytes[..chunk.len])?;
         self.asked.remove(chunk.offset / BLOCK);
@@ -497,7 +385,8 @@ impl Receiver {
                 self.actions.push_back(Action::HashBlock(block));
             }
         }
-        self.count_frame(chunk.len as u64, now);
+        let last = self.assembly.filled() == self.assembly.geometry().size();
+        self.arrivals.push(chunk.len as u64, self.window, last, now);
         Ok(Some(Write { offset: chunk.offset, len: chunk.len }))
     }
 
@@ -514,20 +403,9 @@ impl Receiver {
         Ok(())
     }
 
-    /// Counts a chunk frame towards the next acknowledgement.
-    fn count_frame(&mut self, len: u64, now: Instant) {
-        self.sequence += 1;
-        self.unacknowledged += len;
-        let enough = self.unacknowledged >= self.window / ACKS_PER_WINDOW
-            || self.assembly.filled() == self.assembly.geometry().size();
-        let at = if enough { now } else { now + ACK_DELAY };
-        self.acknowledge_at = Some(self.acknowledge_at.map_or(at, |earlier| earlier.min(at)));
-    }
-
     fn due_ack(&mut self, now: Instant) -> Option<Message> {
-        self.acknowledge_at.take_if(|at| *at <= now)?;
-        self.unacknowledged = 0;
-        Some(Message::Ack { sequence: self.sequence, durable: self.durable() })
+        let due = self.arrivals.take_due(now);
+        due.then(|| Message::Ack { sequence: self.arrivals.sequence(), durable: self.durable() })
     }
 
     /// Sends `repair` for as many of the blocks as one message lists; a later `finish` brings up the rest.

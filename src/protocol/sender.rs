@@ -4,6 +4,8 @@
 //! what to send, hands each incoming frame to [`Sender::handle_frame`], and hashes the blocks that
 //! [`Sender::next_check`] names, behind the transfer.
 
+mod vocabulary;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -11,74 +13,12 @@ use super::Violation;
 use super::blocks::BlockSet;
 use super::check::{Check, Need};
 use super::chunk;
-use super::digest::{BlockHasher, BlockHashes, DigestTree, FileDigest};
+use super::digest::{BlockHasher, BlockHashes, DigestTree};
 use super::flight::{Flight, Sent};
 use super::geometry::{ChunkSize, Geometry, MIN_FRAME_LIMIT};
-use super::heartbeat::{Beat, Heartbeat, HeartbeatConfig};
-use super::message::{Accept, Code, Message, Offer, check_runs, clip};
-
-/// How a sender behaves.
-#[derive(Debug, Clone, Copy)]
-pub struct SenderConfig {
-    /// The raw bytes of a chunk; the receiver's frame limit may lower it.
-    pub chunk: ChunkSize,
-    /// Bytes that an earlier connection of the same program sent already: sending them again counts as re-sent.
-    pub already_sent: u64,
-    /// Signs of life.
-    pub heartbeat: HeartbeatConfig,
-}
-
-/// Something the caller should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SenderEvent {
-    /// The receiver took the offer and holds this many bytes of the file.
-    Accepted {
-        /// Bytes in blocks that the receiver holds.
-        held: u64,
-        /// The file is there already, whole.
-        complete: bool,
-    },
-    /// The receiver does not want the file.
-    Rejected {
-        /// Why, for programs.
-        code: Code,
-        /// Why, for people.
-        reason: String,
-    },
-    /// All bytes are acknowledged and all held blocks compared: make sure the source has not changed, then call
-    /// [`Sender::finish`].
-    ReadyToFinish,
-    /// The file is durable under its final name, with this digest.
-    Receipted(FileDigest),
-    /// The receiver ended the transfer.
-    Failed {
-        /// Why, for programs.
-        code: Code,
-        /// Why, for people.
-        reason: String,
-    },
-}
-
-/// How far the transfer is, in bytes of the file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// The file's size.
-    pub total: u64,
-    /// What the receiver held when this connection began.
-    pub held: u64,
-    /// What was acknowledged: held, or arrived and verified.
-    pub acknowledged: u64,
-    /// What survives a loss of power, as an offset.
-    pub durable: u64,
-    /// Held bytes whose blocks were compared so far.
-    pub verified: u64,
-    /// Bytes that were sent although they had been sent before.
-    pub resent: u64,
-    /// Chunk frames that came damaged and were asked for again.
-    pub naks: u32,
-    /// Held blocks that differed and were sent again.
-    pub repaired_blocks: u64,
-}
+use super::heartbeat::{Beat, Heartbeat};
+use super::message::{Accept, Message, Offer, check_runs, clip};
+pub use vocabulary::{Progress, SenderConfig, SenderEvent};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
