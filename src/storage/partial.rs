@@ -161,12 +161,12 @@ impl Partial {
             io::ErrorKind::AlreadyExists => StorageError::Exists { name: name.to_owned() },
             _ => self.error("rename the partial file of", error),
         })?;
-        // Only now: a partial file without write permission could not be taken up again.
+        self.folder.sync_dir("").map_err(StorageError::io("sync the directory", "."))?;
+        // Only now that the new name is durable: a partial file without write permission could not be taken up again.
         if let Some(mode) = self.offer.mode {
             let restrict = self.file.restrict_mode(mode).and_then(|()| self.file.sync_all());
             restrict.map_err(|error| self.error("set the permissions of", error))?;
         }
-        self.folder.sync_dir("").map_err(StorageError::io("sync the directory", "."))?;
         self.remove_journal();
         Ok(())
     }

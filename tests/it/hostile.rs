@@ -77,6 +77,14 @@ fn a_hostile_sender_gets_a_typed_error_and_the_receiver_goes_on() {
             then(10, (0..150).map(|_| frame(9, 0, b"abc").replace("YWJj", "YWJk")).collect()),
             "101 chunk frames came damaged",
         ),
+        // One damaged chunk allows one gap: what would make two of it is refused.
+        (
+            then(
+                30,
+                vec![frame(0, 0, b"abc").replace("YWJj", "YWJk"), frame(1, 12, b"abc"), frame(2, 3, b"abc")],
+            ),
+            "chunk.offset is 3, expected the first byte of a gap; 1 are open",
+        ),
         (
             then(10, vec![format!(r#"{{"type":"finish","id":"x","digest":"{}"}}"#, "0".repeat(64))]),
             "finish.id is x",

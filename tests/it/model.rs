@@ -34,6 +34,8 @@ struct Inode {
     pending: Vec<(u64, Vec<u8>)>,
     mtime: (i64, u32),
     links: u64,
+    /// No permission to write: durable at once, the worst that can happen to a file that is still to be written.
+    read_only: bool,
 }
 
 /// A change of names that no directory sync has made durable: each name with its new file, or none.
@@ -48,6 +50,9 @@ struct Disk {
     /// Operations that change something, so far; and the one at which the power goes.
     operations: u64,
     dies_at: Option<u64>,
+    /// Syncs of files, so far; and the one that fails.
+    syncs: u64,
+    fails_at: Option<u64>,
     lie: Lie,
 }
 
@@ -63,6 +68,8 @@ impl Model {
             pending_names: Vec::new(),
             operations: 0,
             dies_at: None,
+            syncs: 0,
+            fails_at: None,
             lie,
         })))
     }
@@ -73,6 +80,24 @@ impl Model {
 
     pub fn die_at(&self, operation: Option<u64>) {
         self.0.lock().unwrap().dies_at = operation;
+    }
+
+    /// How many times a file was synced.
+    pub fn syncs(&self) -> u64 {
+        self.0.lock().unwrap().syncs
+    }
+
+    /// Has one sync fail as Linux does it: what was written is lost and still reads well, and the next sync says
+    /// that all is well.
+    pub fn fail_sync_at(&self, sync: u64) {
+        self.0.lock().unwrap().fails_at = Some(sync);
+    }
+
+    /// A file that some other program wrote and did not sync.
+    pub fn put(&self, name: &str, bytes: &[u8]) {
+        let file = self.open(name, Some(0o644)).unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        self.sync_dir("").unwrap();
     }
 
     /// What is left when the machine starts again.
@@ -107,6 +132,8 @@ impl Model {
             pending_names: Vec::new(),
             operations: 0,
             dies_at: None,
+            syncs: 0,
+            fails_at: None,
             lie: disk.lie,
         })))
     }
@@ -157,7 +184,12 @@ impl Folder for Model {
     fn open(&self, path: &str, create: Option<u32>) -> io::Result<Box<dyn FolderFile>> {
         let there = self.0.lock().unwrap().names.get(path).copied();
         let inode = match (there, create) {
-            (Some(inode), _) => inode,
+            (Some(inode), create) => {
+                if create.is_some() && self.0.lock().unwrap().inodes[inode].read_only {
+                    return Err(io::ErrorKind::PermissionDenied.into());
+                }
+                inode
+            }
             (None, None) => return Err(io::ErrorKind::NotFound.into()),
             (None, Some(_)) => self.operate(|disk| {
                 disk.inodes.push(Inode { links: 1, ..Inode::default() });
@@ -267,13 +299,20 @@ impl FolderFile for ModelFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.model.operate(|disk| {
-            disk.inodes[self.inode].now.resize(len as usize, 0);
+            let inode = &mut disk.inodes[self.inode];
+            inode.now.resize(len as usize, 0);
+            for (offset, bytes) in &mut inode.pending {
+                bytes.truncate(len.saturating_sub(*offset) as usize);
+            }
             Ok(())
         })
     }
 
-    fn restrict_mode(&self, _: u32) -> io::Result<()> {
-        Ok(())
+    fn restrict_mode(&self, mode: u32) -> io::Result<()> {
+        self.model.operate(|disk| {
+            disk.inodes[self.inode].read_only |= mode & 0o200 == 0;
+            Ok(())
+        })
     }
 
     fn set_mtime(&self, seconds: i64, nanoseconds: u32) -> io::Result<()> {
@@ -285,10 +324,18 @@ impl FolderFile for ModelFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.model.operate(|disk| {
+            let fails = disk.fails_at == Some(disk.syncs);
+            disk.syncs += 1;
             if disk.lie != Lie::DataSync || self.journal {
                 let inode = &mut disk.inodes[self.inode];
-                inode.durable = inode.now.clone();
-                inode.pending.clear();
+                let written = std::mem::take(&mut inode.pending);
+                if fails {
+                    return Err(io::Error::other("input/output error"));
+                }
+                for (offset, bytes) in written {
+                    put(&mut inode.durable, offset, &bytes);
+                }
+                inode.durable.resize(inode.now.len(), 0);
             }
             Ok(())
         })
