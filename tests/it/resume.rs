@@ -1,7 +1,11 @@
 //! Cut, killed, interrupted: the same command goes on where it was.
 
+use std::net::TcpListener;
+
+use serde_json::json;
+
 use crate::proxy::{Plan, Proxy};
-use crate::support::{Place, Receiver, Running, random, send, send_well, wsferry};
+use crate::support::{Peer, Place, Receiver, Running, random, send, send_well, wsferry};
 
 const B: usize = 3 << 20;
 
@@ -140,6 +144,32 @@ fn a_receipt_that_was_lost_costs_nothing() {
         drop(sender);
         let finished = send_well(&file, &receiver.url, &[]);
         assert_eq!((&finished["already_there"], &finished["new_bytes"]), (&true.into(), &0.into()));
+    }
+}
+
+#[test]
+fn a_receipt_that_comes_together_with_the_end_of_the_connection_counts() {
+    let place = Place::new();
+    let bytes = random(1000, 12);
+    let file = place.file("f", &bytes);
+    for _ in 0..20 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        let sender = Running::start(wsferry().arg("send").arg(&file).arg(url).arg("--json"));
+        let mut peer = Peer::accept(&listener, Some("wsferry.v1")).unwrap();
+        let id = peer.hear_type("offer")["id"].clone();
+        let accept = json!({"type": "accept", "id": id, "held": [], "received": 0, "complete": false,
+            "frame_limit": 32_768, "window": 1_000_000});
+        peer.say(accept.to_string());
+        peer.hear().expect("the chunk");
+        peer.say(r#"{"type":"ack","sequence":1,"durable":0}"#);
+        let digest = peer.hear_type("finish")["digest"].clone();
+        // No goodbye, and the sender's own is never read.
+        peer.say(json!({"type": "receipt", "id": id, "digest": digest}).to_string());
+        drop(peer);
+        let ended = sender.end();
+        assert_eq!(ended.code(), 0, "{ended:?}");
+        ended.event("finished");
     }
 }
 
