@@ -153,7 +153,7 @@ fn a_repair_that_is_to_be_discarded_is_a_violation() {
 }
 
 #[test]
-fn flags_of_a_bench_that_make_no_sense_are_a_usage_error() {
+fn flags_of_a_bench_that_make_no_sense_are_said_at_once() {
     for (flags, words) in [
         (&["--chunk-sizes", "1B"][..], "--chunk-sizes"),
         (&["--windows", "0B"], "--windows"),
@@ -163,6 +163,8 @@ fn flags_of_a_bench_that_make_no_sense_are_a_usage_error() {
         bench(flags).assert_error(2, &[words]);
     }
     bench(&["--dir", "/nonexistent", "--size", "1MB"]).assert_error(1, &["/nonexistent"]);
+    // A plot that cannot be written is said before anything is done.
+    bench(&["--svg", "/nonexistent/b.svg", "--dir", "/nowhere"]).assert_error(1, &["/nonexistent/b.svg"]);
 }
 
 #[test]

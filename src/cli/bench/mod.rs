@@ -3,12 +3,13 @@
 mod plot;
 mod run;
 
+use std::fs::OpenOptions;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
 use indicatif::{BinaryBytes, ProgressBar};
 use serde_json::{Value, json};
-use wsferry::floor;
 use wsferry::protocol::{ChunkSize, DEFAULT_WINDOW};
 use wsferry::transfer::Shutdown;
 use wsferry::transport::Endpoint;
@@ -225,6 +226,10 @@ fn measure(
 ) -> Result<Report, run::Error> {
     let default = if args.url.is_some() { SIZE_WITH_URL } else { SIZE };
     let size = args.size.map_or(default, |size| size.as_u64());
+    for path in args.svg.iter().chain(&args.html) {
+        // Said now and not when all is measured.
+        OpenOptions::new().append(true).create(true).open(path).map_err(cannot_write(path))?;
+    }
     let files = Files::make(args.dir.as_deref(), size, &mut stop)?;
     let path = match &args.url {
         Some(url) => format!("to {url}"),
@@ -242,11 +247,10 @@ fn measure(
     let measured = (|| {
         for _ in 0..args.runs {
             if args.url.is_none() {
-                let time = floor::measure(&files.source(), &files.target());
-                let time = time
-                    .map_err(|error| run::Error::failed(format!("cannot measure the I/O floor: {error}")))?;
-                files.clean();
-                floors.push(size as f64 / time.as_secs_f64());
+                if let Some(bar) = &bar {
+                    bar.set_message("the I/O floor");
+                }
+                floors.push(size as f64 / run::floor(&files, &mut stop)?.as_secs_f64());
             }
             for row in &mut rows {
                 let Setting { chunk, window } = row.setting;
@@ -301,21 +305,21 @@ fn tell(args: &BenchArgs, report: &Report, output: &Output) -> Result<(), run::E
         ));
         output.line(&format!("  {command}"));
     }
-    let cannot = |path: &Path| {
-        let path = path.display().to_string();
-        move |error| run::Error::failed(format!("cannot write {path}: {error}"))
-    };
     if let Some(path) = &args.svg {
-        std::fs::write(path, plot::svg(report)).map_err(cannot(path))?;
+        std::fs::write(path, plot::svg(report)).map_err(cannot_write(path))?;
     }
     if let Some(path) = &args.html {
-        std::fs::write(path, plot::html(report)).map_err(cannot(path))?;
+        std::fs::write(path, plot::html(report)).map_err(cannot_write(path))?;
     }
     let written: Vec<&PathBuf> = args.svg.iter().chain(&args.html).collect();
     for path in written {
         output.notice(&format!("the plot is in {}", path.display()));
     }
     Ok(())
+}
+
+fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> run::Error {
+    move |error| run::Error::failed(format!("cannot write {}: {error}", path.display()))
 }
 
 /// The command line that uses a setting.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use serde_json::Value;
+use wsferry::floor;
 use wsferry::transfer::Shutdown;
 
 use super::Setting;
@@ -120,6 +121,23 @@ fn available_memory() -> u64 {
 
 fn free(path: &Path) -> u64 {
     rustix::fs::statvfs(path).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
+}
+
+/// How long the I/O floor takes for the file.
+pub fn floor(files: &Files, stop: &mut Shutdown) -> Result<Duration, Error> {
+    let (source, target) = (files.source(), files.target());
+    let (tell, told) = mpsc::channel();
+    // What is stopped is left to itself: the program ends.
+    std::thread::spawn(move || tell.send(floor::measure(&source, &target)));
+    let measured = loop {
+        match told.recv_timeout(POLL) {
+            Ok(measured) => break measured,
+            Err(RecvTimeoutError::Timeout) if stop.now_or_never().is_none() => {}
+            Err(_) => return Err(Error::Stopped),
+        }
+    };
+    files.clean();
+    measured.map_err(|error| Error::failed(format!("cannot measure the I/O floor: {error}")))
 }
 
 /// Sends the file once with a setting, to a receiver of its own or to `url`.
