@@ -1,5 +1,6 @@
 //! The arguments.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -40,14 +41,12 @@ pub enum Command {
 
 /// Send files to a receiver. Run the same command again to resume.
 #[derive(Debug, Parser)]
+#[command(override_usage = "wsferry send [OPTIONS] <FILE>... <URL>")]
 pub struct SendArgs {
-    /// Files to send, one after another
-    #[arg(required = true, value_name = "FILE")]
-    pub files: Vec<PathBuf>,
-
-    /// Where the receiver listens, for example ws://127.0.0.1:9000
-    #[arg(value_name = "URL")]
-    pub url: String,
+    /// Files to send, one after another; last, where the receiver listens, for example ws://127.0.0.1:9000
+    // One list, so that flags may stand between the files and the URL.
+    #[arg(required = true, value_name = "FILE... URL")]
+    files_and_url: Vec<PathBuf>,
 
     /// Raw bytes in a chunk, rounded down to a multiple of 3; auto takes what measured best, within the frame limit
     #[arg(long, value_name = "SIZE|auto", default_value = "auto")]
@@ -87,6 +86,18 @@ pub struct SendArgs {
 
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+impl SendArgs {
+    /// Files to send, one after another.
+    pub fn files(&self) -> &[PathBuf] {
+        self.files_and_url.split_last().map_or(&[], |(_, files)| files)
+    }
+
+    /// Where the receiver listens.
+    pub fn url(&self) -> Cow<'_, str> {
+        self.files_and_url.last().map_or("".into(), |url| url.to_string_lossy())
+    }
 }
 
 /// Listen, and write what senders send into a directory.

@@ -47,8 +47,12 @@ pub fn run(args: SendArgs) -> Exit {
 
 /// Turns flags into options, or says which of them makes no sense.
 fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), String> {
-    let endpoint = args.url.parse().map_err(|error| format!("bad URL {}: {error}", args.url))?;
-    if args.name.is_some() && args.files.len() > 1 {
+    let (files, url) = (args.files(), args.url());
+    if files.is_empty() {
+        return Err(format!("`wsferry send FILE... URL` needs a file and a URL; there is {url} alone"));
+    }
+    let endpoint = url.parse().map_err(|error| format!("bad URL {url}: {error}"))?;
+    if args.name.is_some() && files.len() > 1 {
         return Err("--name goes with one file, not with several".to_owned());
     }
     let ByteSize(window) = args.window;
@@ -95,15 +99,16 @@ async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, out
         wait_for_name: args.wait,
         ..RetryOptions::default()
     };
+    let files = args.files();
     let mut session = Session::new(endpoint, options, retry);
-    let several = args.files.len() > 1 && output.mode == Mode::Human && !output.bars.is_hidden();
+    let several = files.len() > 1 && output.mode == Mode::Human && !output.bars.is_hidden();
     let sizes: Vec<u64> =
-        args.files.iter().map(|file| std::fs::metadata(file).map_or(0, |info| info.len())).collect();
-    let overall = several.then(|| progress::overall(output, args.files.len(), sizes.iter().sum()));
+        files.iter().map(|file| std::fs::metadata(file).map_or(0, |info| info.len())).collect();
+    let overall = several.then(|| progress::overall(output, files.len(), sizes.iter().sum()));
     let mut before = 0;
     let mut worst = Exit::Done;
     let mut sent = 0;
-    for (number, (file, size)) in (1..).zip(args.files.iter().zip(&sizes)) {
+    for (number, (file, size)) in (1..).zip(files.iter().zip(&sizes)) {
         let overall = overall.clone().map(|bar| (bar, before));
         match send_one(&mut session, args, file, number, overall, output).await {
             Ok(summary) => {
@@ -125,9 +130,9 @@ async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, out
         overall.finish_and_clear();
     }
     session.close().await;
-    if args.files.len() > 1 {
+    if files.len() > 1 {
         let bytes = BinaryBytes(sizes.iter().sum());
-        output.line(&format!("{sent} of {} files sent, {bytes} in all", args.files.len()));
+        output.line(&format!("{sent} of {} files sent, {bytes} in all", files.len()));
     }
     worst
 }

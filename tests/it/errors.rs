@@ -84,6 +84,7 @@ fn command_lines_that_make_no_sense_are_usage_errors() {
         assert_eq!(ended.code(), 2, "{ended:?}");
         assert!(ended.errors.contains(flags[0]), "{ended:?}");
     }
+    Running::start(wsferry().arg("send").arg(&file)).end().assert_error(2, &["a file and a URL"]);
     assert_eq!(Running::start(wsferry().arg("send")).end().code(), 2);
     assert_eq!(Running::start(wsferry().arg("fly")).end().code(), 2);
 }
@@ -92,8 +93,11 @@ fn command_lines_that_make_no_sense_are_usage_errors() {
 fn nobody_listening_is_said_with_the_address() {
     let place = Place::new();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    send(&place.file("f", b"x"), &format!("ws://127.0.0.1:{port}"), &[])
-        .assert_error(1, &[&format!("127.0.0.1:{port}"), "refused", "wsferry receive"]);
+    let words = [&format!("127.0.0.1:{port}"), "refused", "wsferry receive"];
+    let (file, url) = (place.file("f", b"x"), format!("ws://127.0.0.1:{port}"));
+    send(&file, &url, &[]).assert_error(1, &words);
+    // Flags may stand anywhere.
+    Running::start(wsferry().arg("send").arg(&file).args(["--wait", &url])).end().assert_error(1, &words);
 }
 
 #[test]
