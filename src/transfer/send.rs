@@ -80,10 +80,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut sent_up_to = 0;
-    send_again(connection, source, options, &mut sent_up_to, observer).await
+    let sent = send_again(connection, source, options, &mut sent_up_to, observer).await;
+    if let Err(error) = &sent {
+        tell(connection, error).await;
+    }
+    sent
 }
 
-/// As [`send_file`], where an earlier connection got as far as `sent_up_to`; it is kept up to date.
+/// As [`send_file`], where an earlier connection got as far as `sent_up_to`; it is kept up to date. The receiver is not
+/// told of an error yet.
 pub(super) async fn send_again<S>(
     connection: &mut Connection<S>,
     source: &Arc<Source>,
@@ -126,21 +131,22 @@ where
             complete: pump.complete,
             wire_bytes: connection.wire_bytes() - wire_before,
         }),
-        Err(error) => {
-            let code = match &error {
-                Error::Source(SourceError::Changed { .. }) => Some(Code::Source),
-                Error::Source(_) => Some(Code::Storage),
-                Error::Violation { .. } | Error::Transport(TransportError::Frame { .. }) => {
-                    Some(Code::Protocol)
-                }
-                _ => None,
-            };
-            if let Some(code) = code {
-                part(connection, code, &error.to_string()).await;
-            }
-            Err(error)
-        }
+        Err(error) => Err(error),
     }
+}
+
+/// Tells the receiver of an error that it does not know of, and ends the connection with it.
+pub(super) async fn tell<S>(connection: &mut Connection<S>, error: &Error)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let code = match error {
+        Error::Source(SourceError::Changed { .. }) => Code::Source,
+        Error::Source(_) => Code::Storage,
+        Error::Violation { .. } | Error::Transport(TransportError::Frame { .. }) => Code::Protocol,
+        _ => return,
+    };
+    part(connection, code, &error.to_string()).await;
 }
 
 /// A block that is being hashed behind the transfer.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::send::send_again;
+use super::send::{send_again, tell};
 use super::{Error, Event, SendOptions, Summary};
 use crate::protocol::{ChunkSize, Code, FileName, Progress};
 use crate::runtime::{self, TcpStream};
@@ -65,7 +65,8 @@ impl Session {
         name: Option<FileName>,
         observer: &mut (dyn FnMut(Event) + Send),
     ) -> Result<Summary, Error> {
-        let started = Instant::now();
+        // Of the version that arrives.
+        let mut started = Instant::now();
         let mut source = Arc::new(Source::open(path, name.clone())?);
         let mut sent_up_to = 0;
         let mut changes = 0;
@@ -91,17 +92,26 @@ impl Session {
                 Err(error) => error,
             };
             let busy = matches!(error, Error::Refused { code: Code::Busy, .. });
-            if !matches!(error, Error::Refused { .. }) {
-                self.connection = None;
-            }
+            let connection =
+                if matches!(error, Error::Refused { .. }) { None } else { self.connection.take() };
             if matches!(error, Error::Source(SourceError::Changed { .. })) && changes < MAX_CHANGES {
-                // The new version is offered; of what the receiver holds only the blocks that differ are sent.
+                // The new version is offered; of what the receiver holds only the blocks that differ are sent. To
+                // the receiver this is a cut like any other, and no end.
                 changes += 1;
+                if let Some(connection) = connection {
+                    close(connection, 1012).await;
+                }
+                let (delay, why) = (Duration::ZERO, error.to_string());
+                observer(Event::Reconnecting { delay, attempt: changes, why });
                 source = Arc::new(Source::open(path, name.clone())?);
                 totals.next_connection();
                 totals.held = None;
-                budget = Budget::new(self.retry, Instant::now());
+                started = Instant::now();
+                budget = Budget::new(self.retry, started);
                 continue;
+            }
+            if let Some(mut connection) = connection {
+                tell(&mut connection, &error).await;
             }
             let waits = busy && self.retry.wait_for_name;
             // After a cut the name may be held by what is left of the connection before. A receiver that never
@@ -128,8 +138,8 @@ impl Session {
 
     /// Says goodbye.
     pub async fn close(mut self) {
-        if let Some(connection) = &mut self.connection {
-            runtime::timeout(super::CLOSE_TIMEOUT, connection.close(1000)).await;
+        if let Some(connection) = self.connection.take() {
+            close(connection, 1000).await;
         }
     }
 
@@ -149,6 +159,10 @@ impl Session {
         *wire_bytes += connection.wire_bytes() - before;
         sent
     }
+}
+
+async fn close(mut connection: Connection<TcpStream>, code: u16) {
+    runtime::timeout(super::CLOSE_TIMEOUT, connection.close(code)).await;
 }
 
 /// Dials an endpoint and opens a WebSocket.

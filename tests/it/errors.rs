@@ -215,14 +215,17 @@ fn send_while(
     place: &Place,
     change: impl Fn(&std::path::Path) + Send + Sync + 'static,
 ) -> (Vec<u8>, crate::support::Ended) {
-    let receiver = Receiver::start(place, &[]);
+    // The receiver of one transfer waits for what the file became.
+    let receiver = Receiver::start(place, &["--once"]);
     let file = place.file("f", &random(30_000_000, 2));
     let changed = file.clone();
     let call: Arc<dyn Fn() + Send + Sync> = Arc::new(move || change(&changed));
     let proxy = Proxy::start(receiver.address(), move |_| {
         (Plan { pause: Some((20_000_000, call.clone())), ..Plan::default() }, Plan::default())
     });
-    let ended = send(&file, &proxy.url(), &["--window", "1MiB"]);
+    let ended = send(&file, &proxy.url(), &["--window", "1MiB", "--retry-for", "20s"]);
+    let received = receiver.running.end();
+    assert_eq!(received.code(), 0, "{received:?}");
     (std::fs::read(&file).unwrap(), ended)
 }
 
@@ -253,7 +256,9 @@ fn a_source_that_changes_once_while_it_is_sent_arrives_as_what_it_became() {
         let (source, ended) = send_while(&place, once(change));
         assert_eq!(ended.code(), 0, "{ended:?}");
         assert!(place.received("f") == source);
-        assert_eq!(ended.event("finished")["blake3"], blake3::hash(&source).to_string());
+        let finished = ended.event("finished");
+        assert_eq!(finished["blake3"], blake3::hash(&source).to_string());
+        assert!(ended.event("reconnecting")["reason"].as_str().unwrap().contains("f changed"), "{ended:?}");
         assert_eq!(place.listing(), ["f"]);
     }
 }
