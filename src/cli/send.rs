@@ -51,7 +51,7 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), 
     if files.is_empty() {
         return Err(format!("`wsferry send FILE... URL` needs a file and a URL; there is {url} alone"));
     }
-    let endpoint = url.parse().map_err(|error| format!("bad URL {url}: {error}"))?;
+    let endpoint = endpoint(&url)?;
     if args.name.is_some() && files.len() > 1 {
         return Err("--name goes with one file, not with several".to_owned());
     }
@@ -91,6 +91,14 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), 
         endpoint,
         SendOptions { chunk, frame_limit, window, repair, discard, heartbeat, ..SendOptions::default() },
     ))
+}
+
+/// Reads a URL. What is wrong with it is told without a password that may be in it.
+pub fn endpoint(url: &str) -> Result<Endpoint, String> {
+    url.parse().map_err(|error| match url.rsplit_once('@') {
+        Some((_, host)) => format!("bad URL …@{host}: {error}"),
+        None => format!("bad URL {url}: {error}"),
+    })
 }
 
 async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, output: &Output) -> Exit {

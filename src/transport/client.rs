@@ -17,7 +17,6 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let address = endpoint.to_string();
-    let lost = |why: String| TransportError::Lost { address: address.clone(), why };
     let failed = |why: String| TransportError::Handshake {
         address: address.clone(),
         why: format!("{why}; is it a `wsferry receive`?"),
@@ -26,13 +25,14 @@ where
     let request = ClientRequestBuilder::new(endpoint.uri()).with_sub_protocol(SUBPROTOCOL);
     let request = request.into_client_request().and_then(generate_request);
     let (request, key) = request.map_err(|error| failed(error.to_string()))?;
-    stream.write_all(&request).await.map_err(|error| lost(error.to_string()))?;
-    stream.flush().await.map_err(|error| lost(error.to_string()))?;
+    let hung_up = |error: std::io::Error| failed(format!("it hung up before its answer ended: {error}"));
+    stream.write_all(&request).await.map_err(hung_up)?;
+    stream.flush().await.map_err(hung_up)?;
 
     let mut read = Vec::new();
     let (head_len, response) = loop {
         let mut bytes = [0; 2048];
-        let n = stream.read(&mut bytes).await.map_err(|error| lost(error.to_string()))?;
+        let n = stream.read(&mut bytes).await.map_err(hung_up)?;
         if n == 0 {
             return Err(failed("it hung up before its answer ended".to_owned()));
         }

@@ -35,7 +35,7 @@ impl FromStr for Endpoint {
     fn from_str(url: &str) -> Result<Self, String> {
         const EXPECTED: &str = "expected something like ws://127.0.0.1:9000";
         let uri: Uri = url.parse().map_err(|error| format!("{error}; {EXPECTED}"))?;
-        match uri.scheme_str() {
+        match uri.scheme_str().map(str::to_ascii_lowercase).as_deref() {
             Some("ws") => {}
             Some("wss") => {
                 return Err(
@@ -45,13 +45,18 @@ impl FromStr for Endpoint {
             Some(other) => return Err(format!("the scheme is {other}://; {EXPECTED}")),
             None => return Err(format!("it has no scheme; {EXPECTED}")),
         }
+        if url.contains('#') {
+            return Err("it has a fragment, which a WebSocket URL must not have".to_owned());
+        }
         let authority = uri.authority().ok_or_else(|| format!("it names no host; {EXPECTED}"))?;
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         if host.is_empty() {
             return Err(format!("it names no host; {EXPECTED}"));
         }
-        let written_port = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, rest)| rest);
-        let written_port = written_port.rsplit_once(']').map_or(written_port, |(_, rest)| rest);
+        if authority.as_str().contains('@') {
+            return Err("it has a user or a password, which wsferry does not send".to_owned());
+        }
+        let written_port = authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, rest)| rest);
         let port = match written_port.rsplit_once(':') {
             Some((_, port)) => match port.parse() {
                 Ok(0) | Err(_) => return Err(format!("the port is {port:?}; expected 1 to 65535")),
@@ -80,6 +85,7 @@ mod tests {
             ("ws://example.com/a/b?c=d", "example.com", 80),
             ("ws://[::1]:9000/", "::1", 9000),
             ("ws://[::1]/", "::1", 80),
+            ("WS://[::1]/", "::1", 80),
         ] {
             let endpoint: Endpoint = url.parse().unwrap();
             assert_eq!((endpoint.host(), endpoint.port()), (host, port), "{url}");
@@ -89,6 +95,8 @@ mod tests {
             ("wss://127.0.0.1:9000", "TLS"),
             ("127.0.0.1:9000", "scheme"),
             ("inbox", "no scheme"),
+            ("ws://me:secret@127.0.0.1", "a password"),
+            ("ws://127.0.0.1/#there", "fragment"),
             ("ws://127.0.0.1:0", "1 to 65535"),
             ("ws://127.0.0.1:70000", "expected"),
             ("ws://127.0.0.1:http", "expected"),

@@ -66,6 +66,7 @@ fn command_lines_that_make_no_sense_are_usage_errors() {
         ("wss://127.0.0.1:9000", &["TLS"]),
         ("ws://127.0.0.1:99999", &["bad URL"]),
         ("ws://127.0.0.1:0", &["port"]),
+        ("ws://me:secret@127.0.0.1:1", &["bad URL …@127.0.0.1:1", "password"]),
         ("f", &["bad URL", "ws://"]),
     ] {
         send(&file, url, &[]).assert_error(2, words);
@@ -112,6 +113,24 @@ fn a_plain_http_server_is_told_apart() {
         stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").unwrap();
     });
     send(&place.file("f", b"x"), &url, &[]).assert_error(1, &["HTTP 404"]);
+}
+
+#[test]
+fn a_peer_that_hangs_up_during_the_handshake_has_nothing_to_resume() {
+    let place = Place::new();
+    let file = place.file("f", b"x");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    // Before the request is read, which resets the connection, and behind it.
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let mut head = [0; 4096];
+            let _ = if number % 2 == 0 { Ok(0) } else { stream.unwrap().read(&mut head) };
+        }
+    });
+    for _ in 0..6 {
+        send(&file, &url, &[]).assert_error(1, &["handshake", "it hung up"]);
+    }
 }
 
 /// A WebSocket server that sends back what it gets, with or without our subprotocol.

@@ -12,7 +12,6 @@ use indicatif::{BinaryBytes, ProgressBar};
 use serde_json::{Value, json};
 use wsferry::protocol::{ChunkSize, DEFAULT_WINDOW};
 use wsferry::transfer::Shutdown;
-use wsferry::transport::Endpoint;
 
 use self::run::{Files, Sample};
 use super::args::BenchArgs;
@@ -194,7 +193,7 @@ pub fn run(args: BenchArgs) -> Exit {
 /// Turns flags into settings, or says which of them makes no sense.
 fn settings(args: &BenchArgs) -> Result<Vec<Setting>, String> {
     if let Some(url) = &args.url {
-        url.parse::<Endpoint>().map_err(|error| format!("bad URL {url}: {error}"))?;
+        super::send::endpoint(url)?;
     }
     if args.runs == 0 || args.size.is_some_and(|size| size.as_u64() == 0) {
         return Err("--runs and --size are at least 1".to_owned());
