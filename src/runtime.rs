@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::ToSocketAddrs;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -42,9 +43,19 @@ pub async fn sleep(duration: Duration) {
 
 /// Connects to a host, trying each of its addresses.
 pub async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    let host = host.to_owned();
+    let addresses = spawn_blocking(move || (host.as_str(), port).to_socket_addrs()).await?;
+    let mut failure = io::ErrorKind::NotFound.into();
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 /// A timer that can be set anew.

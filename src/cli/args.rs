@@ -52,12 +52,13 @@ pub struct SendArgs {
     #[arg(long, value_name = "SIZE|auto", default_value = "auto")]
     pub chunk_size: ChunkArg,
 
-    /// Most characters in a frame on this path, header included, for example 32KiB [default: 4MiB and a header]
-    #[arg(long, value_name = "SIZE")]
+    /// Most characters in a frame on this path, header included, from 2KiB, for example 32KiB [default: 4MiB and a
+    /// header, the most there is]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     pub frame_limit: Option<ByteSize>,
 
-    /// Most bytes to keep unacknowledged
-    #[arg(long, value_name = "SIZE", default_value = "16MiB")]
+    /// Most bytes to keep unacknowledged, one chunk at the least; a receiver allows 64MiB
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size)]
     pub window: ByteSize,
 
     /// After a cut, keep trying for this long without a byte that moved; 0s never reconnects
@@ -124,7 +125,7 @@ pub struct ReceiveArgs {
     pub overwrite: bool,
 
     /// Let `wsferry bench` measure the path to here: its files are received, checked and removed
-    #[arg(long)]
+    #[arg(long, conflicts_with = "once")]
     pub allow_bench: bool,
 
     #[command(flatten)]
@@ -135,7 +136,7 @@ pub struct ReceiveArgs {
 #[derive(Debug, Parser)]
 pub struct DemoArgs {
     /// How large a file
-    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size)]
     pub size: ByteSize,
 }
 
@@ -150,7 +151,7 @@ pub struct BenchArgs {
     pub url: Option<String>,
 
     /// How large a file [default: 1GiB over loopback, 32MiB with a URL]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     pub size: Option<ByteSize>,
 
     /// Chunk sizes to try, in raw bytes
@@ -158,12 +159,13 @@ pub struct BenchArgs {
         long,
         value_name = "SIZES",
         value_delimiter = ',',
+        value_parser = size,
         default_value = "12KiB,24KiB,48KiB,96KiB,192KiB,384KiB,768KiB,1536KiB,3MiB"
     )]
     pub chunk_sizes: Vec<ByteSize>,
 
     /// Windows to try with each
-    #[arg(long, value_name = "SIZES", value_delimiter = ',', default_value = "16MiB")]
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', default_value = "16MiB", value_parser = size)]
     pub windows: Vec<ByteSize>,
 
     /// How often to run each setting
@@ -197,8 +199,13 @@ impl FromStr for ChunkArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Raw) }
+        if text == "auto" { Ok(Self::Auto) } else { size(text).map(Self::Raw) }
     }
+}
+
+/// A number of bytes, with a unit or without.
+fn size(text: &str) -> Result<ByteSize, String> {
+    text.parse().map_err(|_| "expected a size such as 65536, 64KiB or 1.5MB".to_owned())
 }
 
 /// A stall timeout that makes sense: from a tenth of a second to a day.
@@ -208,7 +215,7 @@ fn stall_timeout(text: &str) -> Result<humantime::Duration, String> {
     if range.contains(&timeout) { Ok(timeout) } else { Err("expected from 100ms to 1day".to_owned()) }
 }
 
-#[derive(Debug, Clone, Copy, Parser)]
+#[derive(Debug, Clone, Copy, Default, Parser)]
 pub struct OutputArgs {
     /// Print errors only
     #[arg(long, short, conflicts_with = "json")]

@@ -1,7 +1,7 @@
 //! `wsferry demo`: the first minute with the tool, through the real library and real sockets.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,46 +16,57 @@ use wsferry::transfer::{
 };
 use wsferry::transport::Endpoint;
 
-use super::args::{DemoArgs, OutputArgs};
+use super::args::DemoArgs;
 use super::exit::Exit;
 use super::output::{self, Output};
 use super::progress::View;
-use super::signals;
+use super::{random, signals};
 
-pub fn run(args: DemoArgs) -> Exit {
-    let output = Output::new(OutputArgs { quiet: false, json: false });
-    let (shutdown, signalled) = match signals::watch(None) {
+pub fn run(args: DemoArgs, output: &Output) -> Exit {
+    let (mut shutdown, signalled) = match signals::watch(None) {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
     };
-    let demo = std::pin::pin!(demo(args.size.as_u64(), &output));
+    let dir = match tempfile::Builder::new().prefix("wsferry-demo-").tempdir() {
+        Ok(dir) => dir,
+        Err(error) => return output.error(&format_args!("cannot make a directory: {error}"), Exit::Failed),
+    };
+    let (source, inbox) = (dir.path().join("random.bin"), dir.path().join("inbox"));
+    let size = args.size.as_u64();
+    output.line(&format!("making {} of random bytes in {}", BinaryBytes(size), dir.path().display()));
+    match random::make(&source, size, &mut shutdown) {
+        Ok(()) => {}
+        Err(error @ random::Error::Stopped) => return output.error(&error, signalled.exit()),
+        Err(error) => return output.error(&error, Exit::Failed),
+    }
+    let demo = std::pin::pin!(demo(&source, &inbox, size, output));
     match runtime::block_on(select(demo, shutdown)) {
         Either::Left((Ok(exit), _)) => exit,
         Either::Left((Err(error), _)) => output.error(&error, Exit::Failed),
-        Either::Right(_) => signalled.exit(),
+        Either::Right(_) => output.error(&random::Error::Stopped, signalled.exit()),
     }
 }
 
-async fn demo(size: u64, output: &Output) -> Result<Exit, Box<dyn std::error::Error>> {
-    let dir = tempfile::Builder::new().prefix("wsferry-demo-").tempdir()?;
-    let (source, inbox) = (dir.path().join("random.bin"), dir.path().join("inbox"));
-    output.line(&format!("making {} of random bytes in {}", BinaryBytes(size), dir.path().display()));
-    fill(&mut File::create(&source)?, size, || false)?;
-
+async fn demo(
+    source: &Path,
+    inbox: &Path,
+    size: u64,
+    output: &Output,
+) -> Result<Exit, Box<dyn std::error::Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url: Endpoint = format!("ws://{}", listener.local_addr()?).parse()?;
     output.line(&format!("a receiver listens on {url}"));
-    let destination = Arc::new(Inbox::open(&inbox, InboxOptions::default())?);
+    let destination = Arc::new(Inbox::open(inbox, InboxOptions::default())?);
     let (stop, shutdown) = Shutdown::new();
     let receiver = runtime::spawn(async move {
         let quiet = Arc::new(|_, _| {});
         transfer::serve(&listener, &destination, ServeOptions::default(), shutdown, quiet).await
     });
 
-    let summary = match send_until(&source, &url, size / 2, output).await? {
+    let summary = match send_until(source, &url, size / 2, output).await? {
         Sent::Cut(at) => {
             output.line(&format!("the connection was cut at {}; the same command again:", BinaryBytes(at)));
-            match send_until(&source, &url, u64::MAX, output).await? {
+            match send_until(source, &url, u64::MAX, output).await? {
                 Sent::Whole(summary) => *summary,
                 Sent::Cut(_) => return Err("the second run was cut as well".into()),
             }
@@ -63,12 +74,12 @@ async fn demo(size: u64, output: &Output) -> Result<Exit, Box<dyn std::error::Er
         // Too small to be cut half-way.
         Sent::Whole(summary) => *summary,
     };
-    output.line(&output::describe("sent", &summary));
+    output.line(&output::describe(true, &summary));
     stop.stop();
     receiver.await?;
 
     let arrived = inbox.join("random.bin");
-    let (expected, actual) = (digest(&source)?, digest(&arrived)?);
+    let (expected, actual) = (digest(source)?, digest(&arrived)?);
     let litter = inbox.join(".wsferry").exists();
     if expected != actual || summary.digest.to_string() != actual || litter {
         let what = format!("sent {expected}, received {actual}, .wsferry left behind: {litter}");
@@ -89,7 +100,7 @@ async fn send_until(source: &Path, url: &Endpoint, cut_at: u64, output: &Output)
     // Every step is told, so that the cut comes half-way however fast the machine is.
     let options = SendOptions { progress_interval: Duration::ZERO, ..SendOptions::default() };
     let mut session = Session::new(url.clone(), options, RetryOptions::default());
-    let mut view = View::new(output.clone(), 1, None);
+    let mut view = View::new(output.clone(), 1, "random.bin".to_owned(), None);
     let (cut, was_cut) = oneshot::channel();
     let (cut, reached) = (Mutex::new(Some(cut)), Mutex::new(0));
     let mut observer = |event: Event| {
@@ -122,20 +133,6 @@ async fn send_until(source: &Path, url: &Endpoint, cut_at: u64, output: &Output)
             Ok(Sent::Whole(Box::new(sent?)))
         }
     }
-}
-
-/// Writes that many random bytes, or fewer if it is told to stop.
-pub fn fill(file: &mut File, size: u64, mut stop: impl FnMut() -> bool) -> io::Result<()> {
-    let mut rng = fastrand::Rng::new();
-    let mut bytes = vec![0; 1 << 20];
-    let mut left = size;
-    while left > 0 && !stop() {
-        let now = bytes.len().min(left as usize);
-        rng.fill(&mut bytes[..now]);
-        file.write_all(&bytes[..now])?;
-        left -= now as u64;
-    }
-    Ok(())
 }
 
 /// What `b3sum` prints.

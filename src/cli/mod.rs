@@ -6,6 +6,7 @@ mod demo;
 mod exit;
 mod output;
 mod progress;
+mod random;
 mod receive;
 mod send;
 mod signals;
@@ -14,14 +15,27 @@ mod usage;
 pub use args::Args;
 pub use exit::Exit;
 
-use args::Command;
+use args::{Command, OutputArgs};
+use output::Output;
 
 /// Runs a command to its end.
 pub fn run(args: Args) -> Exit {
     match args.command {
-        Command::Send(args) => send::run(args),
-        Command::Receive(args) => receive::run(args),
-        Command::Demo(args) => demo::run(args),
-        Command::Bench(args) => bench::run(args),
+        Command::Send(args) => telling(args.output, |output| send::run(args, output)),
+        Command::Receive(args) => telling(args.output, |output| receive::run(args, output)),
+        Command::Demo(args) => telling(OutputArgs::default(), |output| demo::run(args, output)),
+        Command::Bench(args) => telling(args.output, |output| bench::run(args, output)),
+    }
+}
+
+/// What could not be printed was not told, so that all is not well.
+fn telling(args: OutputArgs, command: impl FnOnce(&Output) -> Exit) -> Exit {
+    let output = Output::new(args);
+    let exit = command(&output);
+    match output.broken() {
+        Some(error) if exit == Exit::Done => {
+            output.error(&format_args!("cannot write to standard output: {error}"), Exit::Failed)
+        }
+        _ => exit,
     }
 }

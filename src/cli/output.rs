@@ -1,10 +1,13 @@
 //! Where lines go: results to standard output, notices and errors to standard error, JSON alone if asked for.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
+use std::sync::{Arc, OnceLock};
 
 use indicatif::{BinaryBytes, DecimalBytes, MultiProgress};
 use serde_json::{Value, json};
-use wsferry::transfer::{Error, Summary};
+use wsferry::protocol::ChunkSize;
+use wsferry::transfer::Summary;
 
 use super::args::OutputArgs;
 use super::exit::Exit;
@@ -27,6 +30,8 @@ pub struct Output {
     pub mode: Mode,
     /// The bars that are on the screen; lines go above them.
     pub bars: MultiProgress,
+    /// Why standard output takes no more.
+    broken: Arc<OnceLock<io::Error>>,
 }
 
 impl Output {
@@ -36,62 +41,90 @@ impl Output {
             OutputArgs { quiet: true, .. } => Mode::Quiet,
             _ => Mode::Human,
         };
-        Self { mode, bars: MultiProgress::new() }
+        Self { mode, bars: MultiProgress::new(), broken: Arc::default() }
     }
 
     /// A result, for people.
     pub fn line(&self, text: &str) {
         if self.mode == Mode::Human {
-            self.print(io::stdout(), text);
+            self.result(&printable(text));
         }
     }
 
     /// Something worth knowing that is no result.
     pub fn notice(&self, text: &str) {
         if self.mode == Mode::Human {
-            self.print(io::stderr(), text);
+            self.complaint(text);
         }
     }
 
-    /// What went wrong, and the exit code that follows.
+    /// A chunk size that was asked for is not what is used, because of `limit` unless it was rounded.
+    pub fn lowered(&self, wanted: u64, chunk: ChunkSize, limit: &str) {
+        if chunk.raw() != wanted {
+            let why = if chunk.raw() + 2 >= wanted { "a multiple of 3" } else { limit };
+            self.notice(&format!("chunk size {wanted} lowered to {}, {why}", chunk.raw()));
+        }
+    }
+
+    /// What went wrong beside any transfer, for people and for programs, and the exit code that follows.
     pub fn error(&self, error: &dyn std::fmt::Display, exit: Exit) -> Exit {
-        self.print(io::stderr(), &format!("wsferry: {error}"));
+        self.failed(None, None, error, "", exit)
+    }
+
+    /// A transfer failed: for people, with what to do next, and for programs.
+    pub fn failed(
+        &self,
+        transfer: Option<u64>,
+        name: Option<&str>,
+        error: &dyn std::fmt::Display,
+        advice: &str,
+        exit: Exit,
+    ) -> Exit {
+        self.event(json!({
+            "event": "failed", "transfer": transfer, "name": name,
+            "exit_code": exit.code(), "reason": error.to_string(),
+        }));
+        self.complaint(&format!("wsferry: {error}{advice}"));
         exit
     }
 
     /// An event, for programs.
     pub fn event(&self, event: Value) {
         if self.mode == Mode::Json {
-            self.print(io::stdout(), &event.to_string());
+            self.result(&event.to_string());
         }
     }
 
-    /// A transfer failed: for people and for programs.
-    pub fn failed(&self, transfer: u64, name: Option<&str>, error: &Error) -> Exit {
-        let exit = Exit::from(error.kind());
-        self.event(json!({
-            "event": "failed", "transfer": transfer, "name": name,
-            "exit_code": exit.code(), "reason": error.to_string(),
-        }));
-        let resumes = match exit {
-            Exit::Interrupted => "; run the same command again to resume",
-            _ => "",
-        };
-        self.error(&format_args!("{error}{resumes}"), exit)
+    /// Why standard output took no more. A reader that has gone away is no failure.
+    pub fn broken(&self) -> Option<&io::Error> {
+        self.broken.get().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
     }
 
-    /// Prints above the bars. A reader that has gone away is no failure.
-    fn print(&self, mut to: impl Write, text: &str) {
-        self.bars.suspend(|| {
-            let _ = writeln!(to, "{text}");
-            let _ = to.flush();
-        });
+    /// A line on standard output, above the bars.
+    fn result(&self, text: &str) {
+        let mut out = io::stdout();
+        if let Err(error) = self.bars.suspend(|| writeln!(out, "{text}").and_then(|()| out.flush())) {
+            let _ = self.broken.set(error);
+        }
+    }
+
+    /// A line on standard error, above the bars. There is no other place to tell of a failure.
+    fn complaint(&self, text: &str) {
+        let _ = self.bars.suspend(|| writeln!(io::stderr(), "{}", printable(text)));
     }
 }
 
-/// The last line of a transfer.
-pub fn describe(done: &str, summary: &Summary) -> String {
-    let Summary { name, digest, elapsed, progress, complete, .. } = summary;
+/// A text without characters that move a terminal's cursor: names of files may hold any.
+fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(char::is_control) {
+        return text.into();
+    }
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// The last line of a transfer: of one that was sent, or of one that was received.
+pub fn describe(sent: bool, summary: &Summary) -> String {
+    let Summary { name, digest, elapsed, progress, complete, discarded, .. } = summary;
     let size = BinaryBytes(progress.total);
     let seconds = elapsed.as_secs_f64();
     if *complete {
@@ -103,13 +136,25 @@ pub fn describe(done: &str, summary: &Summary) -> String {
         0 => String::new(),
         held => format!(", resumed at {}", BinaryBytes(held)),
     };
-    let mended = match (progress.naks, progress.repaired_blocks) {
-        (0, 0) => String::new(),
-        (naks, blocks) => format!(", {naks} damaged chunks, {blocks} repaired blocks"),
+    let count = |count: u64, what: &str| match count {
+        0 => String::new(),
+        1 => format!(", 1 {what}"),
+        count => format!(", {count} {what}s"),
     };
-    let rate = DecimalBytes(summary.rate() as u64);
-    let resent = if done == "sent" { format!(", {} bytes re-sent", progress.resent) } else { String::new() };
-    format!("{done} {name}: {size} in {seconds:.2} s ({rate}/s){resumed}{resent}{mended}, blake3 {digest}")
+    let mended =
+        count(progress.naks.into(), "damaged chunk") + &count(progress.repaired_blocks, "repaired block");
+    // Of a receiver that took nothing but repaired blocks it is not known.
+    let rate = match summary.rate() as u64 {
+        0 => String::new(),
+        rate => format!(" ({}/s)", DecimalBytes(rate)),
+    };
+    let resent = if sent { format!(", {} bytes re-sent", progress.resent) } else { String::new() };
+    let done = match (sent, discarded) {
+        (true, _) => "sent",
+        (false, false) => "received",
+        (false, true) => "received, checked and removed",
+    };
+    format!("{done} {name}: {size} in {seconds:.2} s{rate}{resumed}{resent}{mended}, blake3 {digest}")
 }
 
 /// The `finished` event.

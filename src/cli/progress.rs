@@ -29,14 +29,14 @@ pub struct View {
 }
 
 impl View {
-    pub fn new(output: Output, transfer: u64, overall: Option<(ProgressBar, u64)>) -> Self {
+    pub fn new(output: Output, transfer: u64, name: String, overall: Option<(ProgressBar, u64)>) -> Self {
         let now = Instant::now();
-        Self { output, transfer, name: String::new(), bar: None, overall, started: now, next_tell: now }
+        Self { output, transfer, name, bar: None, overall, started: now, next_tell: now }
     }
 
-    /// The file's name, once a transfer has started.
-    pub fn name(&self) -> Option<&str> {
-        (!self.name.is_empty()).then_some(&self.name)
+    /// The file's name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Shows an event. `Finished` and `Failed` are left to the caller; the bar is gone by then.
@@ -61,7 +61,7 @@ impl View {
             Event::Progress(progress) => self.progress(progress),
             Event::Reconnecting { delay, attempt, why } => {
                 let seconds = delay.as_secs_f64();
-                let text = format!("reconnecting in {seconds:.1} s (attempt {attempt})");
+                let text = format!("trying again in {seconds:.1} s (attempt {attempt})");
                 self.output.event(json!({
                     "event": "reconnecting", "transfer": self.transfer, "name": self.name,
                     "seconds": seconds, "attempt": attempt, "reason": why,
@@ -96,7 +96,9 @@ impl View {
                 Some((overall, _)) => self.output.bars.insert_before(overall, ProgressBar::new(size)),
                 None => self.output.bars.add(ProgressBar::new(size)),
             };
-            bar.set_style(style("{prefix:24!} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}"));
+            bar.set_style(style(
+                "{prefix:24!} {wide_bar} {bytes}/{total_bytes} {decimal_bytes_per_sec} {eta} {msg}",
+            ));
             bar.set_prefix(shorten(name, NAME_WIDTH));
             self.bar = Some(bar);
         }
@@ -149,7 +151,7 @@ impl View {
 /// The bar over all files.
 pub fn overall(output: &Output, files: usize, bytes: u64) -> ProgressBar {
     let bar = output.bars.add(ProgressBar::new(bytes));
-    bar.set_style(style("{prefix:24!} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}"));
+    bar.set_style(style("{prefix:24!} {wide_bar} {bytes}/{total_bytes} {decimal_bytes_per_sec} {eta}"));
     bar.set_prefix(format!("all {files} files"));
     bar
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use wsferry::protocol::HeartbeatConfig;
 use wsferry::runtime::{self, TcpListener};
 use wsferry::storage::{Inbox, InboxOptions};
-use wsferry::transfer::{self, Event, ReceiveOptions, ServeOptions, Shutdown};
+use wsferry::transfer::{self, ErrorKind, Event, ReceiveOptions, ServeOptions, Shutdown};
 
 use super::args::ReceiveArgs;
 use super::exit::Exit;
@@ -16,18 +16,29 @@ use super::output::{self, Output};
 use super::progress::View;
 use super::signals;
 
-pub fn run(args: ReceiveArgs) -> Exit {
-    let output = Output::new(args.output);
+pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
+    let port = args.listen.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains('/'));
+    if port.is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+        let what = format!("--listen is {}; expected HOST:PORT, such as 127.0.0.1:9000", args.listen);
+        return output.error(&what, Exit::Usage);
+    }
     let (shutdown, signalled) = match signals::watch(None) {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
+    };
+    // Before the directory is made.
+    let listener = match runtime::block_on(TcpListener::bind(&args.listen)) {
+        Ok(listener) => listener,
+        Err(error) => {
+            return output.error(&format_args!("cannot listen on {}: {error}", args.listen), Exit::Failed);
+        }
     };
     let options = InboxOptions { overwrite: args.overwrite, allow_bench: args.allow_bench };
     let inbox = match Inbox::open(&args.directory, options) {
         Ok(inbox) => Arc::new(inbox),
         Err(error) => return output.error(&error, Exit::Failed),
     };
-    match runtime::block_on(serve(&args, &inbox, shutdown, &output)) {
+    match runtime::block_on(serve(&args, &listener, &inbox, shutdown, output)) {
         Ok(Some(exit)) => exit,
         Ok(None) => {
             for partial in inbox.resumable() {
@@ -47,13 +58,13 @@ pub fn run(args: ReceiveArgs) -> Exit {
 /// Serves until a signal (`None`) or, with `--once`, until the first finished transfer.
 async fn serve(
     args: &ReceiveArgs,
+    listener: &TcpListener,
     inbox: &Arc<Inbox>,
     shutdown: Shutdown,
     output: &Output,
 ) -> Result<Option<Exit>, String> {
-    let cannot = |error| format!("cannot listen on {}: {error}", args.listen);
-    let listener = TcpListener::bind(&args.listen).await.map_err(cannot)?;
-    let address = listener.local_addr().map_err(cannot)?;
+    let address = listener.local_addr();
+    let address = address.map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
     let directory = args.directory.display();
     output.event(json!({
         "event": "listening", "url": format!("ws://{address}"), "directory": directory.to_string(),
@@ -69,15 +80,15 @@ async fn serve(
     let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
     let receive = ReceiveOptions { heartbeat, ..ReceiveOptions::default() };
     let options = ServeOptions { once: args.once, receive };
-    let served = transfer::serve(&listener, inbox, options, shutdown, observer).await;
+    let served = transfer::serve(listener, inbox, options, shutdown, observer).await;
     let served = served.map_err(|error| format!("cannot accept connections on ws://{address}: {error}"))?;
     Ok(served.map(|served| served.map_or_else(Exit::from, |()| Exit::Done)))
 }
 
 /// Shows an event of one connection; it has a view from its transfer's start to its end.
 fn show(output: &Output, views: &mut HashMap<u64, View>, connection: u64, event: &Event) {
-    if matches!(event, Event::Started { .. }) {
-        views.insert(connection, View::new(output.clone(), connection, None));
+    if let Event::Started { name, .. } = event {
+        views.insert(connection, View::new(output.clone(), connection, name.clone(), None));
     }
     if let Some(view) = views.get_mut(&connection) {
         view.show(event);
@@ -86,11 +97,16 @@ fn show(output: &Output, views: &mut HashMap<u64, View>, connection: u64, event:
         Event::Finished(summary) => {
             views.remove(&connection);
             output.event(output::finished(connection, summary));
-            output.line(&output::describe("received", summary));
+            output.line(&output::describe(false, summary));
         }
         Event::Failed(error) => {
             let view = views.remove(&connection);
-            output.failed(connection, view.as_ref().and_then(View::name), error);
+            let name = view.as_ref().map(View::name);
+            let advice = match (error.kind(), name) {
+                (ErrorKind::Interrupted, Some(name)) => format!("; the sender of {name} can resume it"),
+                _ => String::new(),
+            };
+            output.failed(Some(connection), name, error, &advice, Exit::from(error.kind()));
         }
         _ => {}
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use futures::future::{Either, select};
 use indicatif::BinaryBytes;
-use wsferry::protocol::{ChunkSize, HeartbeatConfig, MAX_FRAME, MIN_FRAME_LIMIT};
+use wsferry::protocol::{ChunkSize, FileName, HeartbeatConfig, MAX_FRAME, MIN_FRAME_LIMIT};
 use wsferry::runtime;
 use wsferry::transfer::{Error, RetryOptions, SendOptions, Session, Summary};
 use wsferry::transport::Endpoint;
@@ -20,9 +20,8 @@ use super::signals;
 /// How long a sender that was told to stop may take to do so: it has nothing to put in order.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
-pub fn run(args: SendArgs) -> Exit {
-    let output = Output::new(args.output);
-    let (endpoint, options) = match resolve(&args, &output) {
+pub fn run(args: SendArgs, output: &Output) -> Exit {
+    let (endpoint, options) = match resolve(&args, output) {
         Ok(resolved) => resolved,
         Err(usage) => return output.error(&usage, Exit::Usage),
     };
@@ -30,17 +29,12 @@ pub fn run(args: SendArgs) -> Exit {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
     };
-    let sending = std::pin::pin!(send_all(&args, endpoint, options, &output));
+    let sending = std::pin::pin!(send_all(&args, endpoint, options, output));
     match runtime::block_on(select(sending, shutdown)) {
         Either::Left((exit, _)) => exit,
         Either::Right(_) => {
             output.bars.clear().ok();
-            let exit = signalled.exit();
-            output.event(serde_json::json!({
-                "event": "failed", "transfer": null, "name": null, "exit_code": exit.code(),
-                "reason": "stopped by a signal",
-            }));
-            output.error(&signals::STOPPED, exit)
+            output.error(&signals::STOPPED, signalled.exit())
         }
     }
 }
@@ -74,14 +68,12 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), 
                 return Err(format!("--chunk-size is {wanted}; at least 3 bytes are needed"));
             };
             let chunk = chunk.min(largest);
-            if chunk.raw() != wanted {
-                let why = match chunk {
-                    _ if chunk.raw() + 2 >= wanted => "a multiple of 3",
-                    _ if chunk == largest && args.frame_limit.is_some() => "what the frame limit allows",
-                    _ => "a whole block",
-                };
-                output.notice(&format!("chunk size {wanted} lowered to {}, {why}", chunk.raw()));
-            }
+            let limited = chunk == largest && args.frame_limit.is_some();
+            output.lowered(
+                wanted,
+                chunk,
+                if limited { "what the frame limit allows" } else { "a whole block" },
+            );
             Some(chunk)
         }
     };
@@ -115,17 +107,22 @@ async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, out
     let overall = several.then(|| progress::overall(output, files.len(), sizes.iter().sum()));
     let mut before = 0;
     let mut worst = Exit::Done;
-    let mut sent = 0;
+    let (mut sent, mut there, mut bytes) = (0, 0, 0);
     for (number, (file, size)) in (1..).zip(files.iter().zip(&sizes)) {
         let overall = overall.clone().map(|bar| (bar, before));
         match send_one(&mut session, args, file, number, overall, output).await {
             Ok(summary) => {
                 output.event(output::finished(number, &summary));
-                output.line(&output::describe("sent", &summary));
-                sent += 1;
+                output.line(&output::describe(true, &summary));
+                *(if summary.complete { &mut there } else { &mut sent }) += 1;
+                bytes += summary.new_bytes();
             }
             Err((name, error)) => {
-                let exit = output.failed(number, name.as_deref(), &error);
+                let exit = Exit::from(error.kind());
+                // What the error says to do first says it already.
+                let told = exit != Exit::Interrupted || error.to_string().contains("the same command");
+                let advice = if told { "" } else { "; run the same command again to resume" };
+                output.failed(Some(number), Some(&name), &error, advice, exit);
                 worst = if worst == Exit::Done { exit } else { worst };
                 if !matches!(error, Error::Refused { .. } | Error::Source(_)) {
                     break;
@@ -139,8 +136,8 @@ async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, out
     }
     session.close().await;
     if files.len() > 1 {
-        let bytes = BinaryBytes(sizes.iter().sum());
-        output.line(&format!("{sent} of {} files sent, {bytes} in all", files.len()));
+        let there = if there > 0 { format!(", {there} already there") } else { String::new() };
+        output.line(&format!("{sent} of {} files sent{there}, {} new", files.len(), BinaryBytes(bytes)));
     }
     worst
 }
@@ -152,9 +149,11 @@ async fn send_one(
     number: u64,
     overall: Option<(indicatif::ProgressBar, u64)>,
     output: &Output,
-) -> Result<Summary, (Option<String>, Error)> {
-    let mut view = View::new(output.clone(), number, overall);
+) -> Result<Summary, (String, Error)> {
+    let own = || file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = args.name.as_ref().map_or_else(own, FileName::to_string);
+    let mut view = View::new(output.clone(), number, name, overall);
     let sent = session.send(file, args.name.clone(), &mut |event| view.show(&event)).await;
     view.clear();
-    sent.map_err(|error| (view.name().map(str::to_owned), error))
+    sent.map_err(|error| (view.name().to_owned(), error))
 }

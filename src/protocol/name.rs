@@ -29,6 +29,9 @@ pub enum NameError {
     /// The name has a NUL, another control character, or one that reorders the text around it.
     #[error("it has the control character U+{:04X}", *.0 as u32)]
     Control(char),
+    /// The name is not UTF-8.
+    #[error("it is not UTF-8")]
+    NotUtf8,
     /// The name is the one that partial files live under.
     #[error("it is reserved")]
     Reserved,

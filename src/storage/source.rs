@@ -94,8 +94,10 @@ impl Source {
             Some(name) => name,
             None => path
                 .file_name()
-                .map_or(String::new(), |name| name.to_string_lossy().into_owned())
-                .parse()
+                .unwrap_or_default()
+                .to_str()
+                .ok_or(NameError::NotUtf8)
+                .and_then(str::parse)
                 .map_err(|error| SourceError::Name { path: path.to_owned(), error })?,
         };
         let size = metadata.len();

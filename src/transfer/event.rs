@@ -55,6 +55,8 @@ pub struct Summary {
     pub progress: Progress,
     /// The file was there already: nothing was sent.
     pub complete: bool,
+    /// The receiver removed it once it was checked, as was asked for.
+    pub discarded: bool,
     /// Bytes of WebSocket frames that crossed for it, both ways together, on all connections.
     pub wire_bytes: u64,
 }
@@ -65,8 +67,8 @@ impl Summary {
         self.progress.total.saturating_sub(self.progress.held)
     }
 
-    /// New bytes a second.
+    /// Bytes of the file that moved a second, those that moved again included, which a sender alone knows of.
     pub fn rate(&self) -> f64 {
-        self.new_bytes() as f64 / self.elapsed.as_secs_f64().max(1e-9)
+        (self.new_bytes() + self.progress.resent) as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 }

@@ -87,6 +87,7 @@ where
             elapsed: pump.started.elapsed(),
             progress: pump.progress(),
             complete: pump.complete,
+            discarded: offer.discard,
             wire_bytes: connection.wire_bytes() - wire_before,
         })),
         (Err(Error::Transport(TransportError::Closed { .. } | TransportError::Lost { .. })), None) => {

@@ -129,6 +129,7 @@ where
             elapsed: now.elapsed(),
             progress: pump.machine.progress(),
             complete: pump.complete,
+            discarded: discard,
             wire_bytes: connection.wire_bytes() - wire_before,
         }),
         Err(error) => Err(error),

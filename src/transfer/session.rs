@@ -167,12 +167,12 @@ async fn close(mut connection: Connection<TcpStream>, code: u16) {
 
 /// Dials an endpoint and opens a WebSocket.
 pub(super) async fn dial(endpoint: &Endpoint) -> Result<Connection<TcpStream>, TransportError> {
-    let address = format!("{}:{}", endpoint.host(), endpoint.port());
-    let stream =
-        match runtime::timeout(HANDSHAKE_TIMEOUT, runtime::connect(endpoint.host(), endpoint.port())).await {
-            Some(stream) => stream,
-            None => Err(std::io::ErrorKind::TimedOut.into()),
-        };
+    let (host, port) = (endpoint.host(), endpoint.port());
+    let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let stream = match runtime::timeout(HANDSHAKE_TIMEOUT, runtime::connect(host, port)).await {
+        Some(stream) => stream,
+        None => Err(std::io::ErrorKind::TimedOut.into()),
+    };
     let stream = stream.map_err(|source| TransportError::Connect { address: address.clone(), source })?;
     runtime::timeout(HANDSHAKE_TIMEOUT, client_handshake(stream, endpoint))
         .await

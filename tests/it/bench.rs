@@ -159,12 +159,17 @@ fn flags_of_a_bench_that_make_no_sense_are_said_at_once() {
         (&["--windows", "0B"], "--windows"),
         (&["--runs", "0"], "--runs"),
         (&["http://127.0.0.1"], "ws://"),
+        (&["--svg", "b", "--html", "b"], "same file"),
     ] {
         bench(flags).assert_error(2, &[words]);
     }
     bench(&["--dir", "/nonexistent", "--size", "1MB"]).assert_error(1, &["/nonexistent"]);
     // A plot that cannot be written is said before anything is done.
     bench(&["--svg", "/nonexistent/b.svg", "--dir", "/nowhere"]).assert_error(1, &["/nonexistent/b.svg"]);
+    let place = Place::new();
+    let svg = place.path("b.svg");
+    bench(&["--svg", svg.to_str().unwrap(), "--dir", "/nowhere"]).assert_error(1, &["/nowhere"]);
+    assert!(!svg.exists(), "nothing was drawn");
 }
 
 #[test]

@@ -65,6 +65,32 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn output_that_cannot_be_written_is_a_failure() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let file = place.file("f", &random(1000, 4));
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = std::process::Command::new(wsferry().get_program());
+    command.arg("send").arg(&file).arg(&receiver.url).arg("--json").stdout(full);
+    let output = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert_eq!(errors, "wsferry: cannot write to standard output: No space left on device (os error 28)\n");
+    assert!(place.received("f") == random(1000, 4));
+}
+
+#[test]
+fn files_that_do_not_fit_are_not_begun() {
+    let place = Place::new();
+    for command in [&["demo", "--size", "1PB"][..], &["bench", "--size", "1PB"]] {
+        let ended = Running::start(wsferry().args(command).env("TMPDIR", place.path(""))).end();
+        ended.assert_error(1, &["is needed twice", "is free", "--size"]);
+    }
+    assert_eq!(std::fs::read_dir(place.path("")).unwrap().count(), 0);
+}
+
+#[test]
 fn the_demo_resumes_and_ends_well() {
     let ended = Running::start(wsferry().args(["demo", "--size", "64MiB"])).end();
     assert_eq!(ended.code(), 0, "{ended:?}");

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -52,9 +53,13 @@ fn files_that_cannot_be_sent_are_named_with_the_reason() {
         .assert_error(1, &["cannot open", "secret", "Permission denied"]);
     // One of several: the others go.
     let good = place.file("good", b"good");
-    let ended = Running::start(wsferry().arg("send").arg(place.path("none")).arg(good).arg(url)).end();
+    let send_two = || Running::start(wsferry().arg("send").arg(place.path("none")).arg(&good).arg(url)).end();
+    let ended = send_two();
     ended.assert_error(1, &["none"]);
+    assert_eq!(ended.lines.last().unwrap(), "1 of 2 files sent, 4 B new");
     assert_eq!(place.received("good"), b"good");
+    assert_eq!(send_two().lines.last().unwrap(), "0 of 2 files sent, 1 already there, 0 B new");
+    assert_eq!(send(&place.path("none"), url, &[]).event("failed")["name"], "none");
 }
 
 #[test]
@@ -224,9 +229,15 @@ fn a_destination_that_cannot_be_written_to_is_said_at_once() {
         .assert_error(1, &["cannot write to", "file"]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    Running::start(wsferry().arg("receive").arg(place.path("other")).args(["--listen", &address]))
-        .end()
-        .assert_error(1, &["cannot listen on", &address]);
+    let other = place.path("other");
+    let listen = |address: &str| {
+        Running::start(wsferry().arg("receive").arg(&other).args(["--listen", address])).end()
+    };
+    listen(&address).assert_error(1, &["cannot listen on", &address]);
+    for address in ["9000", ":9000", "ws://127.0.0.1:9000", "127.0.0.1:many"] {
+        listen(address).assert_error(2, &[&format!("--listen is {address}"), "HOST:PORT"]);
+    }
+    assert!(!other.exists(), "nothing is made before the port is taken");
 }
 
 /// Sends 30 MB through a path that calls `change` in mid-file.
@@ -314,7 +325,12 @@ fn names_that_could_do_harm_are_refused_on_the_way_out() {
     send_well(&bad, &receiver.url, &["--name", "slash"]);
     let bell = place.path("bell\x07");
     std::fs::write(&bell, b"x").unwrap();
-    send(&bell, &receiver.url, &[]).assert_error(1, &["control character U+0007"]);
+    let ended = send(&bell, &receiver.url, &[]);
+    ended.assert_error(1, &["bell\u{FFFD} ", "control character U+0007"]);
+    assert!(!ended.errors.contains('\x07'));
+    let latin = place.path("").join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    std::fs::write(&latin, b"x").unwrap();
+    send(&latin, &receiver.url, &[]).assert_error(1, &["not UTF-8", "--name"]);
 }
 
 #[test]

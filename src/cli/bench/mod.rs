@@ -173,9 +173,8 @@ impl Report {
     }
 }
 
-pub fn run(args: BenchArgs) -> Exit {
-    let output = Output::new(args.output);
-    let settings = match settings(&args) {
+pub fn run(args: BenchArgs, output: &Output) -> Exit {
+    let settings = match settings(&args, output) {
         Ok(settings) => settings,
         Err(usage) => return output.error(&usage, Exit::Usage),
     };
@@ -183,7 +182,7 @@ pub fn run(args: BenchArgs) -> Exit {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
     };
-    match measure(&args, &settings, shutdown, &output).and_then(|report| tell(&args, &report, &output)) {
+    match measure(&args, &settings, shutdown, output).and_then(|report| tell(&args, &report, output)) {
         Ok(()) => Exit::Done,
         Err(run::Error::Stopped) => output.error(&"stopped", signalled.exit()),
         Err(run::Error::Failed { why, exit }) => output.error(&why, exit),
@@ -191,22 +190,30 @@ pub fn run(args: BenchArgs) -> Exit {
 }
 
 /// Turns flags into settings, or says which of them makes no sense.
-fn settings(args: &BenchArgs) -> Result<Vec<Setting>, String> {
+fn settings(args: &BenchArgs, output: &Output) -> Result<Vec<Setting>, String> {
     if let Some(url) = &args.url {
         super::send::endpoint(url)?;
     }
     if args.runs == 0 || args.size.is_some_and(|size| size.as_u64() == 0) {
         return Err("--runs and --size are at least 1".to_owned());
     }
+    if args.svg.is_some() && args.svg == args.html {
+        return Err("--svg and --html name the same file".to_owned());
+    }
+    let mut chunks = Vec::new();
+    for &ByteSize(wanted) in &args.chunk_sizes {
+        let chunk = ChunkSize::at_most(wanted);
+        let chunk =
+            chunk.ok_or_else(|| format!("--chunk-sizes has {wanted}; at least 3 bytes are needed"))?;
+        output.lowered(wanted, chunk, "a whole block");
+        chunks.push(chunk);
+    }
     let mut settings = Vec::new();
     for &ByteSize(window) in &args.windows {
         if window == 0 {
             return Err("--windows has a 0; at least 1 byte is needed".to_owned());
         }
-        for &ByteSize(wanted) in &args.chunk_sizes {
-            let chunk = ChunkSize::at_most(wanted);
-            let chunk =
-                chunk.ok_or_else(|| format!("--chunk-sizes has {wanted}; at least 3 bytes are needed"))?;
+        for &chunk in &chunks {
             let setting = Setting { chunk, window };
             if !settings.contains(&setting) {
                 settings.push(setting);
@@ -227,7 +234,11 @@ fn measure(
     let size = args.size.map_or(default, |size| size.as_u64());
     for path in args.svg.iter().chain(&args.html) {
         // Said now and not when all is measured.
+        let there = path.exists();
         OpenOptions::new().append(true).create(true).open(path).map_err(cannot_write(path))?;
+        if !there {
+            let _ = std::fs::remove_file(path);
+        }
     }
     let files = Files::make(args.dir.as_deref(), size, &mut stop)?;
     let path = match &args.url {
@@ -288,7 +299,7 @@ fn tell(args: &BenchArgs, report: &Report, output: &Output) -> Result<(), run::E
             per_second(floor.max)
         ));
     }
-    output.line(&report.table());
+    report.table().lines().for_each(|line| output.line(line));
     for row in &report.rows {
         output.event(report.json(row));
     }
@@ -335,6 +346,7 @@ fn command(args: &BenchArgs, setting: Setting) -> String {
 fn size(bytes: u64) -> String {
     match bytes {
         0 => "0B".to_owned(),
+        bytes if bytes % (1 << 30) == 0 => format!("{}GiB", bytes >> 30),
         bytes if bytes % (1 << 20) == 0 => format!("{}MiB", bytes >> 20),
         bytes if bytes % (1 << 10) == 0 => format!("{}KiB", bytes >> 10),
         bytes => format!("{bytes}B"),
@@ -376,7 +388,9 @@ mod tests {
 
     #[test]
     fn sizes_are_told_as_the_flags_take_them() {
-        for (bytes, text) in [(24_546, "24546B"), (192 << 10, "192KiB"), (3 << 20, "3MiB"), (0, "0B")] {
+        for (bytes, text) in
+            [(24_546, "24546B"), (192 << 10, "192KiB"), (3 << 20, "3MiB"), (5 << 30, "5GiB"), (0, "0B")]
+        {
             assert_eq!(size(bytes), text);
             assert_eq!(text.parse::<ByteSize>().unwrap().as_u64(), bytes);
         }

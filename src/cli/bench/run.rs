@@ -1,7 +1,6 @@
 //! One run: a receiver and a sender as processes of their own, and what they used.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -14,6 +13,7 @@ use wsferry::transfer::Shutdown;
 
 use super::Setting;
 use crate::cli::exit::Exit;
+use crate::cli::random;
 
 /// Where files are in memory, on Linux.
 const MEMORY: &str = "/dev/shm";
@@ -64,7 +64,7 @@ impl Files {
     /// Makes a random file of this size: in `dir`, or in memory if there is room, or where temporary files are.
     pub fn make(dir: Option<&Path>, size: u64, stop: &mut Shutdown) -> Result<Self, Error> {
         let in_memory = || {
-            let room = free(Path::new(MEMORY)).min(available_memory());
+            let room = random::free(Path::new(MEMORY)).min(available_memory());
             Path::new(MEMORY).is_dir() && room / 5 * 2 > size
         };
         let parent = match dir {
@@ -76,14 +76,11 @@ impl Files {
         let dir = tempfile::Builder::new().prefix("wsferry-bench-").tempdir_in(&parent).map_err(cannot)?;
         let name = format!("wsferry-bench-{:016x}", fastrand::u64(..));
         let files = Self { dir, name };
-        let mut file = File::create(files.source()).map_err(cannot)?;
-        let mut stopped = false;
-        let stop = || {
-            stopped = stop.now_or_never().is_some();
-            stopped
-        };
-        crate::cli::demo::fill(&mut file, size, stop).and_then(|()| file.flush()).map_err(cannot)?;
-        if stopped { Err(Error::Stopped) } else { Ok(files) }
+        random::make(&files.source(), size, stop).map_err(|error| match error {
+            random::Error::Stopped => Error::Stopped,
+            random::Error::Failed(why) => Error::failed(why),
+        })?;
+        Ok(files)
     }
 
     /// The directory that holds them, for people.
@@ -117,10 +114,6 @@ fn available_memory() -> u64 {
     let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let kib = available.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
-}
-
-fn free(path: &Path) -> u64 {
-    rustix::fs::statvfs(path).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
 }
 
 /// How long the I/O floor takes for the file.
