@@ -71,8 +71,12 @@ pub struct Receiver {
     /// Held blocks to be read back, behind the transfer.
     unchecked: BlockSet,
     checking: Option<u64>,
-    hashing: u32,
-    reading_digests: bool,
+    /// Whole blocks to be read back, because they were not filled in order.
+    to_hash: BlockSet,
+    /// The one that is being read; `true` if it was begun again meanwhile, so that its hash is another's.
+    hashing: Option<(u64, bool)>,
+    /// Digests were asked for, and the answer is not on its way yet.
+    owes_digests: bool,
     finish: Option<FileDigest>,
     /// Blocks that a `repair` asked for and that have not been begun since.
     asked: BlockSet,
@@ -101,8 +105,9 @@ impl Receiver {
             syncing: Syncing::default(),
             unchecked: BlockSet::new(),
             checking: None,
-            hashing: 0,
-            reading_digests: false,
+            to_hash: BlockSet::new(),
+            hashing: None,
+            owes_digests: false,
             finish: None,
             asked: BlockSet::new(),
         }
@@ -146,6 +151,13 @@ impl Receiver {
                 return Some(Action::Sync(blocks));
             }
         }
+        if self.hashing.is_none()
+            && self.is_busy()
+            && let Some(block) = self.to_hash.pop_first()
+        {
+            self.hashing = Some((block, false));
+            return Some(Action::HashBlock(block));
+        }
         // Behind the transfer: the first new chunk does not wait for a disk that is busy with old ones.
         let checks = match self.state {
             State::Streaming => {
@@ -169,6 +181,9 @@ impl Receiver {
             .map(|token| Message::Pong { token, busy: self.is_at_work() })
             .or_else(|| self.outbox.pop_front())
             .or_else(|| self.due_ack(now))?;
+        if matches!(message, Message::Digests { .. }) {
+            self.owes_digests = false;
+        }
         self.heartbeat.on_sent(now);
         Some(message)
     }
@@ -198,9 +213,12 @@ impl Receiver {
                 if id != self.id {
                     return Err(Violation::field("finish.id", &self.id, clip(&id)));
                 }
-                self.finish = Some(digest);
-                self.state = State::Finishing;
-                self.try_to_seal();
+                // One that crossed a `repair` on its way counts for nothing: another will follow.
+                if self.asked.is_empty() {
+                    self.finish = Some(digest);
+                    self.state = State::Finishing;
+                    self.try_to_seal();
+                }
             }
             (state, message) => {
                 return Err(Violation::Unexpected { came: message.kind(), state: state.describe() });
@@ -258,10 +276,13 @@ impl Receiver {
         self.try_to_seal();
     }
 
-    /// The hashes of a block that [`Action::HashBlock`] named.
+    /// The hashes of the block that [`Action::HashBlock`] named.
+    ///
+    /// # Panics
+    /// If it named another.
     pub fn hashed(&mut self, block: u64, hashes: BlockHashes, now: Instant) {
-        self.hashing -= 1;
-        if self.assembly.hold(block) {
+        let (_, stale) = self.hashing.take_if(|(hashing, _)| *hashing == block).expect("it was named");
+        if !stale && self.assembly.hold(block) {
             self.syncing.push(block, hashes, now);
         }
         self.try_to_seal();
@@ -283,7 +304,6 @@ impl Receiver {
 
     /// The digests that [`Action::ReadDigests`] asked for, from block `first`.
     pub fn digests(&mut self, first: u64, digests: &[BlockDigest]) {
-        self.reading_digests = false;
         self.outbox.push_back(Message::Digests { first, digests: digests_to_text(digests) });
     }
 
@@ -323,7 +343,7 @@ impl Receiver {
 
     /// Whether the sender waits for something that takes its time here.
     fn is_at_work(&self) -> bool {
-        matches!(self.state, State::Opening | State::Finishing) || self.reading_digests
+        matches!(self.state, State::Opening | State::Finishing) || self.owes_digests
     }
 
     fn handle_offer(&mut self, offer: Offer) -> Result<(), Violation> {
@@ -373,6 +393,10 @@ impl Receiver {
         if let Some(block) = filled.reopened {
             self.syncing.forget(block);
             self.unchecked.remove(block);
+            self.to_hash.remove(block);
+            if let Some((_, stale)) = self.hashing.as_mut().filter(|(hashing, _)| *hashing == block) {
+                *stale = true;
+            }
         }
         match filled.completed {
             Filled::No => {}
@@ -381,8 +405,7 @@ impl Receiver {
                 self.syncing.push(block, hashes, now);
             }
             Filled::Unhashed(block) => {
-                self.hashing += 1;
-                self.actions.push_back(Action::HashBlock(block));
+                self.to_hash.insert(block);
             }
         }
         let last = self.assembly.filled() == self.assembly.geometry().size();
@@ -392,13 +415,13 @@ impl Receiver {
 
     fn handle_check(&mut self, first: u64, count: u64) -> Result<(), Violation> {
         let run = check_runs("check", &[(first, count)], self.assembly.geometry())?.remove(0);
-        if self.reading_digests || self.complete {
+        if self.owes_digests || self.complete {
             return Err(Violation::Unexpected { came: "check", state: "no digests were to be asked for" });
         }
         // Only the journal's entries are given out, and a block that was lost since has none worth comparing.
         let journaled = self.syncing.durable_run(first).map_or(first + 1, |durable| durable.end);
         let count = (run.end.min(journaled) - first).min(message::digests_per_page(self.frame_limit));
-        self.reading_digests = true;
+        self.owes_digests = true;
         self.actions.push_back(Action::ReadDigests { first, count });
         Ok(())
     }
@@ -421,15 +444,13 @@ impl Receiver {
     /// After `finish`: asks for what is missing, or seals once everything is checked and durable.
     fn try_to_seal(&mut self) {
         let Some(digest) = self.finish else { return };
-        if self.hashing > 0 || self.checking.is_some() || !self.unchecked.is_empty() {
+        let hashed = self.hashing.is_none() && self.to_hash.is_empty();
+        let checked = self.checking.is_none() && self.unchecked.is_empty();
+        if !hashed || !checked {
             return;
         }
-        let mut missing = self.assembly.missing();
+        let missing = self.assembly.missing();
         if !missing.is_empty() {
-            // A `repair` that crossed this `finish` on its way is being answered: another `finish` will follow.
-            for block in self.asked.runs().flatten() {
-                missing.remove(block);
-            }
             self.ask_for(missing);
             self.finish = None;
             self.state = State::Streaming;

@@ -1,11 +1,15 @@
 //! The two machines over a link that cuts, drops, duplicates, swaps and damages: the exact file or a typed error.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
-use wsferry::protocol::{BLOCK, Violation, chunk};
+use wsferry::protocol::message::transfer_id;
+use wsferry::protocol::{
+    Action, BLOCK, BlockDigest, Message, Opened, Receiver, ReceiverConfig, Violation, chunk,
+};
 
 use crate::link::{Direction, Disk, End, Fault, File, Link, Options, send_to_the_end};
 use crate::support::random;
@@ -348,30 +352,109 @@ fn an_acknowledgement_that_waits_for_the_socket_does_not_spin_the_clock() {
     assert!(link.receiver.timeout(later) > later);
 }
 
-#[test]
-fn a_finish_without_a_chunk_is_answered_with_what_is_missing() {
-    use std::time::Instant;
-    use wsferry::protocol::{Action, BlockSet, Message, Opened, Receiver, ReceiverConfig};
-
-    let now = Instant::now();
+/// A receiver that holds the first `held` blocks of a file, and all that it said so far taken.
+fn accepted(file: &File, held: u64, now: Instant) -> Receiver {
     let mut receiver = Receiver::new(ReceiverConfig::default(), now);
-    let file = File::new(random(3 * B, 11));
     let mut disk = Disk::default();
-    let mut link = Link::new(&file, &mut disk, Options::default());
-    let offer = link.sender.poll_message(now).unwrap();
-    let Message::Offer(fields) = &offer else { panic!("{offer:?}") };
+    let offer = Link::new(file, &mut disk, Options::default()).sender.poll_message(now).unwrap();
     receiver.handle_frame(offer.to_text().as_bytes(), &mut Vec::new(), now).unwrap();
     assert!(matches!(receiver.poll_action(now), Some(Action::Open(_))));
-    let mut held = BlockSet::new();
-    held.insert_run(0..2);
-    receiver.opened(Opened { held, received: 2 * BLOCK, complete: false });
+    let opened = Opened { held: std::iter::once(0..held).collect(), received: held * BLOCK, complete: false };
+    receiver.opened(opened);
+    assert!(matches!(receiver.poll_message(now), Some(Message::Accept(_))));
+    receiver
+}
+
+/// Hands a message to the receiver; gives what it says to that.
+fn say(receiver: &mut Receiver, message: &Message, now: Instant) -> Vec<Message> {
+    receiver.handle_frame(message.to_text().as_bytes(), &mut Vec::new(), now).unwrap();
+    std::iter::from_fn(|| receiver.poll_message(now)).collect()
+}
+
+/// Hands a chunk to the receiver, damaged or not.
+fn chunk(receiver: &mut Receiver, sequence: u64, offset: u64, bytes: &[u8], damaged: bool, now: Instant) {
+    let mut frame = vec![0; chunk::frame_len(bytes.len())];
+    chunk::encode(sequence, offset, bytes, &mut frame);
+    if damaged {
+        frame[chunk::HEADER_LEN - 2] ^= 1;
+    }
+    receiver.handle_frame(&frame, &mut Vec::new(), now).unwrap();
+}
+
+fn finish(file: &File) -> Message {
+    let id = transfer_id(&file.name, file.bytes.len() as u64, file.mtime, 5, file.mode);
+    Message::Finish { id, digest: blake3::hash(&file.bytes).into() }
+}
+
+#[test]
+fn a_finish_without_a_chunk_is_answered_with_what_is_missing() {
+    let now = Instant::now();
+    let file = File::new(random(3 * B, 11));
+    let mut receiver = accepted(&file, 2, now);
     assert!(receiver.poll_action(now).is_none(), "nothing is read back before the first new chunk");
-    let finish = Message::Finish { id: fields.id.clone(), digest: blake3::hash(&file.bytes).into() };
-    receiver.handle_frame(finish.to_text().as_bytes(), &mut Vec::new(), now).unwrap();
+    assert_eq!(say(&mut receiver, &finish(&file), now), []);
     while let Some(action) = receiver.poll_action(now) {
         let Action::CheckBlock(block) = action else { panic!("{action:?}") };
         receiver.checked(block, true);
     }
     let said: Vec<_> = std::iter::from_fn(|| receiver.poll_message(now)).collect();
-    assert!(said.contains(&Message::Repair { blocks: vec![(2, 1)] }), "{said:?}");
+    assert_eq!(said, [Message::Repair { blocks: vec![(2, 1)] }]);
+}
+
+#[test]
+fn a_finish_that_crosses_a_repair_counts_for_nothing_also_while_blocks_are_still_checked() {
+    let now = Instant::now();
+    let file = File::new(random(3 * B, 12));
+    let mut receiver = accepted(&file, 3, now);
+    // Of three held blocks the first is rotten; the others are not read yet when the sender is done.
+    assert_eq!(receiver.poll_action(now), Some(Action::CheckBlock(0)));
+    receiver.checked(0, false);
+    assert_eq!(receiver.poll_message(now), Some(Message::Repair { blocks: vec![(0, 1)] }));
+    assert_eq!(say(&mut receiver, &finish(&file), now), []);
+    chunk(&mut receiver, 0, 0, &file.bytes[..B], false, now);
+    for block in [1, 2] {
+        while receiver.poll_action(now) != Some(Action::CheckBlock(block)) {}
+        receiver.checked(block, true);
+    }
+    say(&mut receiver, &finish(&file), now);
+    let Some(Action::Sync(blocks)) = receiver.poll_action(now) else { panic!("block 0 is synced") };
+    assert_eq!(blocks, [(0, file.hashes(0))]);
+    receiver.synced(now);
+    assert!(matches!(receiver.poll_action(now), Some(Action::Seal(_))));
+}
+
+#[test]
+fn a_check_is_not_taken_before_the_answer_to_the_last_one_is_on_its_way() {
+    let now = Instant::now();
+    let mut receiver = accepted(&File::new(random(3 * B, 13)), 2, now);
+    let check = Message::Check { first: 0, count: 1 }.to_text();
+    receiver.handle_frame(check.as_bytes(), &mut Vec::new(), now).unwrap();
+    assert_eq!(receiver.poll_action(now), Some(Action::ReadDigests { first: 0, count: 1 }));
+    receiver.digests(0, &[BlockDigest([1; 32])]);
+    // A peer that does not read would have its answers pile up here.
+    let error = receiver.handle_frame(check.as_bytes(), &mut Vec::new(), now).unwrap_err();
+    assert!(matches!(error, Violation::Unexpected { came: "check", .. }), "{error}");
+    assert!(matches!(receiver.poll_message(now), Some(Message::Digests { .. })));
+    receiver.handle_frame(check.as_bytes(), &mut Vec::new(), now).unwrap();
+}
+
+#[test]
+fn a_block_that_is_filled_out_of_order_again_and_again_is_read_back_one_at_a_time() {
+    let now = Instant::now();
+    let file = File::new(random(6, 14));
+    let mut receiver = accepted(&file, 0, now);
+    chunk(&mut receiver, 0, 0, &file.bytes[..3], true, now);
+    let mut jobs = 0;
+    for turn in 0..50 {
+        chunk(&mut receiver, 1 + 2 * turn, 3, &file.bytes[3..], false, now);
+        chunk(&mut receiver, 2 + 2 * turn, 0, &file.bytes[..3], false, now);
+        jobs += u32::from(receiver.poll_action(now).is_some());
+    }
+    assert_eq!(jobs, 1);
+    // What that job read may be what stood there before: it does not count.
+    receiver.hashed(0, file.hashes(0), now);
+    assert_eq!(receiver.poll_action(now), Some(Action::HashBlock(0)));
+    receiver.hashed(0, file.hashes(0), now);
+    say(&mut receiver, &finish(&file), now);
+    assert_eq!(receiver.poll_action(now), Some(Action::Sync(vec![(0, file.hashes(0))])));
 }
