@@ -104,7 +104,9 @@ impl Scene {
         let elapsed = runtime::block_on(async {
             let started = Instant::now();
             let stream =
-                runtime::connect(self.endpoint.host(), self.endpoint.port()).await.expect("it listens");
+                runtime::connect(self.endpoint.host(), self.endpoint.port(), Duration::from_secs(10))
+                    .await
+                    .expect("it listens");
             let (told, first) = oneshot::channel();
             let tap = Tap { stream, told: Some(told) };
             let mut connection = client_handshake(tap, &self.endpoint).await.expect("it is a receiver");

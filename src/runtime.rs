@@ -41,18 +41,21 @@ pub async fn sleep(duration: Duration) {
     task::sleep(duration).await;
 }
 
-/// Connects to a host, trying each of its addresses.
-pub async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+/// Connects to a host, trying each of its addresses for its share of the time.
+pub async fn connect(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
     let host = host.to_owned();
-    let addresses = spawn_blocking(move || (host.as_str(), port).to_socket_addrs()).await?;
+    let resolving = spawn_blocking(move || (host.as_str(), port).to_socket_addrs());
+    let addresses = timeout(limit, resolving).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
     let mut failure = io::ErrorKind::NotFound.into();
+    let share = limit / addresses.len().max(1) as u32;
     for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
+        match timeout(share, TcpStream::connect(address)).await {
+            Some(Ok(stream)) => {
                 stream.set_nodelay(true)?;
                 return Ok(stream);
             }
-            Err(error) => failure = error,
+            Some(Err(error)) => failure = error,
+            None => failure = io::ErrorKind::TimedOut.into(),
         }
     }
     Err(failure)

@@ -34,7 +34,7 @@ pub fn run(args: DemoArgs, output: &Output) -> Exit {
     let (source, inbox) = (dir.path().join("random.bin"), dir.path().join("inbox"));
     let size = args.size.as_u64();
     output.line(&format!("making {} of random bytes in {}", BinaryBytes(size), dir.path().display()));
-    match random::make(&source, size, &mut shutdown) {
+    match random::make(&source, size, 2, &mut shutdown) {
         Ok(()) => {}
         Err(error @ random::Error::Stopped) => return output.error(&error, signalled.exit()),
         Err(error) => return output.error(&error, Exit::Failed),

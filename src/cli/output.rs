@@ -143,7 +143,7 @@ pub fn describe(sent: bool, summary: &Summary) -> String {
     };
     let mended =
         count(progress.naks.into(), "damaged chunk") + &count(progress.repaired_blocks, "repaired block");
-    // Of a receiver that took nothing but repaired blocks it is not known.
+    // What was only repaired has none.
     let rate = match summary.rate() as u64 {
         0 => String::new(),
         rate => format!(" ({}/s)", DecimalBytes(rate)),

@@ -1,7 +1,7 @@
 //! A file of random bytes, for `demo` and `bench`.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use futures::FutureExt;
@@ -17,16 +17,16 @@ pub enum Error {
     Failed(String),
 }
 
-/// Makes a file of random bytes, where there is room for it and for what arrives of it.
-pub fn make(path: &Path, size: u64, stop: &mut Shutdown) -> Result<(), Error> {
+/// Makes a file of random bytes, where there is room for that many copies of it.
+pub fn make(path: &Path, size: u64, copies: u64, stop: &mut Shutdown) -> Result<(), Error> {
     let dir = path.parent().unwrap_or(Path::new(""));
-    let free = free(dir);
-    if size.saturating_mul(2) > free {
+    let needed = size.saturating_mul(copies);
+    if let Ok(free) = free(dir)
+        && needed > free
+    {
+        let (dir, needed, free) = (dir.display(), BinaryBytes(needed), BinaryBytes(free));
         return Err(Error::Failed(format!(
-            "{} is needed twice in {} and {} is free; choose a smaller --size",
-            BinaryBytes(size),
-            dir.display(),
-            BinaryBytes(free)
+            "{needed} are needed in {dir} and {free} are free; choose a smaller --size"
         )));
     }
     let cannot = |error| Error::Failed(format!("cannot write {}: {error}", path.display()));
@@ -47,6 +47,7 @@ pub fn make(path: &Path, size: u64, stop: &mut Shutdown) -> Result<(), Error> {
 }
 
 /// Bytes that can be written below a directory.
-pub fn free(dir: &Path) -> u64 {
-    rustix::fs::statvfs(dir).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
+pub fn free(dir: &Path) -> io::Result<u64> {
+    let fs = rustix::fs::statvfs(dir)?;
+    Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
 }

@@ -163,9 +163,12 @@ impl Inbox {
     fn sweep(&self) {
         for path in self.journals(ENDINGS) {
             let part = path.replace(ENDINGS.1, ENDINGS.0);
-            if matches!(self.folder.info(&part), Ok(None)) {
-                let _ = self.remove_stale(&path, None);
-            }
+            let _ = match self.folder.info(&part) {
+                Ok(None) => self.remove_stale(&path, None),
+                // Where a file cannot be renamed without replacing another, it has both names for a moment.
+                Ok(Some(info)) if info.links > 1 => self.remove_stale(&path, Some(&part)),
+                _ => Ok(()),
+            };
         }
         for path in self.journals(BENCH_ENDINGS) {
             let part = path.replace(BENCH_ENDINGS.1, BENCH_ENDINGS.0);

@@ -72,7 +72,12 @@ impl Partial {
                 .map_err(cannot("copy the file into"))?;
         }
         let mode = offer.mode.unwrap_or(0o666) | 0o600;
-        let file = folder.open(&paths.part, Some(mode)).map_err(cannot("open"))?;
+        let mut file = folder.open(&paths.part, Some(mode)).map_err(cannot("open"))?;
+        if file.info().map_err(cannot("stat"))?.links > 1 {
+            // The machine stopped between the final name and the end of this one: it is the finished file.
+            folder.remove_file(&paths.part).map_err(cannot("remove"))?;
+            file = folder.open(&paths.part, Some(mode)).map_err(cannot("open"))?;
+        }
         let mut received = file.info().map_err(cannot("stat"))?.len;
         if received > geometry.size() {
             file.set_len(geometry.size()).map_err(cannot("truncate"))?;

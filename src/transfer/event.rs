@@ -67,8 +67,8 @@ impl Summary {
         self.progress.total.saturating_sub(self.progress.held)
     }
 
-    /// Bytes of the file that moved a second, those that moved again included, which a sender alone knows of.
+    /// New bytes a second.
     pub fn rate(&self) -> f64 {
-        (self.new_bytes() + self.progress.resent) as f64 / self.elapsed.as_secs_f64().max(1e-9)
+        self.new_bytes() as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 }

@@ -121,19 +121,16 @@ where
     };
     let result = poll_fn(|cx| pump.poll(connection, cx)).await;
     *sent_up_to = pump.machine.sent_up_to();
-    match result {
-        Ok(digest) => Ok(Summary {
-            name: source.name().to_string(),
-            peer: connection.peer().to_owned(),
-            digest,
-            elapsed: now.elapsed(),
-            progress: pump.machine.progress(),
-            complete: pump.complete,
-            discarded: discard,
-            wire_bytes: connection.wire_bytes() - wire_before,
-        }),
-        Err(error) => Err(error),
-    }
+    result.map(|digest| Summary {
+        name: source.name().to_string(),
+        peer: connection.peer().to_owned(),
+        digest,
+        elapsed: now.elapsed(),
+        progress: pump.machine.progress(),
+        complete: pump.complete,
+        discarded: discard,
+        wire_bytes: connection.wire_bytes() - wire_before,
+    })
 }
 
 /// Tells the receiver of an error that it does not know of, and ends the connection with it.
@@ -220,7 +217,9 @@ impl Pump<'_> {
             }
             match read {
                 Ok(true) => {}
-                Err(told) if !matches!(told, Error::Transport(_)) => return Err(told),
+                Err(told) if !matches!(told, Error::Transport(TransportError::Lost { .. })) => {
+                    return Err(told);
+                }
                 _ => return self.handle_events(connection.peer())?.ok_or(error),
             }
         }

@@ -82,7 +82,8 @@ impl Session {
                     observer(event);
                 }
             };
-            let error = match self.attempt(&source, &mut sent_up_to, &mut wire_bytes, &mut watch).await {
+            let dialled = Instant::now();
+            let mut error = match self.attempt(&source, &mut sent_up_to, &mut wire_bytes, &mut watch).await {
                 Ok(mut summary) => {
                     summary.elapsed = started.elapsed();
                     summary.wire_bytes = wire_bytes;
@@ -95,20 +96,25 @@ impl Session {
             let connection =
                 if matches!(error, Error::Refused { .. }) { None } else { self.connection.take() };
             if matches!(error, Error::Source(SourceError::Changed { .. })) && changes < MAX_CHANGES {
-                // The new version is offered; of what the receiver holds only the blocks that differ are sent. To
-                // the receiver this is a cut like any other, and no end.
-                changes += 1;
-                if let Some(connection) = connection {
-                    close(connection, 1012).await;
+                match Source::open(path, name.clone()) {
+                    Ok(became) => {
+                        // The new version is offered; of what the receiver holds only the blocks that differ are
+                        // sent. To the receiver this is a cut like any other, and no end.
+                        changes += 1;
+                        if let Some(connection) = connection {
+                            close(connection, 1012).await;
+                        }
+                        let (delay, why) = (Duration::ZERO, error.to_string());
+                        observer(Event::Reconnecting { delay, attempt: changes, why });
+                        source = Arc::new(became);
+                        totals.next_connection();
+                        totals.held = None;
+                        started = Instant::now();
+                        budget = Budget::new(self.retry, started);
+                        continue;
+                    }
+                    Err(gone) => error = gone.into(),
                 }
-                let (delay, why) = (Duration::ZERO, error.to_string());
-                observer(Event::Reconnecting { delay, attempt: changes, why });
-                source = Arc::new(Source::open(path, name.clone())?);
-                totals.next_connection();
-                totals.held = None;
-                started = Instant::now();
-                budget = Budget::new(self.retry, started);
-                continue;
             }
             if let Some(mut connection) = connection {
                 tell(&mut connection, &error).await;
@@ -123,8 +129,12 @@ impl Session {
                 let last = Box::new(error);
                 return Err(if tried { Error::GaveUp { attempts: budget.attempts, last } } else { *last });
             }
-            if matches!(error, Error::Transport(TransportError::Closed { code: 1009, .. })) {
-                // Too big for something on the path: smaller from now on.
+            let too_big = matches!(error, Error::Transport(TransportError::Closed { code: 1009, .. }));
+            if too_big
+                || (cut && budget.moved < dialled && dialled.elapsed() >= self.options.heartbeat.stall / 2)
+            {
+                // Too big for something on the path, or too slow to arrive before it counts as a stall: smaller from
+                // now on.
                 let chunk = self.options.chunk_for(source.geometry().size());
                 self.options.chunk = ChunkSize::at_most(chunk.raw() / 2).or(Some(chunk));
             }
@@ -169,10 +179,7 @@ async fn close(mut connection: Connection<TcpStream>, code: u16) {
 pub(super) async fn dial(endpoint: &Endpoint) -> Result<Connection<TcpStream>, TransportError> {
     let (host, port) = (endpoint.host(), endpoint.port());
     let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let stream = match runtime::timeout(HANDSHAKE_TIMEOUT, runtime::connect(host, port)).await {
-        Some(stream) => stream,
-        None => Err(std::io::ErrorKind::TimedOut.into()),
-    };
+    let stream = runtime::connect(host, port, HANDSHAKE_TIMEOUT).await;
     let stream = stream.map_err(|source| TransportError::Connect { address: address.clone(), source })?;
     runtime::timeout(HANDSHAKE_TIMEOUT, client_handshake(stream, endpoint))
         .await

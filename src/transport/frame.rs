@@ -122,6 +122,9 @@ impl Input {
         };
         self.check(&header, len)?;
         let head = cursor.position() as usize;
+        if head != header.len(len) {
+            return Err("a length that is longer than it has to be".to_owned());
+        }
         let total = head + len as usize;
         if bytes.len() < total {
             self.needed = total + MAX_HEADER;

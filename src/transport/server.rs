@@ -53,7 +53,9 @@ where
             } else {
                 "it asks for no WebSocket".to_owned()
             };
-            let extra = format!("Upgrade: websocket\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n");
+            let extra = format!(
+                "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n"
+            );
             answer(&mut stream, "426 Upgrade Required", &extra).await.map_err(broken)?;
             return Err(failed(&why));
         }
@@ -76,6 +78,9 @@ fn parse(read: &[u8]) -> Result<Option<(Request<()>, usize)>, String> {
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(error) => return Err(format!("its request is no HTTP: {error}")),
     };
+    if parsed.version != Some(1) {
+        return Err("its request is not HTTP/1.1".to_owned());
+    }
     let mut request =
         Request::builder().method(parsed.method.unwrap_or_default()).uri(parsed.path.unwrap_or_default());
     for header in parsed.headers.iter() {

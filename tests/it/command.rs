@@ -85,7 +85,7 @@ fn files_that_do_not_fit_are_not_begun() {
     let place = Place::new();
     for command in [&["demo", "--size", "1PB"][..], &["bench", "--size", "1PB"]] {
         let ended = Running::start(wsferry().args(command).env("TMPDIR", place.path(""))).end();
-        ended.assert_error(1, &["is needed twice", "is free", "--size"]);
+        ended.assert_error(1, &["are needed in", "are free", "--size"]);
     }
     assert_eq!(std::fs::read_dir(place.path("")).unwrap().count(), 0);
 }

@@ -468,3 +468,42 @@ fn a_partial_file_of_a_source_that_shrank_is_used_as_far_as_it_goes() {
     assert!(finished["resumed_at"].as_u64() >= Some(2 * B as u64), "{finished}");
     assert!(place.received("f") == bytes[..2 * B + 5]);
 }
+
+#[test]
+fn a_path_too_slow_for_a_chunk_within_the_stall_timeout_gets_smaller_ones() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &["--stall-timeout", "1s"]);
+    let bytes = random(2_000_000, 20);
+    let file = place.file("f", &bytes);
+    // A frame of 2 MB takes four seconds.
+    let proxy = Proxy::start(receiver.address(), |_| {
+        (Plan { rate: Some(500_000), ..Plan::default() }, Plan::default())
+    });
+    let flags = ["--chunk-size", "1500KB", "--window", "1B", "--stall-timeout", "1s", "--retry-for", "20s"];
+    let finished = send_well(&file, &proxy.url(), &flags);
+    assert!(finished["resent_bytes"].as_u64() > Some(0), "{finished}");
+    assert!(place.received("f") == bytes);
+}
+
+#[test]
+fn a_finished_file_that_still_has_its_partial_name_is_not_written_to() {
+    let place = Place::new();
+    let (old, new) = (random(B, 21), random(B + 1000, 22));
+    let file = place.file("f", &new);
+    // What is left if the machine stops while a file gets its final name where it takes a link to do so.
+    let leave = || {
+        let part = format!(".wsferry/{}.part", &blake3::hash(b"f").to_hex()[..32]);
+        std::fs::create_dir_all(place.inbox().join(".wsferry")).unwrap();
+        std::fs::write(place.inbox().join("f"), &old).unwrap();
+        std::fs::hard_link(place.inbox().join("f"), place.inbox().join(part)).unwrap();
+    };
+    leave();
+    let receiver = Receiver::start(&place, &["--overwrite"]);
+    let proxy = Proxy::start(receiver.address(), |_| {
+        (Plan { cut_after: Some(2_000_000), ..Plan::default() }, Plan::default())
+    });
+    assert_eq!(send(&file, &proxy.url(), &["--retry-for", "0s", "--chunk-size", "48KiB"]).code(), 3);
+    assert!(place.received("f") == old);
+    send_well(&file, &receiver.url, &[]);
+    assert!(place.received("f") == new);
+}

@@ -230,7 +230,8 @@ fn measure(
     mut stop: Shutdown,
     output: &Output,
 ) -> Result<Report, run::Error> {
-    let default = if args.url.is_some() { SIZE_WITH_URL } else { SIZE };
+    // Over loopback it arrives beside itself.
+    let (default, copies) = if args.url.is_some() { (SIZE_WITH_URL, 1) } else { (SIZE, 2) };
     let size = args.size.map_or(default, |size| size.as_u64());
     for path in args.svg.iter().chain(&args.html) {
         // Said now and not when all is measured.
@@ -240,7 +241,7 @@ fn measure(
             let _ = std::fs::remove_file(path);
         }
     }
-    let files = Files::make(args.dir.as_deref(), size, &mut stop)?;
+    let files = Files::make(args.dir.as_deref(), size, copies, &mut stop)?;
     let path = match &args.url {
         Some(url) => format!("to {url}"),
         None => format!("over loopback, files in {}", files.place()),

@@ -61,10 +61,10 @@ pub struct Files {
 }
 
 impl Files {
-    /// Makes a random file of this size: in `dir`, or in memory if there is room, or where temporary files are.
-    pub fn make(dir: Option<&Path>, size: u64, stop: &mut Shutdown) -> Result<Self, Error> {
+    /// Makes a random file of this size, where there is room for that many copies of it: in `dir`, or in memory if there is room, or where temporary files are.
+    pub fn make(dir: Option<&Path>, size: u64, copies: u64, stop: &mut Shutdown) -> Result<Self, Error> {
         let in_memory = || {
-            let room = random::free(Path::new(MEMORY)).min(available_memory());
+            let room = random::free(Path::new(MEMORY)).unwrap_or(0).min(available_memory());
             Path::new(MEMORY).is_dir() && room / 5 * 2 > size
         };
         let parent = match dir {
@@ -76,7 +76,7 @@ impl Files {
         let dir = tempfile::Builder::new().prefix("wsferry-bench-").tempdir_in(&parent).map_err(cannot)?;
         let name = format!("wsferry-bench-{:016x}", fastrand::u64(..));
         let files = Self { dir, name };
-        random::make(&files.source(), size, stop).map_err(|error| match error {
+        random::make(&files.source(), size, copies, stop).map_err(|error| match error {
             random::Error::Stopped => Error::Stopped,
             random::Error::Failed(why) => Error::failed(why),
         })?;
