@@ -170,10 +170,12 @@ impl Source {
         if before == now {
             return Ok(());
         }
-        let what = if before.size != now.size {
+        let what = if metadata.nlink() == 0 {
+            "it was removed".to_owned()
+        } else if before.size != now.size {
             format!("it had {} bytes and has {}", before.size, now.size)
         } else {
-            "its modification time moved".to_owned()
+            "its times moved".to_owned()
         };
         Err(SourceError::Changed { path: self.path.clone(), what })
     }

@@ -83,7 +83,7 @@ impl Session {
                 }
             };
             let dialled = Instant::now();
-            let mut error = match self.attempt(&source, &mut sent_up_to, &mut wire_bytes, &mut watch).await {
+            let error = match self.attempt(&source, &mut sent_up_to, &mut wire_bytes, &mut watch).await {
                 Ok(mut summary) => {
                     summary.elapsed = started.elapsed();
                     summary.wire_bytes = wire_bytes;
@@ -95,26 +95,25 @@ impl Session {
             let busy = matches!(error, Error::Refused { code: Code::Busy, .. });
             let connection =
                 if matches!(error, Error::Refused { .. }) { None } else { self.connection.take() };
-            if matches!(error, Error::Source(SourceError::Changed { .. })) && changes < MAX_CHANGES {
-                match Source::open(path, name.clone()) {
-                    Ok(became) => {
-                        // The new version is offered; of what the receiver holds only the blocks that differ are
-                        // sent. To the receiver this is a cut like any other, and no end.
-                        changes += 1;
-                        if let Some(connection) = connection {
-                            close(connection, 1012).await;
-                        }
-                        let (delay, why) = (Duration::ZERO, error.to_string());
-                        observer(Event::Reconnecting { delay, attempt: changes, why });
-                        source = Arc::new(became);
-                        totals.next_connection();
-                        totals.held = None;
-                        started = Instant::now();
-                        budget = Budget::new(self.retry, started);
-                        continue;
-                    }
-                    Err(gone) => error = gone.into(),
+            // One that is gone has not become anything.
+            if matches!(error, Error::Source(SourceError::Changed { .. }))
+                && changes < MAX_CHANGES
+                && let Ok(became) = Source::open(path, name.clone())
+            {
+                // The new version is offered; of what the receiver holds only the blocks that differ are sent. To the
+                // receiver this is a cut like any other, and no end.
+                changes += 1;
+                if let Some(connection) = connection {
+                    close(connection, 1012).await;
                 }
+                let (delay, why) = (Duration::ZERO, error.to_string());
+                observer(Event::Reconnecting { delay, attempt: changes, why });
+                source = Arc::new(became);
+                totals.next_connection();
+                totals.held = None;
+                started = Instant::now();
+                budget = Budget::new(self.retry, started);
+                continue;
             }
             if let Some(mut connection) = connection {
                 tell(&mut connection, &error).await;

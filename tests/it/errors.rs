@@ -253,8 +253,8 @@ fn send_while(
     });
     let ended = send(&file, &proxy.url(), &["--window", "1MiB", "--retry-for", "20s"]);
     let received = receiver.running.end();
-    assert_eq!(received.code(), 0, "{received:?}");
-    (std::fs::read(&file).unwrap(), ended)
+    assert_eq!(received.code(), ended.code(), "{received:?}");
+    (std::fs::read(&file).unwrap_or_default(), ended)
 }
 
 #[test]
@@ -289,6 +289,13 @@ fn a_source_that_changes_once_while_it_is_sent_arrives_as_what_it_became() {
         assert!(ended.event("reconnecting")["reason"].as_str().unwrap().contains("f changed"), "{ended:?}");
         assert_eq!(place.listing(), ["f"]);
     }
+}
+
+#[test]
+fn a_source_that_is_removed_while_it_is_sent_is_given_up_at_once() {
+    let place = Place::new();
+    let (_, ended) = send_while(&place, |path| drop(std::fs::remove_file(path)));
+    ended.assert_error(5, &["f changed while it was sent: it was removed"]);
 }
 
 #[test]
@@ -378,4 +385,28 @@ fn a_close_with_1009_halves_the_chunk_until_it_fits() {
     send_well(&place.file("f", &random(1_000_000, 6)), &url, &["--chunk-size", "192KiB"]);
     // 192 KiB and 96 KiB are too big in Base64, 48 KiB is not.
     assert_eq!(gateway.join().unwrap(), 2);
+}
+
+#[test]
+fn a_close_code_is_told_also_when_the_gateway_hangs_up_on_what_is_still_being_written() {
+    use async_tungstenite::tungstenite::protocol::CloseFrame;
+
+    let place = Place::new();
+    let file = place.file("f", &random(40_000_000, 8));
+    for _ in 0..10 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        let flags = ["--json", "--retry-for", "0s"];
+        let sender = Running::start(wsferry().arg("send").arg(&file).arg(url).args(flags));
+        let mut peer = Peer::accept(&listener, Some("wsferry.v1")).unwrap();
+        let id = peer.hear_type("offer")["id"].clone();
+        let accept = serde_json::json!({"type": "accept", "id": id, "held": [], "received": 0, "complete": false,
+            "frame_limit": 4_194_343, "window": 1 << 26});
+        peer.say(accept.to_string());
+        peer.socket.get_mut().read_exact(&mut [0; 100_000]).unwrap();
+        peer.socket.close(Some(CloseFrame { code: 1009.into(), reason: "".into() })).unwrap();
+        // With unread bytes: the sender's next write fails.
+        drop(peer);
+        sender.end().assert_error(3, &["code 1009"]);
+    }
 }

@@ -142,6 +142,13 @@ fn what_breaks_websockets_rules_ends_that_connection_with_the_reason() {
     raw.stream.write_all(b"\x81\x01x").unwrap();
     let _ = raw.stream.shutdown(Shutdown::Write);
     receiver.running.wait_for(|event| event["reason"].as_str().is_some_and(|why| why.contains("unmasked")));
+    // One character with its length in two bytes, which is for 126 and more.
+    let mut raw = Raw::dial(&receiver);
+    raw.stream.write_all(b"\x81\xfe\x00\x01\0\0\0\0x").unwrap();
+    let _ = raw.stream.shutdown(Shutdown::Write);
+    receiver
+        .running
+        .wait_for(|event| event["reason"].as_str().is_some_and(|why| why.contains("longer than")));
     send_well(&place.file("g", b"still there"), &receiver.url, &[]);
 }
 
