@@ -119,6 +119,14 @@ impl Plan {
     }
 }
 
+/// Has the system hold free memory for a file of this size.
+///
+/// The host of a virtual machine takes back what has been free for a second or two, and a page that it has to give again
+/// costs more than everything that a program does to it. Who comes behind a pause would pay for that, and nobody else.
+pub fn have_memory_at_hand(size: u64) {
+    drop(std::hint::black_box(vec![1u8; size as usize]));
+}
+
 fn random(path: &Path, size: u64) -> io::Result<()> {
     let mut file = File::create(path)?;
     let mut rng = fastrand::Rng::with_seed(size);

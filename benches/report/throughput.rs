@@ -7,7 +7,7 @@ use std::time::Instant;
 use wsferry::floor;
 
 use super::process::{self, transfer};
-use super::{Plan, Spread, Table};
+use super::{Plan, Spread, Table, have_memory_at_hand};
 
 /// What a 32 KiB frame limit allows.
 const SMALL_FRAMES: [&str; 2] = ["--frame-limit", "32KiB"];
@@ -25,21 +25,26 @@ pub fn measure(plan: &Plan) -> Table {
     let (mut wire, mut small_wire, mut lost) = (0.0, 0.0, 0);
     for _ in 0..rounds {
         let target = plan.memory.path().join("floor");
+        have_memory_at_hand(size);
         floors.push(floor::measure(&source, &target).expect("it can be measured").as_secs_f64());
         std::fs::remove_file(target).expect("it is there");
+        have_memory_at_hand(size);
         let run = transfer(&source, &inbox, &[]);
         defaults.push(run.seconds);
         wire = run.sender["wire_bytes"].as_f64().expect("a number") / size as f64;
+        have_memory_at_hand(size);
         let run = transfer(&source, &inbox, &SMALL_FRAMES);
         smalls.push(run.seconds);
         small_wire = run.sender["wire_bytes"].as_f64().expect("a number") / size as f64;
         if websocat {
+            have_memory_at_hand(size);
             let (seconds, missing) = websocat_binary(&source, &plan.memory.path().join("websocat"));
             websocats.push(seconds);
             lost += usize::from(missing > 0);
         }
     }
     // Once: it takes a minute, and seven times the file's size in memory at each end.
+    have_memory_at_hand(7 * size);
     let echo = autobahn.then(|| echo(&source, &plan.memory.path().join("echo")));
     let against = |ours: &[f64], theirs: &[f64]| {
         Spread::of(theirs.iter().zip(ours).map(|(theirs, ours)| theirs / ours))

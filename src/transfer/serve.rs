@@ -79,10 +79,16 @@ pub async fn serve(
                     handles.insert(number, handle);
                     let inbox = inbox.clone();
                     let tell = Tell { number, observer: observer.clone(), ended: ended.clone() };
-                    connections.push(runtime::spawn(async move {
+                    let connection = async move {
                         one_connection(stream, address.to_string(), &inbox, &options, shutdown, tell).await;
                         number
-                    }));
+                    };
+                    // The first is served here: that costs no hand-over between threads. The others have theirs.
+                    connections.push(if connections.is_empty() {
+                        Either::Left(Box::pin(connection))
+                    } else {
+                        Either::Right(runtime::spawn(connection))
+                    });
                 }
                 Err(error) if is_fatal(&error) => return Err(error),
                 Err(_) => runtime::sleep(ACCEPT_PAUSE).await,

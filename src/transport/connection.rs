@@ -107,7 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Poll::Pending
     }
 
-    /// Closes the connection with a code of RFC 6455 and waits for the peer to do the same, reading past what it
+    /// Closes the connection with a code of RFC 6455 and waits for the end of what the peer sends, reading past what it
     /// still sends: a socket that is closed with unread bytes takes back the words that were said last.
     ///
     /// What goes wrong here changes nothing any more. The caller limits the time.

@@ -79,11 +79,13 @@ pub struct Options {
     pub chunk: u64,
     pub window: u64,
     pub frame_limit: u64,
+    /// How slow the receiver's disk is.
+    pub turns_per_action: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { chunk: 256 * 1024, window: 1 << 20, frame_limit: 32 * 1024 * 1024 }
+        Self { chunk: 256 * 1024, window: 1 << 20, frame_limit: 32 * 1024 * 1024, turns_per_action: 1 }
     }
 }
 
@@ -136,6 +138,10 @@ pub struct Link<'a> {
     swapped: [Option<String>; 2],
     count: [usize; 2],
     cut: bool,
+    turns: usize,
+    turns_per_action: usize,
+    /// What the receiver's disk has still to do.
+    actions: VecDeque<Action>,
     /// Every frame that was sent, for tests that look at the wire.
     pub log: Vec<(Direction, String)>,
 }
@@ -161,6 +167,9 @@ impl<'a> Link<'a> {
             swapped: [None, None],
             count: [0, 0],
             cut: false,
+            turns: 0,
+            turns_per_action: options.turns_per_action,
+            actions: VecDeque::new(),
             log: Vec::new(),
         }
     }
@@ -221,6 +230,12 @@ impl<'a> Link<'a> {
             moved = true;
         }
         while let Some(action) = self.receiver.poll_action(self.now) {
+            self.actions.push_back(action);
+        }
+        self.turns += 1;
+        if (!moved || self.turns.is_multiple_of(self.turns_per_action))
+            && let Some(action) = self.actions.pop_front()
+        {
             self.act(action)?;
             moved = true;
         }

@@ -252,6 +252,7 @@ proptest! {
         held in prop::collection::vec(0u64..3, 0..4),
         rot in prop::option::of(any::<usize>()),
         outdated in prop::option::of(any::<usize>()),
+        turns_per_action in 1usize..40,
         faults in schedule(),
         seed: u64,
     ) {
@@ -266,8 +267,8 @@ proptest! {
             let at = at % disk.part.len();
             disk.part[at] ^= 1;
         }
-        let options = Options { chunk, window, ..Options::default() };
-        send_to_the_end(&file, &mut disk, options, |direction, index, _| {
+        let options = Options { chunk, window, turns_per_action, ..Options::default() };
+        let end = send_to_the_end(&file, &mut disk, options, |direction, index, _| {
             let fault = faults.iter().find(|(to_sender, at, ..)| {
                 (*to_sender == (direction == Direction::ToSender)) && *at == index
             });
@@ -280,6 +281,7 @@ proptest! {
                 None => Fault::Deliver,
             }
         });
+        prop_assert!(!faults.is_empty() || matches!(end, End::Receipted(_)), "without a fault: {:?}", end);
     }
 }
 
