@@ -6,7 +6,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use wsferry::protocol::chunk;
 
 /// From 3 KiB to a whole block; 24,546 bytes is what a 32 KiB frame limit allows.
-const SIZES: [usize; 7] = [3 << 10, 24_546, 48 << 10, 192 << 10, 384 << 10, 768 << 10, 3 << 20];
+const SIZES: [usize; 7] = [3 << 10, 24_546, 48 << 10, 192 << 10, 576 << 10, 768 << 10, 3 << 20];
 
 fn random(len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];

@@ -72,7 +72,7 @@ fn transfers(c: &mut Criterion) {
     let mut group = c.benchmark_group("transfer");
     group.sample_size(10).throughput(Throughput::Bytes(SIZE as u64));
     group.bench_function("I/O floor", |b| b.iter(|| scene.floor()));
-    for raw in [24_546, 48 << 10, 192 << 10, 384 << 10, 768 << 10, 3 << 20] {
+    for raw in [24_546, 48 << 10, 192 << 10, 384 << 10, 576 << 10, 768 << 10, 3 << 20] {
         let chunk = ChunkSize::at_most(raw);
         assert!(chunk.is_some(), "a chunk has bytes");
         group.bench_function(BenchmarkId::new("chunk", raw), |b| {

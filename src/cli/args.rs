@@ -160,7 +160,7 @@ pub struct BenchArgs {
         value_name = "SIZES",
         value_delimiter = ',',
         value_parser = size,
-        default_value = "12KiB,24KiB,48KiB,96KiB,192KiB,384KiB,768KiB,1536KiB,3MiB"
+        default_value = "12KiB,24KiB,48KiB,96KiB,192KiB,384KiB,576KiB,768KiB,1536KiB,3MiB"
     )]
     pub chunk_sizes: Vec<ByteSize>,
 

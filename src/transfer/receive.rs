@@ -19,7 +19,7 @@ use crate::storage::{Inbox, Partial, StorageError, Target};
 use crate::transport::{Connection, TransportError};
 
 /// Frames read before acknowledgements are sent.
-const FRAMES_PER_TURN: usize = 16;
+const FRAMES_PER_TURN: usize = 8;
 
 /// How to receive.
 pub type ReceiveOptions = ReceiverConfig;

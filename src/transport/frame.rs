@@ -239,15 +239,17 @@ impl Output {
 
 /// Masks, or unmasks.
 fn apply_mask(payload: &mut [u8], key: [u8; 4]) {
-    // As wide as vector registers get: it is the compiler that makes vectors of it.
+    // As wide as vector registers get: it is the compiler that makes vectors of it, of those that this machine has.
     let wide: [u8; 64] = std::array::from_fn(|i| key[i % 4]);
-    let (words, rest) = payload.as_chunks_mut::<64>();
-    for word in words {
-        word.iter_mut().zip(wide).for_each(|(byte, key)| *byte ^= key);
-    }
-    for (byte, key) in rest.iter_mut().zip(key.into_iter().cycle()) {
-        *byte ^= key;
-    }
+    pulp::Arch::new().dispatch(|| {
+        let (words, rest) = payload.as_chunks_mut::<64>();
+        for word in words {
+            word.iter_mut().zip(wide).for_each(|(byte, key)| *byte ^= key);
+        }
+        for (byte, key) in rest.iter_mut().zip(key.into_iter().cycle()) {
+            *byte ^= key;
+        }
+    });
 }
 
 #[cfg(test)]
