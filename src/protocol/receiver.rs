@@ -47,6 +47,20 @@ impl State {
     }
 }
 
+/// A block that is being read back.
+#[derive(Debug)]
+struct Reading {
+    block: u64,
+    /// It was begun again meanwhile: what was read counts for nothing.
+    stale: bool,
+}
+
+impl Reading {
+    fn new(block: u64) -> Self {
+        Self { block, stale: false }
+    }
+}
+
 /// The receiving machine for one file on one connection.
 #[derive(Debug)]
 pub struct Receiver {
@@ -70,11 +84,10 @@ pub struct Receiver {
     syncing: Syncing,
     /// Held blocks to be read back, behind the transfer.
     unchecked: BlockSet,
-    checking: Option<u64>,
+    checking: Option<Reading>,
     /// Whole blocks to be read back, because they were not filled in order.
     to_hash: BlockSet,
-    /// The one that is being read; `true` if it was begun again meanwhile, so that its hash is another's.
-    hashing: Option<(u64, bool)>,
+    hashing: Option<Reading>,
     /// Digests were asked for, and the answer is not on its way yet.
     owes_digests: bool,
     finish: Option<FileDigest>,
@@ -155,7 +168,7 @@ impl Receiver {
             && self.is_busy()
             && let Some(block) = self.to_hash.pop_first()
         {
-            self.hashing = Some((block, false));
+            self.hashing = Some(Reading::new(block));
             return Some(Action::HashBlock(block));
         }
         // Behind the transfer: the first new chunk does not wait for a disk that is busy with old ones.
@@ -166,9 +179,12 @@ impl Receiver {
             State::Finishing => true,
             _ => false,
         };
-        if self.checking.is_none() && checks {
-            self.checking = self.unchecked.pop_first();
-            return self.checking.map(Action::CheckBlock);
+        if self.checking.is_none()
+            && checks
+            && let Some(block) = self.unchecked.pop_first()
+        {
+            self.checking = Some(Reading::new(block));
+            return Some(Action::CheckBlock(block));
         }
         None
     }
@@ -281,19 +297,20 @@ impl Receiver {
     /// # Panics
     /// If it named another.
     pub fn hashed(&mut self, block: u64, hashes: BlockHashes, now: Instant) {
-        let (_, stale) = self.hashing.take_if(|(hashing, _)| *hashing == block).expect("it was named");
-        if !stale && self.assembly.hold(block) {
+        let reading = self.hashing.take_if(|reading| reading.block == block).expect("it was named");
+        if !reading.stale && self.assembly.hold(block) {
             self.syncing.push(block, hashes, now);
         }
         self.try_to_seal();
     }
 
-    /// Whether a held block is what its journal entry says.
+    /// Whether the block that [`Action::CheckBlock`] named is what its journal entry says.
+    ///
+    /// # Panics
+    /// If it named another.
     pub fn checked(&mut self, block: u64, same: bool) {
-        if self.checking == Some(block) {
-            self.checking = None;
-        }
-        if !same && self.assembly.lose(block) {
+        let reading = self.checking.take_if(|reading| reading.block == block).expect("it was named");
+        if !same && !reading.stale && self.assembly.lose(block) {
             self.syncing.forget(block);
             if self.finish.is_none() {
                 self.ask_for(std::iter::once(block..block + 1).collect());
@@ -394,8 +411,8 @@ impl Receiver {
             self.syncing.forget(block);
             self.unchecked.remove(block);
             self.to_hash.remove(block);
-            if let Some((_, stale)) = self.hashing.as_mut().filter(|(hashing, _)| *hashing == block) {
-                *stale = true;
+            for reading in [&mut self.checking, &mut self.hashing].into_iter().flatten() {
+                reading.stale |= reading.block == block;
             }
         }
         match filled.completed {

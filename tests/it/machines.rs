@@ -426,6 +426,27 @@ fn a_finish_that_crosses_a_repair_counts_for_nothing_also_while_blocks_are_still
 }
 
 #[test]
+fn a_check_of_a_block_that_is_filled_again_meanwhile_counts_for_nothing() {
+    let now = Instant::now();
+    let file = File::new(random(2 * B, 15));
+    let mut receiver = accepted(&file, 2, now);
+    assert_eq!(receiver.poll_action(now), Some(Action::CheckBlock(0)));
+    // While it is read the sender, whose block is another, sends its own: the reader sees some of each.
+    let half = B / 2;
+    chunk(&mut receiver, 0, 0, &file.bytes[..half], false, now);
+    receiver.checked(0, false);
+    chunk(&mut receiver, 1, half as u64, &file.bytes[half..B], false, now);
+    assert_eq!(receiver.poll_action(now), Some(Action::CheckBlock(1)));
+    chunk(&mut receiver, 2, B as u64, &file.bytes[B..], false, now);
+    receiver.checked(1, false);
+    let said: Vec<_> = std::iter::from_fn(|| receiver.poll_message(now)).collect();
+    assert!(!said.iter().any(|message| matches!(message, Message::Repair { .. })), "{said:?}");
+    say(&mut receiver, &finish(&file), now);
+    let Some(Action::Sync(blocks)) = receiver.poll_action(now) else { panic!("both blocks are synced") };
+    assert_eq!(blocks, [(0, file.hashes(0)), (1, file.hashes(1))]);
+}
+
+#[test]
 fn a_check_is_not_taken_before_the_answer_to_the_last_one_is_on_its_way() {
     let now = Instant::now();
     let mut receiver = accepted(&File::new(random(3 * B, 13)), 2, now);
