@@ -2,12 +2,13 @@
 
 use std::fs::{File, Permissions};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{self as sys, AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{self as sys, AtFlags, FallocateFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 /// A directory. Paths are relative to it: a file's name, or one directory's name and a file's.
@@ -46,6 +47,9 @@ pub trait FolderFile: Send + Sync {
     fn info(&self) -> io::Result<FileInfo>;
     /// Cuts or lengthens the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Sets room aside for these bytes, so that writing them finds it; length and contents stay. Cutting the file gives
+    /// back what is behind its end. Does nothing where there is no room to set aside.
+    fn reserve(&self, bytes: Range<u64>) -> io::Result<()>;
     /// Takes away all permission bits but these.
     fn restrict_mode(&self, mode: u32) -> io::Result<()>;
     /// Sets the modification time.
@@ -205,6 +209,14 @@ impl FolderFile for File {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         File::set_len(self, len)
+    }
+
+    fn reserve(&self, bytes: Range<u64>) -> io::Result<()> {
+        // What lies on no block device of its own is memory, a network or a file system that writes elsewhere each time.
+        if sys::major(sys::fstat(self)?.st_dev) == 0 {
+            return Ok(());
+        }
+        Ok(sys::fallocate(self, FallocateFlags::KEEP_SIZE, bytes.start, bytes.end - bytes.start)?)
     }
 
     fn restrict_mode(&self, mode: u32) -> io::Result<()> {

@@ -92,7 +92,7 @@ impl Inbox {
         // Whoever held the lock before may have finished that very file.
         let existing = self.existing(&offer);
         if !matches!(existing, Ok(None)) {
-            partial.discard_if_useless();
+            partial.put_away(&[]);
         }
         Ok(existing?.unwrap_or((Target::Partial(partial), opened)))
     }

@@ -8,6 +8,7 @@ mod folder;
 mod inbox;
 mod journal;
 mod partial;
+mod room;
 mod source;
 
 pub use error::StorageError;

@@ -8,6 +8,7 @@ use super::error::StorageError;
 use super::folder::{Folder, FolderFile};
 use super::hash_block;
 use super::journal::{Journal, JournalError};
+use super::room::Room;
 use crate::protocol::{
     BLOCK, BlockDigest, BlockHashes, BlockSet, CheckedOffer, DigestTree, FileDigest, FileName, Geometry,
     Opened, RESERVED,
@@ -29,6 +30,7 @@ pub struct Partial {
     offer: CheckedOffer,
     paths: Paths,
     overwrite: bool,
+    room: Room,
 }
 
 /// Where a name's partial file and journal are: their own names have a fixed length, whatever the file's.
@@ -78,18 +80,16 @@ impl Partial {
             folder.remove_file(&paths.part).map_err(cannot("remove"))?;
             file = folder.open(&paths.part, Some(mode)).map_err(cannot("open"))?;
         }
-        let mut received = file.info().map_err(cannot("stat"))?.len;
-        if received > geometry.size() {
-            file.set_len(geometry.size()).map_err(cannot("truncate"))?;
-            received = geometry.size();
-        }
-        let partial = Self { folder, file, journal, offer, paths, overwrite };
+        let received = file.info().map_err(cannot("stat"))?.len.min(geometry.size());
+        // Cuts off what is too long, and what a receiver that was killed had set aside.
+        file.set_len(received).map_err(cannot("truncate"))?;
+        let partial = Self { folder, file, journal, offer, paths, overwrite, room: Room::default() };
         let held = partial.take_stock(received)?;
         let free = partial.folder.free_space().map_err(StorageError::io("ask for free space in", "."))?;
         let needed = geometry.size() - received;
         if needed > free {
             let name = partial.offer.name.to_string();
-            partial.discard_if_useless();
+            partial.put_away(&[]);
             return Err(StorageError::NoSpace { name, needed, free });
         }
         // The names have to be durable before the journal says that blocks are.
@@ -106,6 +106,11 @@ impl Partial {
 
     /// Writes bytes. Not durable before [`sync`](Self::sync).
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
+        let write = offset..offset + bytes.len() as u64;
+        if let Some(room) = self.room.ahead_of(write, self.geometry().size()) {
+            // If there is none, the write that needs it says so.
+            let _ = self.file.reserve(room);
+        }
         self.file.write_all_at(bytes, offset).map_err(|error| self.error("write", error))
     }
 
@@ -227,16 +232,21 @@ impl Partial {
         let _ = self.file.set_len(end.min(info.len));
     }
 
-    /// Whether the file goes once it is checked.
-    pub fn is_to_be_discarded(&self) -> bool {
-        self.offer.discard
-    }
-
-    /// Removes the partial file and its journal if nobody will go on with them: nothing ever arrived, or it is to be
+    /// At the end of a connection: gives back the room that was set aside for more, and makes these last blocks
+    /// durable. If nobody will go on with the partial file it is removed: nothing ever arrived, or it is to be
     /// discarded.
-    pub fn discard_if_useless(&self) {
-        if self.offer.discard || self.file.info().is_ok_and(|info| info.len == 0) {
-            self.discard();
+    ///
+    /// What fails here loses nothing: blocks without a journal entry are hashed on the next run, or sent again.
+    pub fn put_away(&self, blocks: &[(u64, BlockHashes)]) {
+        let Ok(info) = self.file.info() else { return };
+        if self.offer.discard || info.len == 0 {
+            return self.discard();
+        }
+        if self.room.reaches_beyond(info.len) {
+            let _ = self.file.set_len(info.len);
+        }
+        if !blocks.is_empty() {
+            let _ = self.sync(blocks);
         }
     }
 

@@ -297,12 +297,8 @@ impl Pump<'_> {
         let blocks = self.machine.take_unsynced();
         if let Some(target) = self.target.take().filter(|_| sealed.is_none()) {
             let put_away = move || {
-                let Some(partial) = target.partial() else { return };
-                if blocks.is_empty() || partial.is_to_be_discarded() {
-                    partial.discard_if_useless();
-                } else {
-                    // If this fails the blocks are hashed on the next run, or sent again: nothing is lost by it.
-                    let _ = partial.sync(&blocks);
+                if let Some(partial) = target.partial() {
+                    partial.put_away(&blocks);
                 }
             };
             runtime::spawn_blocking(put_away).await;

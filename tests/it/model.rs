@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
@@ -306,6 +307,10 @@ impl FolderFile for ModelFile {
             }
             Ok(())
         })
+    }
+
+    fn reserve(&self, _: Range<u64>) -> io::Result<()> {
+        Ok(())
     }
 
     fn restrict_mode(&self, mode: u32) -> io::Result<()> {
