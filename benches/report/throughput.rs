@@ -19,7 +19,7 @@ pub fn measure(plan: &Plan) -> Table {
     let (source, inbox) = (plan.source(size), plan.memory.path().join("inbox"));
     let websocat = process::is_there(Command::new("websocat").arg("--version"));
     let autobahn = process::is_there(Command::new("python3").args(["-c", "import autobahn.asyncio"]));
-    let rounds = plan.rounds(9);
+    let rounds = plan.rounds(15);
 
     let (mut floors, mut defaults, mut smalls, mut websocats) = (vec![], vec![], vec![], vec![]);
     let (mut wire, mut small_wire, mut lost) = (0.0, 0.0, 0);
@@ -105,8 +105,9 @@ pub fn measure(plan: &Plan) -> Table {
 pub fn disk(plan: &Plan) -> Table {
     let size = plan.size(1024);
     let source = plan.source(size);
+    let rounds = plan.rounds(11);
     let (mut ours, mut dds) = (vec![], vec![]);
-    for _ in 0..plan.rounds(7) {
+    for _ in 0..rounds {
         let out = plan.disk.path().join("dd");
         let mut dd = Command::new("dd");
         dd.arg(format!("if={}", source.display())).arg(format!("of={}", out.display()));
@@ -118,8 +119,10 @@ pub fn disk(plan: &Plan) -> Table {
         ours.push(transfer(&source, &plan.disk.path().join("inbox"), &[]).seconds);
     }
     let ratio = Spread::of(dds.iter().zip(&ours).map(|(dd, ours)| dd / ours));
-    let mut table =
-        Table::new("Disk", "1 GiB from memory to a disk, synced before the receipt; in turns, 7 times.");
+    let mut table = Table::new(
+        "Disk",
+        format!("1 GiB from memory to a disk, synced before the receipt; in turns, {rounds} times."),
+    );
     table.row("`dd bs=1M conv=fdatasync`", Spread::of(dds).rate(size), "1", "");
     table.row("wsferry", Spread::of(ours).rate(size), format!("{} of dd", ratio.ratio()), "0.90");
     table
