@@ -158,7 +158,9 @@ impl Receiver {
         }
         if self.is_busy() {
             let limits = (self.config.sync_bytes, self.config.sync_interval);
-            let at_once = self.state == State::Finishing;
+            // Nothing more is to come, as far as is known here; the sender's `finish` may still be on its way.
+            let is_last = self.is_filled() && self.unchecked.is_empty();
+            let at_once = is_last || self.state == State::Finishing;
             let due = self.syncing.take_due(self.assembly.geometry(), limits, at_once, now);
             if let Some(blocks) = due {
                 return Some(Action::Sync(blocks));
@@ -173,9 +175,7 @@ impl Receiver {
         }
         // Behind the transfer: the first new chunk does not wait for a disk that is busy with old ones.
         let checks = match self.state {
-            State::Streaming => {
-                self.arrivals.sequence() > 0 || self.assembly.filled() == self.assembly.geometry().size()
-            }
+            State::Streaming => self.arrivals.sequence() > 0 || self.is_filled(),
             State::Finishing => true,
             _ => false,
         };
@@ -358,6 +358,11 @@ impl Receiver {
         }
     }
 
+    /// Whether every byte is there.
+    fn is_filled(&self) -> bool {
+        self.assembly.filled() == self.assembly.geometry().size()
+    }
+
     /// Whether the sender waits for something that takes its time here.
     fn is_at_work(&self) -> bool {
         matches!(self.state, State::Opening | State::Finishing) || self.owes_digests
@@ -425,8 +430,7 @@ impl Receiver {
                 self.to_hash.insert(block);
             }
         }
-        let last = self.assembly.filled() == self.assembly.geometry().size();
-        self.arrivals.push(chunk.len as u64, self.window, last, now);
+        self.arrivals.push(chunk.len as u64, self.window, self.is_filled(), now);
         Ok(Some(Write { offset: chunk.offset, len: chunk.len }))
     }
 

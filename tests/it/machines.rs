@@ -426,6 +426,17 @@ fn a_finish_that_crosses_a_repair_counts_for_nothing_also_while_blocks_are_still
 }
 
 #[test]
+fn the_last_blocks_are_synced_while_the_finish_is_still_on_its_way() {
+    let now = Instant::now();
+    let file = File::new(random(2 * B, 16));
+    let mut receiver = accepted(&file, 0, now);
+    chunk(&mut receiver, 0, 0, &file.bytes[..B], false, now);
+    assert_eq!(receiver.poll_action(now), None);
+    chunk(&mut receiver, 1, B as u64, &file.bytes[B..], false, now);
+    assert_eq!(receiver.poll_action(now), Some(Action::Sync(vec![(0, file.hashes(0)), (1, file.hashes(1))])));
+}
+
+#[test]
 fn a_check_of_a_block_that_is_filled_again_meanwhile_counts_for_nothing() {
     let now = Instant::now();
     let file = File::new(random(2 * B, 15));
