@@ -18,6 +18,20 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// How another run of the program ended.
+    pub fn of(code: i32) -> Option<Self> {
+        let all = [
+            Self::Done,
+            Self::Failed,
+            Self::Usage,
+            Self::Interrupted,
+            Self::Refused,
+            Self::Mismatch,
+            Self::CtrlC,
+        ];
+        all.into_iter().find(|exit| i32::from(exit.code()) == code)
+    }
+
     pub fn code(self) -> u8 {
         self as u8
     }

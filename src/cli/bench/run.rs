@@ -262,12 +262,10 @@ impl Running {
             return Error::Stopped;
         }
         let said = self.errors.iter().last().unwrap_or_else(|| "a process ended without a word".to_owned());
-        let exit = match status.ok().and_then(|status| status.code()) {
+        let exit = match status.ok().and_then(|status| Exit::of(status.code()?)) {
             // Ctrl-C in a terminal reaches it as well as this process.
-            Some(130) => return Error::Stopped,
-            Some(3) => Exit::Interrupted,
-            Some(4) => Exit::Refused,
-            Some(5) => Exit::Mismatch,
+            Some(Exit::CtrlC) => return Error::Stopped,
+            Some(exit @ (Exit::Interrupted | Exit::Refused | Exit::Mismatch)) => exit,
             _ => Exit::Failed,
         };
         Error::Failed { why: said.trim_start_matches("wsferry: ").to_owned(), exit }
