@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::process::{Receiver, send, transfer, wsferry};
-use super::{Plan, Spread, Table};
+use super::{Plan, Spread, Table, spread};
 
 /// Peak memory of either side.
 pub fn memory(plan: &Plan) -> Table {
@@ -72,7 +72,7 @@ pub fn measure(plan: &Plan) -> Table {
             }
         }
     }
-    let [one, eight, one_cut, eight_cut] = figures.map(Spread::of);
+    let [one, eight, one_cut, eight_cut] = figures.map(spread);
     let seconds =
         |spread: Spread| format!("{:.2} s a GiB ({:.2} to {:.2})", spread.median, spread.min, spread.max);
     let mut table = Table::new(

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::process::{self, Receiver};
-use super::{Plan, Spread, Table};
+use super::{Plan, Table, spread};
 
 const ONE_WAY: Duration = Duration::from_millis(50);
 /// Bytes a second, each way.
@@ -28,15 +28,15 @@ pub fn measure(plan: &Plan) -> Table {
         default.push(over_path(plan, &source, &[]));
         small.push(over_path(plan, &source, &["--frame-limit", "32KiB"]));
     }
-    let of_plain = |ours: &[f64]| Spread::of(plain.iter().zip(ours).map(|(plain, ours)| plain / ours));
+    let of_plain = |ours: &[f64]| spread(plain.iter().zip(ours).map(|(plain, ours)| plain / ours));
     let mut table = Table::new(
         "A long path",
         "512 MiB through a proxy that takes 50 ms each way and passes 50 MB/s of wire bytes; in turns, 3 times. Plain \
          TCP carries as many bytes as Base64 makes of the file.",
     );
-    table.row("plain TCP", Spread::of(plain.iter().copied()).rate(size), "1", "");
+    table.row("plain TCP", spread(plain.iter().copied()).rate(size), "1", "");
     for (what, ours) in [("wsferry, defaults", &default), ("`--frame-limit 32KiB`", &small)] {
-        let rate = Spread::of(ours.iter().copied()).rate(size);
+        let rate = spread(ours.iter().copied()).rate(size);
         table.row(what, rate, format!("{} of plain TCP", of_plain(ours).ratio()), "0.95");
     }
     table

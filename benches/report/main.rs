@@ -13,12 +13,16 @@ mod growth;
 mod long_path;
 mod many;
 mod process;
+#[path = "../../src/cli/bench/spread.rs"]
+mod spread;
 mod throughput;
 
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+
+use spread::Spread;
 
 /// A table of the report.
 pub struct Table {
@@ -50,24 +54,12 @@ impl Table {
     }
 }
 
-/// The middle of some figures, and their ends.
-#[derive(Debug, Clone, Copy)]
-pub struct Spread {
-    pub median: f64,
-    pub min: f64,
-    pub max: f64,
+/// The spread of what was measured at least once.
+pub fn spread(figures: impl IntoIterator<Item = f64>) -> Spread {
+    Spread::of(figures).expect("everything runs at least once")
 }
 
 impl Spread {
-    pub fn of(figures: impl IntoIterator<Item = f64>) -> Self {
-        let mut figures: Vec<f64> = figures.into_iter().collect();
-        figures.sort_by(f64::total_cmp);
-        let half = figures.len() / 2;
-        let median =
-            if figures.len() % 2 == 1 { figures[half] } else { (figures[half - 1] + figures[half]) / 2.0 };
-        Self { median, min: figures[0], max: figures[figures.len() - 1] }
-    }
-
     /// As a rate of a file of this size, if the figures are seconds.
     pub fn rate(self, size: u64) -> String {
         let of = |seconds: f64| size as f64 / seconds / 1e6;

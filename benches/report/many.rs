@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::process::{Receiver, transfer, wsferry};
-use super::{Plan, Spread, Table};
+use super::{Plan, Spread, Table, spread};
 
 pub fn measure(plan: &Plan) -> Table {
     let senders = if plan.quick { 20 } else { 1000 };
@@ -42,11 +42,11 @@ pub fn measure(plan: &Plan) -> Table {
         ones.push(transfer(&source, &plan.memory.path().join("inbox"), &[]).seconds);
         eights.push(at_once(plan, &source, 8).seconds / 8.0);
     }
-    let ratio = Spread::of(ones.iter().zip(&eights).map(|(one, eight)| one / eight));
-    table.row("1 sender of 256 MiB", Spread::of(ones).rate(size), "1", "");
+    let ratio = spread(ones.iter().zip(&eights).map(|(one, eight)| one / eight));
+    table.row("1 sender of 256 MiB", spread(ones).rate(size), "1", "");
     table.row(
         "8 senders of 256 MiB, together",
-        Spread::of(eights).rate(size),
+        spread(eights).rate(size),
         format!("{} of one sender", ratio.ratio()),
         "0.8",
     );
@@ -94,5 +94,5 @@ fn at_once(plan: &Plan, source: &Path, senders: usize) -> Crowd {
     for number in 0..senders {
         assert!(std::fs::read(directory.join(format!("f{number}"))).expect("it is there") == bytes);
     }
-    Crowd { seconds, each: Spread::of(each), memory: receiver.usage().0, threads }
+    Crowd { seconds, each: spread(each), memory: receiver.usage().0, threads }
 }

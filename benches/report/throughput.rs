@@ -7,7 +7,7 @@ use std::time::Instant;
 use wsferry::floor;
 
 use super::process::{self, transfer};
-use super::{Plan, Spread, Table, have_memory_at_hand};
+use super::{Plan, Table, have_memory_at_hand, spread};
 
 /// What a 32 KiB frame limit allows.
 const SMALL_FRAMES: [&str; 2] = ["--frame-limit", "32KiB"];
@@ -46,10 +46,9 @@ pub fn measure(plan: &Plan) -> Table {
     // Once: it takes a minute, and seven times the file's size in memory at each end.
     have_memory_at_hand(7 * size);
     let echo = autobahn.then(|| echo(&source, &plan.memory.path().join("echo")));
-    let against = |ours: &[f64], theirs: &[f64]| {
-        Spread::of(theirs.iter().zip(ours).map(|(theirs, ours)| theirs / ours))
-    };
-    let default = Spread::of(defaults.iter().copied());
+    let against =
+        |ours: &[f64], theirs: &[f64]| spread(theirs.iter().zip(ours).map(|(theirs, ours)| theirs / ours));
+    let default = spread(defaults.iter().copied());
 
     let mut table = Table::new(
         "Throughput",
@@ -60,7 +59,7 @@ pub fn measure(plan: &Plan) -> Table {
              threads that do nothing else."
         ),
     );
-    table.row("the I/O floor", Spread::of(floors.iter().copied()).rate(size), "1", "");
+    table.row("the I/O floor", spread(floors.iter().copied()).rate(size), "1", "");
     table.row(
         "**wsferry, defaults**",
         default.rate(size),
@@ -69,14 +68,14 @@ pub fn measure(plan: &Plan) -> Table {
     );
     table.row(
         "`--frame-limit 32KiB`",
-        Spread::of(smalls.iter().copied()).rate(size),
+        spread(smalls.iter().copied()).rate(size),
         format!("{} of the default", against(&smalls, &defaults).ratio()),
         "0.5",
     );
     if websocat {
         table.row(
             &format!("websocat, binary, `-B 1048576`; the file's end was missing in {lost} of {rounds} runs"),
-            Spread::of(websocats.iter().copied()).rate(size),
+            spread(websocats.iter().copied()).rate(size),
             format!("wsferry is {} times as fast", against(&defaults, &websocats).ratio()),
             "3",
         );
@@ -86,7 +85,7 @@ pub fn measure(plan: &Plan) -> Table {
     match echo {
         Some(seconds) => table.row(
             "the whole file as one Base64 message, echoed back: all bytes cross twice (Autobahn from PyPI), once",
-            Spread::of([seconds]).rate(size),
+            spread([seconds]).rate(size),
             format!("wsferry is {:.0} times as fast", seconds / default.median),
             "40",
         ),
@@ -118,13 +117,13 @@ pub fn disk(plan: &Plan) -> Table {
         process::time(&mut Command::new("sync"));
         ours.push(transfer(&source, &plan.disk.path().join("inbox"), &[]).seconds);
     }
-    let ratio = Spread::of(dds.iter().zip(&ours).map(|(dd, ours)| dd / ours));
+    let ratio = spread(dds.iter().zip(&ours).map(|(dd, ours)| dd / ours));
     let mut table = Table::new(
         "Disk",
         format!("1 GiB from memory to a disk, synced before the receipt; in turns, {rounds} times."),
     );
-    table.row("`dd bs=1M conv=fdatasync`", Spread::of(dds).rate(size), "1", "");
-    table.row("wsferry", Spread::of(ours).rate(size), format!("{} of dd", ratio.ratio()), "0.90");
+    table.row("`dd bs=1M conv=fdatasync`", spread(dds).rate(size), "1", "");
+    table.row("wsferry", spread(ours).rate(size), format!("{} of dd", ratio.ratio()), "0.90");
     table
 }
 

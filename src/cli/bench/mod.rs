@@ -2,6 +2,7 @@
 
 mod plot;
 mod run;
+mod spread;
 
 use std::fs::OpenOptions;
 use std::io;
@@ -14,6 +15,7 @@ use wsferry::protocol::{ChunkSize, DEFAULT_WINDOW};
 use wsferry::transfer::Shutdown;
 
 use self::run::{Files, Sample};
+use self::spread::Spread;
 use super::args::BenchArgs;
 use super::exit::Exit;
 use super::output::{Mode, Output};
@@ -37,27 +39,6 @@ struct Setting {
 struct Row {
     setting: Setting,
     samples: Vec<Sample>,
-}
-
-/// The middle and the ends of some figures.
-#[derive(Debug, Clone, Copy)]
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
-}
-
-impl Spread {
-    /// `None` of nothing.
-    fn of(figures: impl Iterator<Item = f64>) -> Option<Self> {
-        let mut figures: Vec<f64> = figures.collect();
-        figures.sort_by(f64::total_cmp);
-        let (min, max) = (*figures.first()?, *figures.last()?);
-        let half = figures.len() / 2;
-        let median =
-            if figures.len() % 2 == 1 { figures[half] } else { (figures[half - 1] + figures[half]) / 2.0 };
-        Some(Self { median, min, max })
-    }
 }
 
 /// Everything that was measured.
@@ -370,9 +351,11 @@ mod tests {
 
     #[test]
     fn the_spread_of_figures_is_their_middle_and_their_ends() {
-        assert!(Spread::of(std::iter::empty()).is_none());
+        assert!(Spread::of([]).is_none());
         for (figures, median) in [(&[3.0][..], 3.0), (&[9.0, 1.0, 2.0], 2.0), (&[4.0, 1.0, 2.0, 9.0], 3.0)] {
-            assert_eq!(Spread::of(figures.iter().copied()).unwrap().median, median);
+            let spread = Spread::of(figures.iter().copied()).unwrap();
+            assert_eq!(spread.median, median);
+            assert!(figures.iter().all(|figure| (spread.min..=spread.max).contains(figure)));
         }
     }
 
