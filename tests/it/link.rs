@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use wsferry::protocol::message::transfer_id;
 use wsferry::protocol::{
-    Action, BlockHasher, BlockHashes, BlockSet, CheckedOffer, ChunkSize, Code, DigestTree, FileDigest,
-    Geometry, HeartbeatConfig, Offer, Opened, Receiver, ReceiverConfig, ReceiverEvent, Sender, SenderConfig,
-    SenderEvent, Violation, chunk,
+    Action, BlockDigest, BlockHasher, BlockHashes, BlockSet, CheckedOffer, ChunkSize, Code, DigestTree,
+    FileDigest, Geometry, HeartbeatConfig, Offer, Opened, Receiver, ReceiverConfig, ReceiverEvent, Sender,
+    SenderConfig, SenderEvent, Violation, chunk,
 };
 
 /// A file as it is offered.
@@ -89,7 +89,7 @@ impl Default for Options {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
     ToReceiver,
     ToSender,
@@ -142,6 +142,8 @@ pub struct Link<'a> {
     turns_per_action: usize,
     /// What the receiver's disk has still to do.
     actions: VecDeque<Action>,
+    /// Frames that nobody sent: each comes before the frame of this direction and index.
+    pub forged: BTreeMap<(Direction, usize), String>,
     /// Every frame that was sent, for tests that look at the wire.
     pub log: Vec<(Direction, String)>,
 }
@@ -170,6 +172,7 @@ impl<'a> Link<'a> {
             turns: 0,
             turns_per_action: options.turns_per_action,
             actions: VecDeque::new(),
+            forged: BTreeMap::new(),
             log: Vec::new(),
         }
     }
@@ -315,9 +318,11 @@ impl<'a> Link<'a> {
                 self.receiver.checked(block, same);
             }
             Action::ReadDigests { first, count } => {
-                let digests: Vec<_> =
-                    (first..first + count).map(|block| self.disk.journal[&block].digest()).collect();
-                self.receiver.digests(first, &digests);
+                let held = (first..first + count).map_while(|block| self.disk.journal.get(&block));
+                let digests: Vec<_> = held.map(BlockHashes::digest).collect();
+                // A sender that asks for a block that is not held gets no block's digest.
+                let digests = if digests.is_empty() { &[BlockDigest::NONE][..] } else { &digests };
+                self.receiver.digests(first, digests);
             }
             Action::Seal(digest) => {
                 let offer = self.offer.clone().unwrap();
@@ -367,6 +372,7 @@ impl<'a> Link<'a> {
             Direction::ToReceiver => &mut self.to_receiver,
             Direction::ToSender => &mut self.to_sender,
         };
+        queue.extend(self.forged.remove(&(direction, index)));
         let before = self.swapped[side].take();
         match fault(direction, index, &text) {
             Fault::Deliver => queue.push_back(text),

@@ -11,6 +11,7 @@ mod bench;
 mod chaos;
 mod command;
 mod errors;
+mod forged;
 mod frames;
 mod fuzzed;
 mod golden;

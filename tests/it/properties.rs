@@ -1,15 +1,12 @@
 //! What has to hold for any bytes: shared by the fuzz targets and by the test that runs what they found.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use wsferry::protocol::message::transfer_id;
-use wsferry::protocol::{
-    Action, BlockSet, ChunkSize, HeartbeatConfig, Message, Offer, Opened, Receiver, ReceiverConfig, Sender,
-    SenderConfig, chunk,
-};
+use wsferry::protocol::{Message, Offer, chunk};
 use wsferry::storage::{Folder, Inbox, InboxOptions};
 
+use crate::link::{Direction, Disk, Fault, File, Link, Options, send_to_the_end};
 use crate::model::{Lie, Model};
 
 fn offer(size: u64) -> Offer {
@@ -37,44 +34,31 @@ pub fn chunk(data: &[u8]) {
     }
 }
 
-/// Lines of text, taken as frames by both machines in mid-transfer, panic nothing; and a message that reads is
-/// written as one that reads the same.
+/// Lines of text that come between the frames of a transfer, in both directions, panic nothing and hang nothing; what
+/// gets the final name is the file, and the next connection gets it there. A message that reads is written as one that
+/// reads the same.
 pub fn control(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let now = Instant::now();
-    let size = 10 << 20;
-    let config = SenderConfig {
-        chunk: ChunkSize::LARGEST_AUTO,
-        already_sent: 0,
-        heartbeat: HeartbeatConfig::default(),
-    };
-    let mut sender = Sender::new(offer(size), config, now);
-    let mut receiver = Receiver::new(ReceiverConfig::default(), now);
-    let first = sender.poll_message(now).expect("a sender begins with an offer").to_text();
-    receiver.handle_frame(first.as_bytes(), &mut Vec::new(), now).expect("its offer is good");
-    let mut held = BlockSet::new();
-    held.insert_run(0..2);
-    receiver.opened(Opened { held, received: 7 << 20, complete: false });
-    assert!(matches!(receiver.poll_action(now), Some(Action::Open(_))));
-    let accept = receiver.poll_message(now).expect("an opened offer is accepted").to_text();
-    sender.handle_frame(accept.as_bytes(), now).expect("its accept is good");
     for line in text.lines() {
         if let Ok(message) = Message::parse(line.as_bytes()) {
             assert_eq!(Message::parse(message.to_text().as_bytes()).as_ref(), Ok(&message));
         }
-        let (at_sender, at_receiver) = (
-            sender.handle_frame(line.as_bytes(), now),
-            receiver.handle_frame(line.as_bytes(), &mut Vec::new(), now),
-        );
-        while sender.poll_message(now).is_some() || receiver.poll_message(now).is_some() {}
-        if let Some((_, len)) = sender.next_chunk() {
-            let mut frame = vec![0; chunk::frame_len(len)];
-            sender.encode_chunk(&vec![7; len], &mut frame, now);
+    }
+    let mut bytes = vec![0; 30_000];
+    fastrand::Rng::with_seed(1).fill(&mut bytes);
+    let file = File::new(bytes);
+    let options = Options { chunk: 6000, window: 12_000, ..Options::default() };
+    for mut disk in [Disk::default(), Disk::holding(&file, [0])] {
+        let mut link = Link::new(&file, &mut disk, options);
+        for (at, line) in text.lines().enumerate() {
+            for direction in [Direction::ToReceiver, Direction::ToSender] {
+                link.forged.insert((direction, at + 1), line.to_owned());
+            }
         }
-        let _ = (sender.next_check(), receiver.poll_action(now), sender.poll_event(), receiver.poll_event());
-        if at_sender.is_err() || at_receiver.is_err() {
-            return;
-        }
+        link.run(|_, _, _| Fault::Deliver);
+        assert!(disk.sealed.as_ref().is_none_or(|sealed| *sealed == file), "another file was sealed");
+        send_to_the_end(&file, &mut disk, options, |_, _, _| Fault::Deliver);
+        assert_eq!(disk.sealed, Some(file.clone()));
     }
 }
 

@@ -1,6 +1,8 @@
 #![no_main]
 #![allow(dead_code)]
 
+#[path = "../../it/link.rs"]
+mod link;
 #[path = "../../it/model.rs"]
 mod model;
 #[path = "../../it/properties.rs"]
