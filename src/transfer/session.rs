@@ -13,6 +13,8 @@ use crate::transport::{Connection, Endpoint, HANDSHAKE_TIMEOUT, TransportError, 
 
 /// How often a source that changed while it was sent is taken up again.
 const MAX_CHANGES: u32 = 3;
+/// Chunks do not become smaller than this because a connection stalls: no gateway is known that takes less.
+const SMALLEST_AFTER_STALL: u64 = 3 * 1024;
 
 /// What to do when the connection is cut.
 #[derive(Debug, Clone, Copy)]
@@ -74,9 +76,12 @@ impl Session {
         let mut totals = Totals::default();
         let mut wire_bytes = 0;
         loop {
+            let mut accepted = false;
             let mut watch = |event| {
-                if let Event::Progress(progress) = &event {
-                    budget.on_progress(progress, Instant::now());
+                match &event {
+                    Event::Started { .. } => accepted = true,
+                    Event::Progress(progress) => budget.on_progress(progress, Instant::now()),
+                    _ => {}
                 }
                 if let Some(event) = totals.pass(event) {
                     observer(event);
@@ -119,23 +124,37 @@ impl Session {
                 tell(&mut connection, &error).await;
             }
             let waits = busy && self.retry.wait_for_name;
-            // After a cut the name may be held by what is left of the connection before. A receiver that never
-            // answered is no cut: there is probably none.
-            self.worked |= totals.told_start;
-            let cut = self.worked && (busy || is_worth_another(&error));
+            if waits {
+                budget.moved = Instant::now();
+            }
+            // A receiver that never answered is no cut: there is probably none.
+            self.worked |= totals.told_start || matches!(error, Error::Refused { .. });
+            let cut = if busy {
+                // The name may be held by what is left of the connection before.
+                totals.told_start || budget.attempts > 0
+            } else {
+                self.worked && is_worth_another(&error)
+            };
             if !waits && (!cut || budget.is_spent(Instant::now())) {
                 let tried = cut && budget.attempts > 0;
                 let last = Box::new(error);
                 return Err(if tried { Error::GaveUp { attempts: budget.attempts, last } } else { *last });
             }
+            let chunk = self.options.chunk_for(source.geometry().size());
             let too_big = matches!(error, Error::Transport(TransportError::Closed { code: 1009, .. }));
-            if too_big
-                || (cut && budget.moved < dialled && dialled.elapsed() >= self.options.heartbeat.stall / 2)
-            {
+            // Chunks were to flow, and none arrived.
+            let swallowed = accepted
+                && budget.moved < dialled
+                && dialled.elapsed() >= self.options.heartbeat.stall / 2
+                && chunk.raw() / 2 >= SMALLEST_AFTER_STALL;
+            if too_big || swallowed {
                 // Too big for something on the path, or too slow to arrive before it counts as a stall: smaller from
                 // now on.
-                let chunk = self.options.chunk_for(source.geometry().size());
                 self.options.chunk = ChunkSize::at_most(chunk.raw() / 2).or(Some(chunk));
+            }
+            // Nobody would answer the receiver's pings meanwhile.
+            if let Some(connection) = self.connection.take() {
+                close(connection, 1000).await;
             }
             let delay = budget.next_delay();
             let (attempt, why) = (budget.attempts, error.to_string());

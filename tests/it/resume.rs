@@ -276,7 +276,7 @@ fn a_sender_reconnects_by_itself_through_cuts_stalls_and_a_receiver_that_restart
     let place = Place::new();
     let mut receiver = Receiver::start(&place, &[]);
     let address = receiver.address();
-    // Eight connections that end early, each in another way, then as many good ones as it takes.
+    // Connections that end early, each in another way, then as many good ones as it takes.
     let proxy = Proxy::start(address, |number| {
         let there = match number {
             0 | 2 | 4 => Plan { cut_after: Some(9_000_000), ..Plan::default() },
@@ -330,6 +330,36 @@ fn a_second_sender_can_wait_for_the_name() {
     let finished = send_well(&file, &receiver.url, &["--wait"]);
     assert_eq!(finished["already_there"], true, "the first one's file is the same: {finished}");
     assert_eq!(first.end().code(), 0);
+}
+
+#[test]
+fn a_sender_that_waits_for_a_name_asks_again_also_when_the_connection_did_not_last() {
+    let place = Place::new();
+    let file = place.file("f", &random(1000, 13));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let sender = Running::start(wsferry().arg("send").arg(&file).arg(url).args(["--json", "--wait"]));
+    for _ in 0..3 {
+        let mut peer = Peer::accept(&listener, Some("wsferry.v1")).unwrap();
+        let id = peer.hear_type("offer")["id"].clone();
+        peer.say(json!({"type": "reject", "id": id, "code": "busy", "reason": "not yet"}).to_string());
+        drop(peer);
+        sender.wait_for(|event| event["event"] == "reconnecting");
+    }
+    Peer::accept(&listener, Some("wsferry.v1")).unwrap().hear_type("offer");
+}
+
+#[test]
+fn a_name_that_is_busy_is_refused_also_after_another_file_went_well() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    place.file("busy", &random(40 * B, 14));
+    let first = send_until(&place, "busy", &slow(&receiver).url(), 1_000_000);
+    let good = place.file("good", b"good");
+    let mut command = wsferry();
+    command.arg("send").arg(good).arg(place.path("busy")).args([&receiver.url, "--json"]);
+    Running::start(&mut command).end().assert_error(4, &["another transfer is writing busy"]);
+    drop(first);
 }
 
 #[test]
@@ -533,4 +563,33 @@ fn a_finished_file_that_still_has_its_partial_name_is_not_written_to() {
     assert!(place.received("f") == old);
     send_well(&file, &receiver.url, &[]);
     assert!(place.received("f") == new);
+}
+
+#[test]
+fn a_receiver_that_hangs_for_a_while_does_not_make_chunks_smaller() {
+    let place = Place::new();
+    let file = place.file("f", &random(4_000_000, 30));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let flags = ["--json", "--chunk-size", "192KiB", "--stall-timeout", "300ms"];
+    let _sender = Running::start(wsferry().arg("send").arg(&file).arg(url).args(flags));
+    let accept = |peer: &mut Peer| {
+        let id = peer.hear_type("offer")["id"].clone();
+        let accept = json!({
+            "type": "accept", "id": id, "held": [], "received": 0, "frame_limit": 4_194_343, "window": 1 << 20,
+        });
+        peer.say(accept.to_string());
+        std::iter::from_fn(|| peer.hear()).find(|frame| frame.starts_with('C')).expect("chunks flow").len()
+    };
+    let mut peer = Peer::accept(&listener, Some("wsferry.v1")).unwrap();
+    let before = accept(&mut peer);
+    peer.say(r#"{"type":"ack","sequence":1,"durable":0}"#);
+    drop(peer);
+    // It takes connections, and no offer.
+    for _ in 0..5 {
+        let mut peer = Peer::accept(&listener, Some("wsferry.v1")).unwrap();
+        while peer.hear().is_some() {}
+    }
+    let mut peer = Peer::accept(&listener, Some("wsferry.v1")).unwrap();
+    assert_eq!(accept(&mut peer), before);
 }
