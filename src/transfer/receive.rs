@@ -27,7 +27,7 @@ pub type ReceiveOptions = ReceiverConfig;
 /// Receives one file over an open connection: waits for an offer, takes it, sends the receipt.
 ///
 /// `Ok(None)` if the peer closed the connection instead of offering a file. What arrived before an error is kept,
-/// and durable, when this returns.
+/// and durable, when this returns; only kept, if the error is the storage's.
 ///
 /// # Errors
 /// All that can end a transfer; [`Error::kind`] says what to do. After [`Error::Storage`] with a refused offer
@@ -73,7 +73,7 @@ where
         // The file may have got its final name although nobody is left to tell.
         let sealed = match pump.ending.take() {
             Some(Ok(digest)) => Some(digest),
-            _ => pump.keep_what_arrived().await,
+            _ => pump.keep_what_arrived(matches!(error, Error::Storage(_))).await,
         };
         if let Some(digest) = sealed {
             result = Ok(digest);
@@ -281,7 +281,10 @@ impl Pump<'_> {
 
     /// After the connection ended: waits for what is under way and makes every whole block durable. `Some` if
     /// the file was sealed meanwhile.
-    async fn keep_what_arrived(&mut self) -> Option<FileDigest> {
+    ///
+    /// Where the storage failed nothing more is called durable: the machine takes a block for whole before its last
+    /// bytes are written, and a second sync says nothing of what the first one lost.
+    async fn keep_what_arrived(&mut self, mut storage_failed: bool) -> Option<FileDigest> {
         let mut sealed = None;
         while let Some(done) = self.jobs.next().await {
             match done {
@@ -291,10 +294,11 @@ impl Pump<'_> {
                 }
                 Done::Hashed(block, Ok(hashes)) => self.machine.hashed(block, hashes, Instant::now()),
                 Done::Opened(Ok((target, _))) => self.target = Some(Arc::new(target)),
+                Done::Synced(Err(_)) => storage_failed = true,
                 _ => {}
             }
         }
-        let blocks = self.machine.take_unsynced();
+        let blocks = if storage_failed { Vec::new() } else { self.machine.take_unsynced() };
         if let Some(target) = self.target.take().filter(|_| sealed.is_none()) {
             let put_away = move || {
                 if let Some(partial) = target.partial() {

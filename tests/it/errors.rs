@@ -5,9 +5,11 @@ use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
+
+use wsferry::protocol::BLOCK;
 
 use crate::proxy::{Plan, Proxy};
 use crate::support::{Peer, Place, Receiver, Running, random, send, send_well, wsferry};
@@ -181,18 +183,22 @@ fn a_plain_get_is_answered_with_what_this_port_is() {
     send_well(&file, &receiver.url, &[]);
 }
 
+/// A receiver whose files cannot grow beyond that size: it stands for a disk that is full.
+fn receiver_with_room_for(place: &Place, bytes: u64) -> Receiver {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -f {}; exec \"$@\"", bytes / 512), "sh"]);
+    command.arg(wsferry().get_program()).arg("receive").arg(place.inbox());
+    command.args(["--json", "--listen", "127.0.0.1:0"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Receiver::launch(&mut command)
+}
+
 #[test]
 fn a_full_destination_is_said_and_the_same_command_goes_on_when_there_is_room() {
     let place = Place::new();
     let bytes = random(20_000_000, 1);
     let file = place.file("f", &bytes);
-    // A file-size limit of 9 MiB stands for a disk that is full.
-    let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -f 18432; exec \"$@\"", "sh"]).arg(wsferry().get_program());
-    command.arg("receive").arg(place.inbox()).args(["--json", "--listen", "127.0.0.1:0"]);
-    command.stdin(std::process::Stdio::null());
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    let receiver = Receiver::launch(&mut command);
+    let receiver = receiver_with_room_for(&place, 3 * BLOCK);
     send(&file, &receiver.url, &[]).assert_error(3, &["cannot write f", "File too large", "same command"]);
     // The receiver goes on serving.
     send_well(&place.file("small", b"small"), &receiver.url, &[]);
@@ -409,4 +415,18 @@ fn a_close_code_is_told_also_when_the_gateway_hangs_up_on_what_is_still_being_wr
         drop(peer);
         sender.end().assert_error(3, &["code 1009"]);
     }
+}
+
+#[test]
+fn a_block_whose_last_bytes_could_not_be_written_is_not_in_the_journal() {
+    let place = Place::new();
+    let file = place.file("f", &random(20_000_000, 1));
+    let receiver = receiver_with_room_for(&place, 3 * BLOCK - 512);
+    send(&file, &receiver.url, &[]).assert_error(3, &["cannot write f"]);
+    receiver.running.wait_for(|event| event["event"] == "failed");
+    let partials = std::fs::read_dir(place.inbox().join(".wsferry")).unwrap();
+    let journal =
+        partials.map(|entry| entry.unwrap().path()).find(|path| path.extension().unwrap() == "journal");
+    let slots = (std::fs::metadata(journal.unwrap()).unwrap().len() - 1024) / 104;
+    assert!(slots <= 2, "it has {slots} blocks");
 }
