@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use wsferry::protocol::message::transfer_id;
 use wsferry::protocol::{
-    Action, BlockDigest, BlockHasher, BlockHashes, BlockSet, CheckedOffer, ChunkSize, Code, DigestTree,
-    FileDigest, Geometry, HeartbeatConfig, Offer, Opened, Receiver, ReceiverConfig, ReceiverEvent, Sender,
-    SenderConfig, SenderEvent, Violation, chunk,
+    Action, BLOCK, BlockDigest, BlockHasher, BlockHashes, BlockSet, CheckedOffer, ChunkSize, Code,
+    DigestTree, FileDigest, Geometry, HeartbeatConfig, Message, Offer, Opened, Receiver, ReceiverConfig,
+    ReceiverEvent, Sender, SenderConfig, SenderEvent, Violation, chunk,
 };
 
 /// A file as it is offered.
@@ -355,12 +355,28 @@ impl<'a> Link<'a> {
         Ok(())
     }
 
+    /// What is called durable is in the journal, and the partial file reaches as far.
+    fn check_durable(&self, durable: u64) {
+        if let (Some(offer), None) = (&self.offer, &self.disk.sealed) {
+            let blocks = durable.div_ceil(BLOCK);
+            assert!(durable == offer.geometry.size() || durable.is_multiple_of(BLOCK), "{durable}");
+            assert!(
+                (0..blocks).all(|block| self.disk.journal.contains_key(&block)),
+                "{durable} are not durable"
+            );
+            assert!(durable <= self.disk.part.len() as u64);
+        }
+    }
+
     fn transmit(
         &mut self,
         direction: Direction,
         text: String,
         fault: &mut impl FnMut(Direction, usize, &str) -> Fault,
     ) -> Result<(), End> {
+        if let Ok(Message::Ack { durable, .. }) = Message::parse(text.as_bytes()) {
+            self.check_durable(durable);
+        }
         self.log.push((direction, text.clone()));
         if self.cut {
             return Ok(());
