@@ -1,6 +1,7 @@
 //! The comparison of what the receiver held, behind the transfer: blocks to hash, and digests to compare with.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::Violation;
 use super::blocks::BlockSet;
@@ -14,6 +15,8 @@ pub(super) struct Check {
     unchecked: BlockSet,
     /// Being hashed by the caller.
     current: Option<u64>,
+    /// Sent again in any case: their hashes are needed, and no comparison.
+    repaired: BlockSet,
     /// The receiver's digests from `page_first` on, as far as they were asked for.
     page: VecDeque<BlockDigest>,
     page_first: u64,
@@ -67,10 +70,15 @@ impl Check {
         Need::Hashes(block)
     }
 
-    /// The hashes of the block that [`next`](Self::next) named; whether it is what the receiver holds.
+    /// The receiver asked for these blocks.
+    pub(super) fn repair(&mut self, run: Range<u64>) {
+        self.repaired.insert_run(run);
+    }
+
+    /// The hashes of the block that [`next`](Self::next) named; whether the receiver holds it, or will.
     pub(super) fn compare(&mut self, block: u64, hashes: &BlockHashes) -> bool {
         assert_eq!(self.current.take(), Some(block), "the block that was named");
-        !self.compare || self.page.front() == Some(&hashes.digest())
+        !self.compare || self.repaired.contains(block) || self.page.front() == Some(&hashes.digest())
     }
 
     /// Takes the digests that were asked for.

@@ -439,10 +439,13 @@ impl Receiver {
         if self.owes_digests || self.complete {
             return Err(Violation::Unexpected { came: "check", state: "no digests were to be asked for" });
         }
-        // Only the journal's entries are given out, and a block that was lost since has none worth comparing.
-        let journaled = self.syncing.durable_run(first).map_or(first + 1, |durable| durable.end);
-        let count = (run.end.min(journaled) - first).min(message::digests_per_page(self.frame_limit));
         self.owes_digests = true;
+        // Only the journal's entries are given out, and a block that was begun again or lost has none worth comparing.
+        let Some(durable) = self.syncing.durable_run(first) else {
+            self.digests(first, &[BlockDigest::NONE]);
+            return Ok(());
+        };
+        let count = (run.end.min(durable.end) - first).min(message::digests_per_page(self.frame_limit));
         self.actions.push_back(Action::ReadDigests { first, count });
         Ok(())
     }

@@ -287,6 +287,7 @@ impl Sender {
             (State::Streaming | State::Ready | State::Finishing, Message::Repair { blocks }) => {
                 for run in check_runs("repair.blocks", &blocks, self.geometry)? {
                     self.progress.repaired_blocks += run.end - run.start;
+                    self.check.repair(run.clone());
                     self.pending.insert_run(run);
                 }
                 self.state = State::Streaming;

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use wsferry::protocol::message::transfer_id;
 use wsferry::protocol::{
-    Action, BLOCK, BlockDigest, BlockHasher, BlockHashes, BlockSet, CheckedOffer, ChunkSize, Code,
-    DigestTree, FileDigest, Geometry, HeartbeatConfig, Message, Offer, Opened, Receiver, ReceiverConfig,
-    ReceiverEvent, Sender, SenderConfig, SenderEvent, Violation, chunk,
+    Action, BLOCK, BlockHasher, BlockHashes, BlockSet, CheckedOffer, ChunkSize, Code, DigestTree, FileDigest,
+    Geometry, HeartbeatConfig, Message, Offer, Opened, Receiver, ReceiverConfig, ReceiverEvent, Sender,
+    SenderConfig, SenderEvent, Violation, chunk,
 };
 
 /// A file as it is offered.
@@ -318,11 +318,9 @@ impl<'a> Link<'a> {
                 self.receiver.checked(block, same);
             }
             Action::ReadDigests { first, count } => {
-                let held = (first..first + count).map_while(|block| self.disk.journal.get(&block));
-                let digests: Vec<_> = held.map(BlockHashes::digest).collect();
-                // A sender that asks for a block that is not held gets no block's digest.
-                let digests = if digests.is_empty() { &[BlockDigest::NONE][..] } else { &digests };
-                self.receiver.digests(first, digests);
+                let digests: Vec<_> =
+                    (first..first + count).map(|block| self.disk.journal[&block].digest()).collect();
+                self.receiver.digests(first, &digests);
             }
             Action::Seal(digest) => {
                 let offer = self.offer.clone().unwrap();

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use wsferry::protocol::message::transfer_id;
 use wsferry::protocol::{
-    Action, BLOCK, BlockDigest, Message, Opened, Receiver, ReceiverConfig, Violation, chunk,
+    Accept, Action, BLOCK, BlockDigest, Message, Opened, Receiver, ReceiverConfig, Sender, Violation, chunk,
 };
 
 use crate::link::{Direction, Disk, End, Fault, File, Link, Options, send_to_the_end};
@@ -455,6 +455,62 @@ fn a_check_of_a_block_that_is_filled_again_meanwhile_counts_for_nothing() {
     say(&mut receiver, &finish(&file), now);
     let Some(Action::Sync(blocks)) = receiver.poll_action(now) else { panic!("both blocks are synced") };
     assert_eq!(blocks, [(0, file.hashes(0)), (1, file.hashes(1))]);
+}
+
+#[test]
+fn a_block_that_a_repair_asked_for_is_sent_once_whatever_its_comparison_says() {
+    let now = Instant::now();
+    let file = File::new(random(2 * B, 18));
+    let mut disk = Disk::default();
+    let mut sender = Link::new(&file, &mut disk, Options { window: 2 * BLOCK, ..Options::default() }).sender;
+    let Some(Message::Offer(offer)) = sender.poll_message(now) else { panic!("it begins with an offer") };
+    let mut hear = |sender: &mut Sender, message: Message| {
+        sender.handle_frame(message.to_text().as_bytes(), now).unwrap();
+        (sender.next_check(), sender.poll_message(now))
+    };
+    let accept = Accept {
+        id: offer.id,
+        held: vec![(0, 2)],
+        received: 2 * BLOCK,
+        complete: false,
+        frame_limit: offer.frame_limit,
+        window: offer.window,
+        discard: false,
+    };
+    let digests = |first, digest: BlockDigest| Message::Digests { first, digests: STANDARD.encode(digest.0) };
+    let ask = |first, count| Some(Message::Check { first, count });
+    assert_eq!(hear(&mut sender, Message::Accept(accept)), (None, ask(0, 2)));
+    assert_eq!(hear(&mut sender, digests(0, file.hashes(0).digest())), (Some(0), None));
+    sender.handle_checked(0, &file.hashes(0));
+    assert_eq!(sender.next_check(), None);
+    assert_eq!(sender.poll_message(now), ask(1, 1));
+    hear(&mut sender, Message::Repair { blocks: vec![(1, 1)] });
+    let mut frames = 0;
+    while let Some((offset, len)) = sender.next_chunk() {
+        let bytes = &file.bytes[offset as usize..][..len];
+        sender.encode_chunk(bytes, &mut vec![0; chunk::frame_len(len)], now);
+        frames += 1;
+    }
+    assert_eq!(frames, 13);
+    assert_eq!(hear(&mut sender, digests(1, BlockDigest::NONE)), (Some(1), None));
+    sender.handle_checked(1, &file.hashes(1));
+    assert_eq!(sender.next_chunk(), None, "the block is on its way");
+}
+
+#[test]
+fn a_check_of_a_block_that_is_not_held_any_more_is_answered_with_no_blocks_digest() {
+    let now = Instant::now();
+    let file = File::new(random(3 * B, 17));
+    let mut receiver = accepted(&file, 2, now);
+    // It is begun again: what its journal entry says is not what is there.
+    chunk(&mut receiver, 0, 0, &file.bytes[..3], false, now);
+    let check = Message::Check { first: 0, count: 2 };
+    let none = STANDARD.encode(BlockDigest::NONE.0);
+    assert_eq!(say(&mut receiver, &check, now), [Message::Digests { first: 0, digests: none }]);
+    // The next is as it was.
+    while receiver.poll_action(now).is_some() {}
+    say(&mut receiver, &Message::Check { first: 1, count: 1 }, now);
+    assert_eq!(receiver.poll_action(now), Some(Action::ReadDigests { first: 1, count: 1 }));
 }
 
 #[test]
