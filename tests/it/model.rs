@@ -42,6 +42,9 @@ struct Inode {
 /// A change of names that no directory sync has made durable: each name with its new file, or none.
 type Renaming = Vec<(String, Option<usize>)>;
 
+/// Instead of a file's number: the name is a directory's.
+const DIRECTORY: usize = usize::MAX;
+
 #[derive(Debug)]
 struct Disk {
     inodes: Vec<Inode>,
@@ -114,6 +117,8 @@ impl Model {
             }
             apply(&mut names, renaming);
         }
+        let there = names.clone();
+        names.retain(|name, _| parent(name).is_empty() || there.contains_key(parent(name)));
         let mut inodes = disk.inodes.clone();
         for inode in &mut inodes {
             inode.now = inode.durable.clone();
@@ -145,7 +150,8 @@ impl Model {
     }
 
     pub fn names(&self) -> Vec<String> {
-        self.0.lock().unwrap().names.keys().cloned().collect()
+        let disk = self.0.lock().unwrap();
+        disk.names.iter().filter(|&(_, &inode)| inode != DIRECTORY).map(|(name, _)| name.clone()).collect()
     }
 
     /// Counts an operation that changes something; an error once the power is gone.
@@ -166,6 +172,11 @@ fn apply(names: &mut BTreeMap<String, usize>, renaming: &Renaming) {
             None => names.remove(name),
         };
     }
+}
+
+/// The directory that a name is in; the folder itself is the empty one.
+fn parent(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
 
 fn put(bytes: &mut Vec<u8>, offset: u64, new: &[u8]) {
@@ -213,12 +224,24 @@ impl Folder for Model {
         Ok(self.names().iter().filter_map(|name| name.strip_prefix(&prefix).map(str::to_owned)).collect())
     }
 
-    fn create_dir(&self, _: &str) -> io::Result<()> {
-        Ok(())
+    fn create_dir(&self, path: &str) -> io::Result<()> {
+        if self.0.lock().unwrap().names.contains_key(path) {
+            return Ok(());
+        }
+        self.operate(|disk| {
+            disk.rename(vec![(path.to_owned(), Some(DIRECTORY))]);
+            Ok(())
+        })
     }
 
     fn remove_dir(&self, path: &str) -> io::Result<()> {
-        if self.list(path)?.is_empty() { Ok(()) } else { Err(io::ErrorKind::DirectoryNotEmpty.into()) }
+        if !self.list(path)?.is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        self.operate(|disk| {
+            disk.rename(vec![(path.to_owned(), None)]);
+            Ok(())
+        })
     }
 
     fn remove_file(&self, path: &str) -> io::Result<()> {
@@ -245,11 +268,14 @@ impl Folder for Model {
         unimplemented!("no test here repairs")
     }
 
-    fn sync_dir(&self, _: &str) -> io::Result<()> {
+    fn sync_dir(&self, path: &str) -> io::Result<()> {
         self.operate(|disk| {
             if disk.lie != Lie::DirSync {
-                disk.durable_names = disk.names.clone();
-                disk.pending_names.clear();
+                let is_in = |renaming: &Renaming| renaming.iter().any(|(name, _)| parent(name) == path);
+                let (synced, pending) = std::mem::take(&mut disk.pending_names).into_iter().partition(is_in);
+                disk.pending_names = pending;
+                let synced: Vec<Renaming> = synced;
+                synced.iter().for_each(|renaming| apply(&mut disk.durable_names, renaming));
             }
             Ok(())
         })
