@@ -29,8 +29,9 @@ pub trait Folder: Send + Sync {
     /// Gives a file another name, in one step; with `replace` in the place of what had it, without it fails with
     /// `AlreadyExists`.
     fn rename(&self, from: &str, to: &str, replace: bool) -> io::Result<()>;
-    /// Copies a file's bytes into another file, which must not be there.
-    fn copy(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Copies a file's bytes into another file, which must not be there and is made with these permission bits, as far
+    /// as the umask lets it.
+    fn copy(&self, from: &str, to: &str, mode: u32) -> io::Result<()>;
     /// Makes names in a directory durable; an empty path is the folder itself.
     fn sync_dir(&self, path: &str) -> io::Result<()>;
     /// Bytes that can still be written.
@@ -165,12 +166,11 @@ impl Folder for DiskFolder {
         }
     }
 
-    fn copy(&self, from: &str, to: &str) -> io::Result<()> {
+    fn copy(&self, from: &str, to: &str, mode: u32) -> io::Result<()> {
         let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut from = File::from(sys::openat(&self.dir, from, read, Mode::empty())?);
-        let mode = Mode::from_raw_mode(from.metadata()?.mode() & 0o777 | 0o600);
-        let mut to = File::from(sys::openat(&self.dir, to, write, mode)?);
+        let mut to = File::from(sys::openat(&self.dir, to, write, Mode::from_raw_mode(mode))?);
         // On file systems that can share blocks this copies none.
         io::copy(&mut from, &mut to).map(|_| ())
     }

@@ -69,11 +69,11 @@ impl Partial {
             JournalError::Io(error) => StorageError::io("open the journal", &paths.journal)(error),
         })?;
         let cannot = |operation| StorageError::io(operation, &paths.part);
+        let mode = offer.mode.unwrap_or(0o666) | 0o600;
         if offer.repair {
-            copy_existing(&*folder, offer.name.as_str(), &paths.part)
+            copy_existing(&*folder, offer.name.as_str(), &paths.part, mode)
                 .map_err(cannot("copy the file into"))?;
         }
-        let mode = offer.mode.unwrap_or(0o666) | 0o600;
         let mut file = folder.open(&paths.part, Some(mode)).map_err(cannot("open"))?;
         if file.info().map_err(cannot("stat"))?.links > 1 {
             // The machine stopped between the final name and the end of this one: it is the finished file.
@@ -268,11 +268,11 @@ impl Partial {
 
 /// Starts a partial file from the file that has its final name; its blocks will be found and offered as held. A
 /// partial file that is there goes first.
-fn copy_existing(folder: &dyn Folder, name: &str, part: &str) -> io::Result<()> {
+fn copy_existing(folder: &dyn Folder, name: &str, part: &str, mode: u32) -> io::Result<()> {
     if folder.info(name)?.is_none_or(|info| !info.is_file) || folder.info(part)?.is_some() {
         return Ok(());
     }
-    folder.copy(name, part).inspect_err(|_| {
+    folder.copy(name, part, mode).inspect_err(|_| {
         let _ = folder.remove_file(part);
     })
 }

@@ -464,7 +464,7 @@ fn a_block_that_a_repair_asked_for_is_sent_once_whatever_its_comparison_says() {
     let mut disk = Disk::default();
     let mut sender = Link::new(&file, &mut disk, Options { window: 2 * BLOCK, ..Options::default() }).sender;
     let Some(Message::Offer(offer)) = sender.poll_message(now) else { panic!("it begins with an offer") };
-    let mut hear = |sender: &mut Sender, message: Message| {
+    let hear = |sender: &mut Sender, message: Message| {
         sender.handle_frame(message.to_text().as_bytes(), now).unwrap();
         (sender.next_check(), sender.poll_message(now))
     };

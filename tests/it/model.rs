@@ -264,7 +264,7 @@ impl Folder for Model {
         })
     }
 
-    fn copy(&self, _: &str, _: &str) -> io::Result<()> {
+    fn copy(&self, _: &str, _: &str, _: u32) -> io::Result<()> {
         unimplemented!("no test here repairs")
     }
 

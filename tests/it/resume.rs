@@ -1,6 +1,8 @@
 //! Cut, killed, interrupted: the same command goes on where it was.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
@@ -367,6 +369,7 @@ fn a_repair_sends_only_the_blocks_that_differ() {
     let place = Place::new();
     let bytes = random(20 * B + 500, 14);
     let file = place.file("f", &bytes);
+    std::fs::set_permissions(&file, Permissions::from_mode(0o750)).unwrap();
     for damaged in [1, 3, 10] {
         std::fs::create_dir_all(place.inbox()).unwrap();
         let mut old = bytes.clone();
@@ -380,6 +383,8 @@ fn a_repair_sends_only_the_blocks_that_differ() {
         assert_eq!(finished["resent_bytes"], damaged * B, "{finished}");
         assert!(place.received("f") == bytes);
         assert_eq!(place.listing(), ["f"]);
+        let mode = std::fs::metadata(place.inbox().join("f")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o750, "the source's, not those of the file that was there");
         std::fs::remove_file(place.inbox().join("f")).unwrap();
     }
     // Without --overwrite the old file stays.
