@@ -89,12 +89,16 @@ impl Ended {
         self.status.code().unwrap_or(-1)
     }
 
-    /// The event of this kind, of a program that ran with `--json`.
-    pub fn event(&self, kind: &str) -> Value {
+    /// The events of this kind, of a program that ran with `--json`.
+    pub fn events(&self, kind: &str) -> Vec<Value> {
         let events =
             self.lines.iter().map(|line| serde_json::from_str::<Value>(line).expect("each line is JSON"));
-        let mut events = events.filter(|event| event["event"] == kind);
-        events.next_back().unwrap_or_else(|| panic!("no {kind} event: {self:?}"))
+        events.filter(|event| event["event"] == kind).collect()
+    }
+
+    /// The last of them.
+    pub fn event(&self, kind: &str) -> Value {
+        self.events(kind).pop().unwrap_or_else(|| panic!("no {kind} event: {self:?}"))
     }
 
     /// Asserts the exit code, one line on standard error with these words, and no panic.

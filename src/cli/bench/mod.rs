@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use bytesize::ByteSize;
 use indicatif::{BinaryBytes, ProgressBar};
 use serde_json::{Value, json};
-use wsferry::protocol::{ChunkSize, DEFAULT_WINDOW};
+use wsferry::protocol::{ChunkSize, DEFAULT_WINDOW, ReceiverConfig};
 use wsferry::transfer::Shutdown;
 
 use self::run::{Files, Sample};
@@ -194,6 +194,11 @@ fn settings(args: &BenchArgs, output: &Output) -> Result<Vec<Setting>, String> {
         if window == 0 {
             return Err("--windows has a 0; at least 1 byte is needed".to_owned());
         }
+        let allowed = ReceiverConfig::default().window;
+        if window > allowed {
+            output.notice(&format!("window {window} lowered to {allowed}, the most that a receiver allows"));
+        }
+        let window = window.min(allowed);
         for &chunk in &chunks {
             let setting = Setting { chunk, window };
             if !settings.contains(&setting) {
@@ -228,7 +233,7 @@ fn measure(
         None => format!("over loopback, files in {}", files.place()),
     };
     let bar = (output.mode == Mode::Human && !output.bars.is_hidden()).then(|| {
-        let all = size * settings.len() as u64 * u64::from(args.runs);
+        let all = size.saturating_mul(settings.len() as u64).saturating_mul(args.runs.into());
         output
             .bars
             .add(ProgressBar::new(all).with_style(progress::style("{wide_bar} {percent}% {eta} left  {msg}")))

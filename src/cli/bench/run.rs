@@ -126,7 +126,10 @@ pub fn floor(files: &Files, stop: &mut Shutdown) -> Result<Duration, Error> {
         match told.recv_timeout(POLL) {
             Ok(measured) => break measured,
             Err(RecvTimeoutError::Timeout) if stop.now_or_never().is_none() => {}
-            Err(_) => return Err(Error::Stopped),
+            Err(RecvTimeoutError::Timeout) => return Err(Error::Stopped),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::failed("cannot measure the I/O floor: its thread panicked"));
+            }
         }
     };
     files.clean();
