@@ -85,6 +85,8 @@ impl View {
     }
 
     fn start(&mut self, name: &str, size: u64, peer: &str) {
+        // A source that changed is begun again as what it became.
+        self.clear();
         name.clone_into(&mut self.name);
         self.started = Instant::now();
         self.next_tell = self.started + LINE_INTERVAL.min(EVENT_INTERVAL);

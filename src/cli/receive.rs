@@ -8,7 +8,7 @@ use serde_json::json;
 use wsferry::protocol::HeartbeatConfig;
 use wsferry::runtime::{self, TcpListener};
 use wsferry::storage::{Inbox, InboxOptions};
-use wsferry::transfer::{self, ErrorKind, Event, ReceiveOptions, ServeOptions, Shutdown};
+use wsferry::transfer::{self, Error, ErrorKind, Event, ReceiveOptions, ServeOptions, Shutdown};
 
 use super::args::ReceiveArgs;
 use super::exit::Exit;
@@ -101,7 +101,11 @@ fn show(output: &Output, views: &mut HashMap<u64, View>, connection: u64, event:
         }
         Event::Failed(error) => {
             let view = views.remove(&connection);
-            let name = view.as_ref().map(View::name);
+            let declined = match error {
+                Error::Declined { name, .. } => Some(name.as_str()),
+                _ => None,
+            };
+            let name = view.as_ref().map(View::name).or(declined);
             let advice = match (error.kind(), name) {
                 (ErrorKind::Interrupted, Some(name)) => format!("; the sender of {name} can resume it"),
                 _ => String::new(),

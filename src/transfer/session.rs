@@ -115,7 +115,7 @@ impl Session {
                 observer(Event::Reconnecting { delay, attempt: changes, why });
                 source = Arc::new(became);
                 totals.next_connection();
-                totals.held = None;
+                (totals.held, totals.told_start) = (None, false);
                 started = Instant::now();
                 budget = Budget::new(self.retry, started);
                 continue;

@@ -290,6 +290,8 @@ fn a_source_that_changes_once_while_it_is_sent_arrives_as_what_it_became() {
         let (source, ended) = send_while(&place, once(change));
         assert_eq!(ended.code(), 0, "{ended:?}");
         assert!(place.received("f") == source);
+        let sizes: Vec<_> = ended.events("started").iter().map(|started| started["size"].as_u64()).collect();
+        assert_eq!((sizes.len(), sizes[1]), (2, Some(source.len() as u64)), "{ended:?}");
         let finished = ended.event("finished");
         assert_eq!(finished["blake3"], blake3::hash(&source).to_string());
         assert!(ended.event("reconnecting")["reason"].as_str().unwrap().contains("f changed"), "{ended:?}");

@@ -106,7 +106,9 @@ fn an_existing_file_is_kept_unless_overwrite_is_allowed() {
 
     let receiver = Receiver::start(&place, &["--once"]);
     send(&file, &receiver.url, &[]).assert_error(4, &["f", "already there", "--overwrite"]);
-    receiver.running.end().assert_error(4, &["already there"]);
+    let ended = receiver.running.end();
+    ended.assert_error(4, &["already there"]);
+    assert_eq!(ended.event("failed")["name"], "f");
     assert_eq!(place.received("f"), b"precious");
 
     let receiver = Receiver::start(&place, &["--overwrite"]);
