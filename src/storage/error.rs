@@ -26,6 +26,12 @@ pub enum StorageError {
         /// The name.
         name: String,
     },
+    /// A file of that name, size and time is there, has another content, and may be replaced.
+    #[error("the file named {name} that is there is another one; it is replaced when it is offered again")]
+    Outdated {
+        /// The name.
+        name: String,
+    },
     /// A directory, a device or the like has that name.
     #[error("something that is not a regular file is already named {name}; use --name")]
     NotAFile {
@@ -97,7 +103,7 @@ impl StorageError {
     pub fn code(&self) -> Code {
         match self {
             Self::Io { .. } => Code::Storage,
-            Self::Exists { .. } | Self::NotAFile { .. } => Code::Exists,
+            Self::Exists { .. } | Self::Outdated { .. } | Self::NotAFile { .. } => Code::Exists,
             Self::Busy { .. } => Code::Busy,
             Self::NoSpace { .. } => Code::TooLarge,
             Self::NoBench => Code::Discard,

@@ -12,7 +12,7 @@ use super::journal::{JournalError, read_header};
 use super::partial::{BENCH_ENDINGS, ENDINGS, Partial, Paths};
 use crate::protocol::{BlockSet, CheckedOffer, DigestTree, FileDigest, Geometry, Opened, RESERVED};
 
-/// How many finished transfers are remembered.
+/// How many transfers are remembered whose file turned out to be another than the one that was there.
 const REMEMBERED: usize = 1024;
 
 /// How a destination treats what is there.
@@ -28,9 +28,9 @@ pub struct InboxOptions {
 pub struct Inbox {
     folder: Arc<dyn Folder>,
     options: InboxOptions,
-    /// Transfer ids that were sealed, so that a sender whose receipt was lost is answered even where a file may
-    /// be replaced.
-    finished: Mutex<HashSet<String>>,
+    /// Transfer ids of files that are not what stands there under their name, size and time: they may replace it, and
+    /// need not be compared with it once more.
+    others: Mutex<HashSet<String>>,
 }
 
 /// What an accepted offer is received into.
@@ -47,6 +47,8 @@ pub struct Existing {
     file: Box<dyn FolderFile>,
     name: String,
     geometry: Geometry,
+    /// If it differs it may be replaced.
+    overwrite: bool,
 }
 
 /// A partial file that a sender can go on with.
@@ -71,7 +73,7 @@ impl Inbox {
 
     /// A destination in any folder.
     pub fn new(folder: Arc<dyn Folder>, options: InboxOptions) -> Self {
-        let inbox = Self { folder, options, finished: Mutex::default() };
+        let inbox = Self { folder, options, others: Mutex::default() };
         inbox.sweep();
         inbox
     }
@@ -110,34 +112,35 @@ impl Inbox {
         }
         let same_size = info.len == offer.geometry.size();
         let same_time = (info.mtime, info.mtime_ns) == (offer.mtime, offer.mtime_ns);
-        let finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner).contains(&offer.id);
-        // Content decides: where nothing may be replaced, the digests tell whether it has to be.
-        if same_size && (!self.options.overwrite || (same_time && finished)) {
+        let other = self.others.lock().unwrap_or_else(PoisonError::into_inner).contains(&offer.id);
+        // Content decides. What may be replaced is compared if it is likely to be the same: else that is time lost.
+        let overwrite = self.options.overwrite;
+        if same_size && (!overwrite || (same_time && !other)) {
             let file = self.folder.open(name, None).map_err(cannot("open"))?;
             let mut held = BlockSet::new();
             held.insert_run(0..offer.geometry.blocks());
             let folder = self.folder.clone();
-            let existing = Existing { folder, file, name: name.to_owned(), geometry: offer.geometry };
+            let (name, geometry) = (name.to_owned(), offer.geometry);
+            let existing = Existing { folder, file, name, geometry, overwrite };
             return Ok(Some((
                 Target::Existing(existing),
                 Opened { held, received: info.len, complete: true },
             )));
         }
-        if self.options.overwrite { Ok(None) } else { Err(StorageError::Exists { name: name.to_owned() }) }
+        if overwrite { Ok(None) } else { Err(StorageError::Exists { name: name.to_owned() }) }
     }
 
-    /// Remembers a sealed transfer.
-    pub fn remember(&self, id: &str) {
-        let mut finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
-        if finished.len() >= REMEMBERED {
-            finished.clear();
+    /// Remembers whether what is there under this transfer's name, size and time is its file.
+    pub fn remember(&self, id: &str, is_same: bool) {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_same {
+            others.remove(id);
+            return;
         }
-        finished.insert(id.to_owned());
-    }
-
-    /// What was sealed by that transfer is not there any more.
-    pub fn forget(&self, id: &str) {
-        self.finished.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        if others.len() >= REMEMBERED {
+            others.clear();
+        }
+        others.insert(id.to_owned());
     }
 
     /// Partial files that a sender can go on with.
@@ -219,7 +222,12 @@ impl Existing {
             tree.insert(block, &hashes);
         }
         if tree.digest() != Some(digest) {
-            return Err(StorageError::Exists { name: self.name.clone() });
+            let name = self.name.clone();
+            return Err(if self.overwrite {
+                StorageError::Outdated { name }
+            } else {
+                StorageError::Exists { name }
+            });
         }
         // A receipt promises durability, whoever put the file here.
         self.file.sync_all().map_err(StorageError::io("sync", &self.name))?;

@@ -9,7 +9,9 @@ use std::time::Instant;
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{AsyncRead, AsyncWrite, Future};
 
-use super::{Error, Event, PROGRESS_INTERVAL, Pace, SCRATCH, Shutdown, Summary, TURNS_PER_POLL, part};
+use super::{
+    CLOSE_TIMEOUT, Error, Event, PROGRESS_INTERVAL, Pace, SCRATCH, Shutdown, Summary, TURNS_PER_POLL, part,
+};
 use crate::protocol::{
     Action, BlockDigest, BlockHashes, CheckedOffer, Code, FileDigest, Opened, Progress, Receiver,
     ReceiverConfig, ReceiverEvent,
@@ -62,6 +64,11 @@ where
     let mut result = poll_fn(|cx| pump.poll(connection, cx)).await;
     if let Err(error) = &result {
         let code = match error {
+            // To be offered again: that is a cut and no end.
+            Error::Storage(StorageError::Outdated { .. }) => {
+                runtime::timeout(CLOSE_TIMEOUT, connection.close(1012)).await;
+                None
+            }
             Error::Storage(error) => Some(error.code()),
             Error::Violation { .. } | Error::Transport(TransportError::Frame { .. }) => Some(Code::Protocol),
             Error::Stopped => Some(Code::Shutdown),
@@ -310,13 +317,10 @@ impl Pump<'_> {
         sealed
     }
 
-    /// Keeps in mind how sealing went, for a sender that comes back because it missed the receipt.
+    /// Keeps in mind how sealing went, for a sender that comes back.
     fn note(&self, sealed: &Result<(), StorageError>) {
         if let Some(offer) = self.offer.as_ref().filter(|offer| !offer.discard) {
-            match sealed {
-                Ok(()) => self.inbox.remember(&offer.id),
-                Err(_) => self.inbox.forget(&offer.id),
-            }
+            self.inbox.remember(&offer.id, sealed.is_ok());
         }
     }
 

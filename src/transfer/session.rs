@@ -140,6 +140,10 @@ impl Session {
                 let last = Box::new(error);
                 return Err(if tried { Error::GaveUp { attempts: budget.attempts, last } } else { *last });
             }
+            if totals.held == Some(source.geometry().size()) {
+                // Not what was offered, after all; the next connection tells what is held.
+                totals.held = None;
+            }
             let chunk = self.options.chunk_for(source.geometry().size());
             let too_big = matches!(error, Error::Transport(TransportError::Closed { code: 1009, .. }));
             // Chunks were to flow, and none arrived.

@@ -18,7 +18,7 @@ pub enum TransportError {
         source: io::Error,
     },
     /// The peer took the connection and did not finish the handshake.
-    #[error("{address} took the connection and did not answer the WebSocket handshake for {} s", .limit.as_secs())]
+    #[error("{address} is connected and said nothing of a WebSocket handshake for {} s", .limit.as_secs())]
     HandshakeTimeout {
         /// The peer.
         address: String,
@@ -85,7 +85,7 @@ fn explain(code: u16, reason: &str) -> String {
         1008 => " (policy)",
         1009 => " (a message was too big for it; try a smaller --frame-limit)",
         1011 => " (it met an internal error)",
-        1012 => " (it restarts)",
+        1012 => " (to be connected to again)",
         1013 => " (try again later)",
         _ => "",
     };

@@ -355,8 +355,11 @@ fn a_sender_that_waits_for_a_name_asks_again_also_when_the_connection_did_not_la
 fn a_name_that_is_busy_is_refused_also_after_another_file_went_well() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
-    place.file("busy", &random(40 * B, 14));
-    let first = send_until(&place, "busy", &slow(&receiver).url(), 1_000_000);
+    place.file("busy", &random(20 * B, 14));
+    let proxy = Proxy::start(receiver.address(), |_| {
+        (Plan { rate: Some(12_000_000), ..Plan::default() }, Plan::default())
+    });
+    let first = send_until(&place, "busy", &proxy.url(), 1_000_000);
     let good = place.file("good", b"good");
     let mut command = wsferry();
     command.arg("send").arg(good).arg(place.path("busy")).args([&receiver.url, "--json"]);

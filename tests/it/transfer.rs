@@ -1,5 +1,6 @@
 //! Whole transfers between the real program's two sides, over real sockets, with real files.
 
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, SystemTime};
 
@@ -115,6 +116,38 @@ fn an_existing_file_is_kept_unless_overwrite_is_allowed() {
     send_well(&file, &receiver.url, &[]);
     assert!(place.received("f") == random(1000, 3));
     assert_eq!(place.listing(), ["f"]);
+}
+
+#[test]
+fn a_file_that_may_be_replaced_is_compared_too_and_sent_if_it_differs() {
+    let place = Place::new();
+    let bytes = random(7_000_000, 6);
+    let file = place.file("f", &bytes);
+    let time = std::fs::metadata(&file).unwrap().modified().unwrap();
+    let put = |bytes: &[u8]| {
+        std::fs::create_dir_all(place.inbox()).unwrap();
+        let mut there = std::fs::File::create(place.inbox().join("f")).unwrap();
+        there.write_all(bytes).unwrap();
+        there.set_modified(time).unwrap();
+    };
+    put(&bytes);
+    let receiver = Receiver::start(&place, &["--overwrite"]);
+    let same = send_well(&file, &receiver.url, &[]);
+    assert_eq!((&same["already_there"], &same["new_bytes"]), (&true.into(), &0.into()));
+
+    // Same name, size and time, another content.
+    put(&random(7_000_000, 7));
+    let other = send_well(&file, &receiver.url, &[]);
+    assert_eq!(
+        (&other["already_there"], &other["new_bytes"]),
+        (&false.into(), &bytes.len().into()),
+        "{other}"
+    );
+    assert_eq!(other["resumed_at"], 0, "{other}");
+    assert!(place.received("f") == bytes);
+    assert_eq!(place.listing(), ["f"]);
+    let same = send_well(&file, &receiver.url, &[]);
+    assert_eq!(same["already_there"], true);
 }
 
 #[test]
