@@ -81,8 +81,13 @@ pub struct Sender {
     tree: DigestTree,
     hashed: BlockSet,
     check: Check,
+    /// How many blocks the receiver has asked for with `repair`.
+    asked_for: u64,
     progress: Progress,
 }
+
+/// How many blocks one connection may ask for with `repair`, beyond each block twice.
+const MAX_REPAIRS: u64 = 100;
 
 impl Sender {
     /// A machine that will offer this file.
@@ -113,6 +118,7 @@ impl Sender {
             sent_up_to: config.already_sent,
             tree: DigestTree::new(geometry),
             hashed: BlockSet::new(),
+            asked_for: 0,
             check: Check::default(),
             progress,
         }
@@ -286,7 +292,7 @@ impl Sender {
             }
             (State::Streaming | State::Ready | State::Finishing, Message::Repair { blocks }) => {
                 for run in check_runs("repair.blocks", &blocks, self.geometry)? {
-                    self.progress.repaired_blocks += run.end - run.start;
+                    self.count_repairs(run.end - run.start)?;
                     self.check.repair(run.clone());
                     self.pending.insert_run(run);
                 }
@@ -387,6 +393,18 @@ impl Sender {
         }
         self.progress.acknowledged += self.flight.acknowledge(sequence)?;
         self.progress.durable = durable;
+        Ok(())
+    }
+
+    /// A disk that damages whatever is written to it is no reason to go on for ever.
+    fn count_repairs(&mut self, blocks: u64) -> Result<(), Violation> {
+        self.progress.repaired_blocks += blocks;
+        self.asked_for += blocks;
+        let most = 2 * self.geometry.blocks() + MAX_REPAIRS;
+        if self.asked_for > most {
+            let expected = format!("at most {most} in a file of {}", self.geometry.blocks());
+            return Err(Violation::field("repair.blocks", expected, format!("{} in all", self.asked_for)));
+        }
         Ok(())
     }
 

@@ -498,6 +498,20 @@ fn a_block_that_a_repair_asked_for_is_sent_once_whatever_its_comparison_says() {
 }
 
 #[test]
+fn a_receiver_that_asks_for_repairs_without_end_is_given_up() {
+    let file = File::new(random(1000, 19));
+    let mut disk = Disk::default();
+    let mut link = Link::new(&file, &mut disk, Options::default());
+    // Frames to the sender: `accept`, then an `ack` and a forged `repair` in turns.
+    let repair = Message::Repair { blocks: vec![(0, 1)] }.to_text();
+    link.forged = (1..1000).map(|at| ((Direction::ToSender, at), repair.clone())).collect();
+    let End::Violation(Direction::ToSender, violation) = link.run(|_, _, _| Fault::Deliver) else {
+        panic!("it goes on")
+    };
+    assert_eq!(violation.to_string(), "repair.blocks is 103 in all, expected at most 102 in a file of 1");
+}
+
+#[test]
 fn a_check_of_a_block_that_is_not_held_any_more_is_answered_with_no_blocks_digest() {
     let now = Instant::now();
     let file = File::new(random(3 * B, 17));
