@@ -87,7 +87,10 @@ pub struct DiskFolder {
 impl DiskFolder {
     /// Opens a directory, and makes it first if need be. Fails if it cannot be written to.
     pub fn open(path: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(path)?;
+        std::fs::create_dir_all(path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => io::ErrorKind::NotADirectory.into(),
+            _ => error,
+        })?;
         let dir = sys::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         sys::accessat(&dir, ".", sys::Access::WRITE_OK | sys::Access::EXEC_OK, AtFlags::empty())?;
         Ok(Self { dir })

@@ -47,6 +47,9 @@ pub enum SourceError {
     /// A directory, a device or the like.
     #[error("{path} is not a regular file; wsferry sends files (pack a directory with tar first)", path = .0.display())]
     NotAFile(PathBuf),
+    /// A file of the kernel's that has content and says that it has none.
+    #[error("{path} has content and no size, as files in /proc have; copy it to a file first", path = .0.display())]
+    NoSize(PathBuf),
     /// The name cannot be used at the destination.
     #[error("{path} cannot be sent under its name: {error}; choose another with --name", path = .path.display())]
     Name {
@@ -101,6 +104,9 @@ impl Source {
                 .map_err(|error| SourceError::Name { path: path.to_owned(), error })?,
         };
         let size = metadata.len();
+        if size == 0 && file.read_at(&mut [0], 0).map_err(cannot("read"))? > 0 {
+            return Err(SourceError::NoSize(path.to_owned()));
+        }
         let geometry =
             Geometry::new(size).ok_or_else(|| SourceError::TooLarge { path: path.to_owned(), size })?;
         // Advice: a failure changes nothing but speed.

@@ -48,6 +48,8 @@ fn files_that_cannot_be_sent_are_named_with_the_reason() {
     send(&place.path("dir"), url, &[]).assert_error(1, &["dir is not a regular file", "tar"]);
     assert!(Command::new("mkfifo").arg(place.path("pipe")).status().unwrap().success());
     send(&place.path("pipe"), url, &[]).assert_error(1, &["pipe is not a regular file"]);
+    #[cfg(target_os = "linux")]
+    send("/proc/cpuinfo".as_ref(), url, &[]).assert_error(1, &["/proc/cpuinfo", "no size", "copy it"]);
     let secret = place.file("secret", b"x");
     std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o000)).unwrap();
     Running::start(unprivileged(&place).arg("send").arg(secret).arg(url))
@@ -230,7 +232,7 @@ fn a_destination_that_cannot_be_written_to_is_said_at_once() {
         .assert_error(1, &["cannot write to", "inbox", "Permission denied"]);
     Running::start(wsferry().arg("receive").arg(place.file("file", b"")).args(["--listen", "127.0.0.1:0"]))
         .end()
-        .assert_error(1, &["cannot write to", "file"]);
+        .assert_error(1, &["cannot write to", "file", "not a directory"]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let other = place.path("other");
