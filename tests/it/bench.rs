@@ -73,6 +73,18 @@ fn a_real_path_is_measured_to_a_receiver_that_allows_it_and_nothing_stays_there(
 }
 
 #[test]
+fn a_path_that_is_cut_ends_a_bench_which_has_nothing_to_resume() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &["--allow-bench"]);
+    let proxy = Proxy::start(receiver.address(), |_| {
+        (Plan { cut_after: Some(2_000_000), ..Plan::default() }, Plan::default())
+    });
+    let ended = bench(&[&proxy.url(), "--size", "8MB", "--runs", "1"]);
+    ended.assert_error(3, &["the connection to", "was lost"]);
+    assert!(!ended.errors.contains("resume"), "{ended:?}");
+}
+
+#[test]
 fn a_receiver_that_was_not_told_to_takes_no_measurements() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);

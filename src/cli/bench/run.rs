@@ -213,6 +213,8 @@ struct Running {
     child: Child,
     lines: mpsc::Receiver<String>,
     errors: mpsc::Receiver<String>,
+    /// The reason of its `failed` event.
+    reason: Option<String>,
 }
 
 impl Running {
@@ -222,7 +224,7 @@ impl Running {
         let mut child = child.map_err(|error| Error::failed(format!("cannot start a process: {error}")))?;
         let lines = read_lines(child.stdout.take().expect("it is piped"));
         let errors = read_lines(child.stderr.take().expect("it is piped"));
-        Ok(Self { child, lines, errors })
+        Ok(Self { child, lines, errors, reason: None })
     }
 
     /// The next event of this kind; the others are passed to `other`.
@@ -238,6 +240,9 @@ impl Running {
                     let event: Value = serde_json::from_str(&line).unwrap_or_default();
                     if event["event"] == kind {
                         return Ok(event);
+                    }
+                    if event["event"] == "failed" {
+                        self.reason = event["reason"].as_str().map(str::to_owned);
                     }
                     other(&event);
                 }
@@ -264,7 +269,9 @@ impl Running {
         if stop.now_or_never().is_some() {
             return Error::Stopped;
         }
-        let said = self.errors.iter().last().unwrap_or_else(|| "a process ended without a word".to_owned());
+        // The event's reason comes without the advice that goes with a transfer of one's own.
+        let said = self.reason.take().or_else(|| self.errors.iter().last());
+        let said = said.unwrap_or_else(|| "a process ended without a word".to_owned());
         let exit = match status.ok().and_then(|status| Exit::of(status.code()?)) {
             // Ctrl-C in a terminal reaches it as well as this process.
             Some(Exit::CtrlC) => return Error::Stopped,
