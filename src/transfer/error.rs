@@ -70,7 +70,7 @@ pub enum Error {
         silence: Duration,
     },
     /// The connection was cut, and could not be made again in the time that was allowed.
-    #[error("gave up after {attempts} attempts to reconnect: {last}")]
+    #[error("gave up after {attempts} attempt{} to reconnect: {last}", if *.attempts == 1 { "" } else { "s" })]
     GaveUp {
         /// How many attempts there were since bytes last moved.
         attempts: u32,

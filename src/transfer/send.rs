@@ -138,13 +138,18 @@ pub(super) async fn tell<S>(connection: &mut Connection<S>, error: &Error)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let code = match error {
-        Error::Source(SourceError::Changed { .. }) => Code::Source,
-        Error::Source(_) => Code::Storage,
-        Error::Violation { .. } | Error::Transport(TransportError::Frame { .. }) => Code::Protocol,
+    // Where the file is on this machine is nothing to the receiver.
+    let (code, reason) = match error {
+        Error::Source(SourceError::Changed { what, .. }) => {
+            (Code::Source, format!("the source changed while it was sent: {what}"))
+        }
+        Error::Source(_) => (Code::Storage, "the source cannot be read any more".to_owned()),
+        Error::Violation { .. } | Error::Transport(TransportError::Frame { .. }) => {
+            (Code::Protocol, error.to_string())
+        }
         _ => return,
     };
-    part(connection, code, &error.to_string()).await;
+    part(connection, code, &reason).await;
 }
 
 /// A block that is being hashed behind the transfer.
