@@ -72,6 +72,7 @@ impl Session {
         let mut source = Arc::new(Source::open(path, name.clone())?);
         let mut sent_up_to = 0;
         let mut changes = 0;
+        let mut replaced = false;
         let mut budget = Budget::new(self.retry, started);
         let mut totals = Totals::default();
         let mut wire_bytes = 0;
@@ -93,10 +94,12 @@ impl Session {
                     summary.elapsed = started.elapsed();
                     summary.wire_bytes = wire_bytes;
                     summary.progress = totals.total(summary.progress);
+                    self.worked = true;
                     return Ok(summary);
                 }
                 Err(error) => error,
             };
+            self.worked |= totals.told_start || matches!(error, Error::Refused { .. });
             let busy = matches!(error, Error::Refused { code: Code::Busy, .. });
             let connection =
                 if matches!(error, Error::Refused { .. }) { None } else { self.connection.take() };
@@ -114,6 +117,7 @@ impl Session {
                 let (delay, why) = (Duration::ZERO, error.to_string());
                 observer(Event::Reconnecting { delay, attempt: changes, why });
                 source = Arc::new(became);
+                replaced = false;
                 totals.next_connection();
                 (totals.held, totals.told_start) = (None, false);
                 started = Instant::now();
@@ -127,22 +131,27 @@ impl Session {
             if waits {
                 budget.moved = Instant::now();
             }
-            // A receiver that never answered is no cut: there is probably none.
-            self.worked |= totals.told_start || matches!(error, Error::Refused { .. });
+            let all_held = totals.held == Some(source.geometry().size());
+            if all_held
+                && !replaced
+                && matches!(error, Error::Transport(TransportError::Closed { code: 1012, .. }))
+            {
+                // What is there is another file, and will be replaced: all that moved so far was the comparison.
+                replaced = true;
+                totals.held = None;
+                budget = Budget::new(self.retry, Instant::now());
+            }
             let cut = if busy {
                 // The name may be held by what is left of the connection before.
-                totals.told_start || budget.attempts > 0
+                totals.told_start || changes > 0 || budget.attempts > 0
             } else {
+                // A receiver that never answered is no cut: there is probably none.
                 self.worked && is_worth_another(&error)
             };
             if !waits && (!cut || budget.is_spent(Instant::now())) {
                 let tried = cut && budget.attempts > 0;
                 let last = Box::new(error);
                 return Err(if tried { Error::GaveUp { attempts: budget.attempts, last } } else { *last });
-            }
-            if totals.held == Some(source.geometry().size()) {
-                // Not what was offered, after all; the next connection tells what is held.
-                totals.held = None;
             }
             let chunk = self.options.chunk_for(source.geometry().size());
             let too_big = matches!(error, Error::Transport(TransportError::Closed { code: 1009, .. }));
