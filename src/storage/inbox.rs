@@ -113,9 +113,10 @@ impl Inbox {
         let same_size = info.len == offer.geometry.size();
         let same_time = (info.mtime, info.mtime_ns) == (offer.mtime, offer.mtime_ns);
         let other = self.others.lock().unwrap_or_else(PoisonError::into_inner).contains(&offer.id);
-        // Content decides. What may be replaced is compared if it is likely to be the same: else that is time lost.
+        // Content decides. What may be replaced is compared if it is likely to be the same: else that is time lost. A
+        // repair compares in any case.
         let overwrite = self.options.overwrite;
-        if same_size && (!overwrite || (same_time && !other)) {
+        if same_size && (!overwrite || (same_time && !other && !offer.repair)) {
             let file = self.folder.open(name, None).map_err(cannot("open"))?;
             let mut held = BlockSet::new();
             held.insert_run(0..offer.geometry.blocks());

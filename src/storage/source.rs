@@ -104,7 +104,11 @@ impl Source {
                 .map_err(|error| SourceError::Name { path: path.to_owned(), error })?,
         };
         let size = metadata.len();
-        if size == 0 && file.read_at(&mut [0], 0).map_err(cannot("read"))? > 0 {
+        let is_empty = || Ok(file.metadata()?.len() == 0);
+        if size == 0
+            && file.read_at(&mut [0], 0).map_err(cannot("read"))? > 0
+            && is_empty().map_err(cannot("stat"))?
+        {
             return Err(SourceError::NoSize(path.to_owned()));
         }
         let geometry =

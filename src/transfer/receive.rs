@@ -320,7 +320,11 @@ impl Pump<'_> {
     /// Keeps in mind how sealing went, for a sender that comes back.
     fn note(&self, sealed: &Result<(), StorageError>) {
         if let Some(offer) = self.offer.as_ref().filter(|offer| !offer.discard) {
-            self.inbox.remember(&offer.id, sealed.is_ok());
+            match sealed {
+                Ok(()) => self.inbox.remember(&offer.id, true),
+                Err(StorageError::Outdated { .. }) => self.inbox.remember(&offer.id, false),
+                Err(_) => {}
+            }
         }
     }
 
