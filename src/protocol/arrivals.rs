@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{MAX_NAKS, Violation};
 
-/// Bytes acknowledged at a time, as a part of the window.
+/// Bytes acknowledged at a time, as a part of the window, and of all that came so far: a sender that begins learns the
+/// path's rate at once.
 const ACKS_PER_WINDOW: u64 = 8;
 /// The longest that a verified chunk waits for its acknowledgement.
 const ACK_DELAY: Duration = Duration::from_millis(10);
@@ -14,8 +15,11 @@ const ACK_DELAY: Duration = Duration::from_millis(10);
 pub(super) struct Arrivals {
     sequence: u64,
     naks: u32,
-    /// Bytes since the last acknowledgement.
+    /// How many of them since a frame last came whole.
+    naks_in_a_row: u32,
+    /// Bytes since the last acknowledgement, and in all.
     bytes: u64,
+    total: u64,
     acknowledge_at: Option<Instant>,
 }
 
@@ -34,16 +38,19 @@ impl Arrivals {
     /// after a moment, or now if they are the `last`.
     pub(super) fn push(&mut self, len: u64, window: u64, last: bool, now: Instant) {
         self.sequence += 1;
+        self.naks_in_a_row = 0;
         self.bytes += len;
-        let enough = last || self.bytes >= window / ACKS_PER_WINDOW;
+        self.total += len;
+        let enough = last || self.bytes >= window.min(self.total) / ACKS_PER_WINDOW;
         self.acknowledge_by(if enough { now } else { now + ACK_DELAY });
     }
 
     /// The next frame came damaged: gives its sequence number.
     pub(super) fn refuse(&mut self, now: Instant) -> Result<u64, Violation> {
         self.naks += 1;
-        if self.naks > MAX_NAKS {
-            return Err(Violation::Damaged(self.naks));
+        self.naks_in_a_row += 1;
+        if self.naks_in_a_row > MAX_NAKS {
+            return Err(Violation::Damaged(self.naks_in_a_row));
         }
         let damaged = self.sequence;
         self.sequence += 1;

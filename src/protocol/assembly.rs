@@ -50,24 +50,48 @@ struct Open {
     /// Everything before this offset is there, but for `gaps`.
     next: u64,
     gaps: Vec<Range<u64>>,
+    /// An earlier connection began it, and this one has not gone on with it yet.
+    is_left: bool,
 }
 
 impl Assembly {
-    pub(super) fn new(geometry: Geometry, held: BlockSet) -> Self {
-        let filled = held.runs().map(|run| geometry.bytes_of(run)).sum();
-        Self {
-            geometry,
-            held,
-            open: BTreeMap::new(),
-            unhashed: BlockSet::new(),
-            gaps_allowed: 0,
-            gaps: 0,
-            filled,
+    /// Blocks that are held, others that are whole and to be hashed, and how far an earlier connection got.
+    pub(super) fn new(geometry: Geometry, held: BlockSet, unhashed: BlockSet, received: u64) -> Self {
+        let whole = held.runs().chain(unhashed.runs());
+        let filled = whole.map(|run| geometry.bytes_of(run)).sum();
+        let mut assembly =
+            Self { geometry, held, open: BTreeMap::new(), unhashed, gaps_allowed: 0, gaps: 0, filled };
+        let (block, bytes) = (received / BLOCK, received % BLOCK / 3 * 3);
+        if received < geometry.size() && bytes > 0 && !assembly.is_whole(block) {
+            let next = geometry.block_start(block) + bytes;
+            assembly.open.insert(block, Open { hasher: None, next, gaps: Vec::new(), is_left: true });
+            assembly.filled += bytes;
         }
+        assembly
     }
 
     pub(super) fn geometry(&self) -> Geometry {
         self.geometry
+    }
+
+    /// Whether all bytes of a block are there, hashed or not.
+    pub(super) fn is_whole(&self, block: u64) -> bool {
+        self.held.contains(block) || self.unhashed.contains(block)
+    }
+
+    /// Blocks that are begun: block, bytes from its first on without a gap.
+    pub(super) fn begun(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.open.iter().map(|(&block, open)| {
+            let end = open.gaps.iter().map(|gap| gap.start).min().unwrap_or(open.next);
+            (block, end - self.geometry.block_start(block))
+        })
+    }
+
+    /// The offset behind which nothing is worth keeping, if the last block that has bytes is not whole.
+    pub(super) fn end(&self) -> Option<u64> {
+        let (block, bytes) = self.begun().last()?;
+        let whole = self.held.runs().chain(self.unhashed.runs()).map(|run| run.end).max().unwrap_or(0);
+        (block >= whole).then(|| self.geometry.block_start(block) + bytes)
     }
 
     /// Bytes of the file that are there.
@@ -90,6 +114,15 @@ impl Assembly {
         whole
     }
 
+    /// A whole block could not be read back to be hashed. `false` if it was not waiting for that.
+    pub(super) fn lose_unhashed(&mut self, block: u64) -> bool {
+        let unhashed = self.unhashed.remove(block);
+        if unhashed {
+            self.filled -= self.geometry.block_len(block);
+        }
+        unhashed
+    }
+
     /// A held block turned out not to be what it was. `false` if it is not held any more.
     pub(super) fn lose(&mut self, block: u64) -> bool {
         let held = self.held.remove(block);
@@ -106,6 +139,33 @@ impl Assembly {
         }
         self.gaps = 0;
         self.held.missing_below(self.geometry.blocks())
+    }
+
+    /// A block of zeros comes instead of chunks. Whether it was whole before.
+    pub(super) fn fill_with_zeros(&mut self, block: u64) -> bool {
+        if let Some(open) = self.open.remove(&block) {
+            self.gaps -= open.gaps.len() as u32;
+            self.filled -= open.bytes(self.geometry.block_start(block));
+        }
+        let was_whole = self.forget_whole(block);
+        self.unhashed.insert(block);
+        self.filled += self.geometry.block_len(block);
+        was_whole
+    }
+
+    /// Checks a run of zeros: whole blocks of the file.
+    pub(super) fn check_zeros(&self, offset: u64, len: u64) -> Result<Range<u64>, Violation> {
+        let size = self.geometry.size();
+        let end = offset.checked_add(len).filter(|&end| end <= size && len > 0);
+        match end {
+            Some(end) if offset.is_multiple_of(BLOCK) && (end.is_multiple_of(BLOCK) || end == size) => {
+                Ok(self.geometry.blocks_of(offset..end))
+            }
+            _ => {
+                let expected = format!("whole blocks of a file of {size} bytes");
+                Err(Violation::field("zeros", expected, format!("{len} at offset {offset}")))
+            }
+        }
     }
 
     /// Puts a verified chunk in its place.
@@ -128,8 +188,15 @@ impl Assembly {
                 format!("{offset} and {len}"),
             ));
         }
-        let reopened = self.begin(block)?;
-        let open = self.open.get_mut(&block).expect("it was begun a line ago");
+        let mut reopened = self.begin(block)?;
+        let mut open = self.open.get_mut(&block).expect("it was begun a line ago");
+        if std::mem::take(&mut open.is_left) && offset == self.geometry.block_start(block) {
+            // The sender does not go on with it but begins anew.
+            self.filled -= open.next - offset;
+            self.open.remove(&block);
+            reopened = self.begin(block)?;
+            open = self.open.get_mut(&block).expect("it was begun a line ago");
+        }
         if let Some(at) = open.gaps.iter().position(|gap| gap.start <= offset && offset + len <= gap.end) {
             let gap = open.gaps.remove(at);
             let rests = [gap.start..offset, offset + len..gap.end];
@@ -179,20 +246,20 @@ impl Assembly {
             let expected = format!("at most {MAX_OPEN_BLOCKS}");
             return Err(Violation::field("blocks begun and not whole", expected, self.open.len() + 1));
         }
-        let was_there = self.lose(block) || {
-            let unhashed = self.unhashed.remove(block);
-            if unhashed {
-                self.filled -= self.geometry.block_len(block);
-            }
-            unhashed
-        };
+        let was_whole = self.forget_whole(block);
         let open = Open {
             hasher: Some(BlockHasher::new(self.geometry, block)),
             next: self.geometry.block_start(block),
             gaps: Vec::new(),
+            is_left: false,
         };
         self.open.insert(block, open);
-        Ok(was_there.then_some(block))
+        Ok(was_whole.then_some(block))
+    }
+
+    /// A block is not whole any more; whether it was.
+    fn forget_whole(&mut self, block: u64) -> bool {
+        self.lose(block) || self.lose_unhashed(block)
     }
 }
 

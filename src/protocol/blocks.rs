@@ -56,6 +56,13 @@ impl BlockSet {
         Some(start)
     }
 
+    /// What of a run is in the set.
+    pub fn within(&self, run: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
+        let first = self.run_of(run.start).map_or(run.start, |first| first.start);
+        let overlapping = self.runs.range(first..run.end);
+        overlapping.map(move |(&start, &end)| start.max(run.start)..end.min(run.end))
+    }
+
     /// Adds a run of blocks.
     pub fn insert_run(&mut self, run: Range<u64>) {
         if run.is_empty() {
@@ -144,6 +151,8 @@ mod tests {
                 let missing: Vec<_> = set.missing_below(45).runs().flatten().collect();
                 prop_assert_eq!(missing, (0..45).filter(|b| !oracle.contains(b)).collect::<Vec<_>>());
                 prop_assert_eq!(set.contains(at), oracle.contains(&at));
+                let within: Vec<_> = set.within(at..at + len).flatten().collect();
+                prop_assert_eq!(within, oracle.range(at..at + len).copied().collect::<Vec<_>>());
             }
         }
     }

@@ -8,21 +8,25 @@ use super::blocks::BlockSet;
 use super::digest::{BlockDigest, BlockHashes};
 use super::message::{self, Message, digests_from_text};
 
-/// Held blocks that are still to be compared.
+/// The most digests asked for at a time: while a sender hashes that many blocks it asks for nothing, and is not to be
+/// taken for one that only gives signs of life.
+const PAGE: u64 = 64;
+
+/// Held blocks that are still to be compared, and others whose hashes alone are needed.
 #[derive(Debug, Default)]
 pub(super) struct Check {
-    /// Not yet hashed.
+    /// Not yet hashed, and not to be compared: they do not cross, or the whole digests are compared instead.
+    alone: BlockSet,
+    /// Not yet hashed, and to be compared.
     unchecked: BlockSet,
-    /// Being hashed by the caller.
-    current: Option<u64>,
+    /// Being hashed by the caller, and whether to be compared.
+    current: Option<(u64, bool)>,
     /// Sent again in any case: their hashes are needed, and no comparison.
     repaired: BlockSet,
     /// The receiver's digests from `page_first` on, as far as they were asked for.
     page: VecDeque<BlockDigest>,
     page_first: u64,
     asked: bool,
-    /// False if the receiver's file is complete: the whole digests are compared instead.
-    compare: bool,
 }
 
 /// What the comparison needs next.
@@ -36,12 +40,18 @@ pub(super) enum Need {
 }
 
 impl Check {
-    pub(super) fn new(held: BlockSet, compare: bool) -> Self {
-        Self { unchecked: held, compare, ..Self::default() }
+    /// Adds a block, or many, whose hashes are needed.
+    pub(super) fn hash(&mut self, run: Range<u64>) {
+        self.alone.insert_run(run);
+    }
+
+    /// Adds held blocks to be compared.
+    pub(super) fn add(&mut self, run: Range<u64>) {
+        self.unchecked.insert_run(run);
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.unchecked.is_empty() && self.current.is_none()
+        self.unchecked.is_empty() && self.alone.is_empty() && self.current.is_none()
     }
 
     /// Whether digests were asked for and have not come.
@@ -51,22 +61,29 @@ impl Check {
 
     /// Whether this block's hashes will come, or are coming, from here.
     pub(super) fn has(&self, block: u64) -> bool {
-        self.unchecked.contains(block) || self.current == Some(block)
+        self.unchecked.contains(block) || self.alone.contains(block) || self.current.is_some_and(|(current, _)| current == block)
     }
 
     pub(super) fn next(&mut self, frame_limit: u64) -> Need {
-        let (None, Some(block)) = (self.current, self.unchecked.first()) else { return Need::Nothing };
-        if self.compare {
+        if self.current.is_some() {
+            return Need::Nothing;
+        }
+        if let Some(block) = self.unchecked.first() {
             while !self.page.is_empty() && self.page_first < block {
                 self.page.pop_front();
                 self.page_first += 1;
             }
-            if self.page.is_empty() || self.page_first != block {
+            if !self.page.is_empty() && self.page_first == block {
+                self.unchecked.remove(block);
+                self.current = Some((block, true));
+                return Need::Hashes(block);
+            }
+            if !self.asked {
                 return self.ask(block, frame_limit);
             }
         }
-        self.unchecked.remove(block);
-        self.current = Some(block);
+        let Some(block) = self.alone.pop_first() else { return Need::Nothing };
+        self.current = Some((block, false));
         Need::Hashes(block)
     }
 
@@ -77,8 +94,9 @@ impl Check {
 
     /// The hashes of the block that [`next`](Self::next) named; whether the receiver holds it, or will.
     pub(super) fn compare(&mut self, block: u64, hashes: &BlockHashes) -> bool {
-        assert_eq!(self.current.take(), Some(block), "the block that was named");
-        !self.compare || self.repaired.contains(block) || self.page.front() == Some(&hashes.digest())
+        let (current, compare) = self.current.take().expect("a block was named");
+        assert_eq!(current, block, "the block that was named");
+        !compare || self.repaired.contains(block) || self.page.front() == Some(&hashes.digest())
     }
 
     /// Takes the digests that were asked for.
@@ -102,12 +120,9 @@ impl Check {
     }
 
     fn ask(&mut self, first: u64, frame_limit: u64) -> Need {
-        if self.asked {
-            return Need::Nothing;
-        }
         self.asked = true;
         self.page.clear();
-        let count = self.room(first).min(message::digests_per_page(frame_limit));
+        let count = self.room(first).min(message::digests_per_page(frame_limit)).min(PAGE);
         Need::Digests(Message::Check { first, count })
     }
 

@@ -1,8 +1,9 @@
-//! The chunk frame: a fixed-width ASCII header, then the bytes in Base64.
+//! The chunk frame: a fixed-width ASCII header, then the bytes in Base64; or, for a run of zeros, their number.
 //!
 //! ```text
 //! C 00000000002a 00000000300000 9f1c2ab0 aGVsbG8gd29ybGQ...
-//!   sequence     offset         CRC-32   body
+//! Z 00000000002b 00000000600000 51d0a17e 00000040000000
+//!   sequence     offset         CRC-32   body, or how many zeros
 //! ```
 
 use base64_turbo::STANDARD as BASE64;
@@ -11,6 +12,10 @@ use base64_turbo::STANDARD as BASE64;
 pub const HEADER_LEN: usize = CRC_AT + 8 + 1;
 /// The first character of every chunk frame.
 pub const KIND: u8 = b'C';
+/// The first character of every frame that stands for a run of zeros.
+pub const ZEROS_KIND: u8 = b'Z';
+/// The characters of a frame that stands for a run of zeros.
+pub const ZEROS_LEN: usize = HEADER_LEN + OFFSET_DIGITS;
 /// The largest sequence number: 12 hexadecimal digits.
 pub const MAX_SEQUENCE: u64 = (1 << 48) - 1;
 
@@ -32,6 +37,17 @@ pub struct Chunk {
     pub offset: u64,
     /// How many bytes there are.
     pub len: usize,
+}
+
+/// A run of zeros: header fields as in [`Chunk`], checked against the CRC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Zeros {
+    /// The frame's sequence number.
+    pub sequence: u64,
+    /// Where in the file the zeros begin.
+    pub offset: u64,
+    /// How many there are.
+    pub len: u64,
 }
 
 /// Why a chunk frame could not be read. Each of them is what damage on the way looks like, so each is
@@ -72,10 +88,7 @@ pub const fn frame_len(len: usize) -> usize {
 pub fn encode(sequence: u64, offset: u64, bytes: &[u8], frame: &mut [u8]) {
     assert_eq!(frame.len(), frame_len(bytes.len()), "the frame's length follows from the bytes'");
     let (header, body) = frame.split_at_mut(HEADER_LEN);
-    header.fill(b' ');
-    header[0] = KIND;
-    write_hex(sequence, &mut header[SEQUENCE_AT..][..SEQUENCE_DIGITS]);
-    write_hex(offset, &mut header[OFFSET_AT..][..OFFSET_DIGITS]);
+    begin_header(KIND, sequence, offset, header);
     let mut crc = crc32fast::Hasher::new();
     crc.update(&header[..CRC_AT]);
     for (bytes, text) in bytes.chunks(TILE / 4 * 3).zip(body.chunks_mut(TILE)) {
@@ -95,17 +108,7 @@ pub fn decode(frame: &[u8], bytes: &mut Vec<u8>) -> Result<Chunk, ChunkError> {
         return Err(ChunkError::TooLong(frame.len()));
     }
     let (header, body) = frame.split_at(HEADER_LEN);
-    for at in [1, OFFSET_AT - 1, CRC_AT - 1, HEADER_LEN - 1] {
-        if header[at] != b' ' {
-            return Err(ChunkError::Header(at));
-        }
-    }
-    if header[0] != KIND {
-        return Err(ChunkError::Header(0));
-    }
-    let sequence = read_hex(header, SEQUENCE_AT, SEQUENCE_DIGITS)?;
-    let offset = read_hex(header, OFFSET_AT, OFFSET_DIGITS)?;
-    let stated = read_hex(header, CRC_AT, 8)? as u32;
+    let (sequence, offset, stated) = read_header(KIND, header)?;
     let room = body.len().div_ceil(4) * 3;
     if bytes.len() < room {
         bytes.resize(room, 0);
@@ -127,6 +130,69 @@ pub fn decode(frame: &[u8], bytes: &mut Vec<u8>) -> Result<Chunk, ChunkError> {
         return Err(ChunkError::Crc { stated, computed });
     }
     Ok(Chunk { sequence, offset, len })
+}
+
+/// The frame that stands for a run of zeros.
+///
+/// # Panics
+/// If a field does not fit its digits.
+pub fn encode_zeros(zeros: Zeros) -> [u8; ZEROS_LEN] {
+    let mut frame = [0; ZEROS_LEN];
+    let (header, body) = frame.split_at_mut(HEADER_LEN);
+    begin_header(ZEROS_KIND, zeros.sequence, zeros.offset, header);
+    write_hex(zeros.len, body);
+    let crc = zeros_crc(header, body);
+    write_hex(u64::from(crc), &mut header[CRC_AT..][..8]);
+    frame
+}
+
+/// Reads a frame that stands for a run of zeros.
+pub fn decode_zeros(frame: &[u8]) -> Result<Zeros, ChunkError> {
+    if frame.len() < ZEROS_LEN {
+        return Err(ChunkError::TooShort(frame.len()));
+    }
+    if frame.len() > ZEROS_LEN {
+        return Err(ChunkError::TooLong(frame.len()));
+    }
+    let (header, body) = frame.split_at(HEADER_LEN);
+    let (sequence, offset, stated) = read_header(ZEROS_KIND, header)?;
+    let len = read_hex(frame, HEADER_LEN, OFFSET_DIGITS)?;
+    let computed = zeros_crc(header, body);
+    if stated != computed {
+        return Err(ChunkError::Crc { stated, computed });
+    }
+    Ok(Zeros { sequence, offset, len })
+}
+
+fn zeros_crc(header: &[u8], body: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&header[..CRC_AT]);
+    crc.update(body);
+    crc.finalize()
+}
+
+/// All of the header but its CRC.
+fn begin_header(kind: u8, sequence: u64, offset: u64, header: &mut [u8]) {
+    header.fill(b' ');
+    header[0] = kind;
+    write_hex(sequence, &mut header[SEQUENCE_AT..][..SEQUENCE_DIGITS]);
+    write_hex(offset, &mut header[OFFSET_AT..][..OFFSET_DIGITS]);
+}
+
+/// Sequence number, offset and CRC-32 of a header.
+fn read_header(kind: u8, header: &[u8]) -> Result<(u64, u64, u32), ChunkError> {
+    for at in [1, OFFSET_AT - 1, CRC_AT - 1, HEADER_LEN - 1] {
+        if header[at] != b' ' {
+            return Err(ChunkError::Header(at));
+        }
+    }
+    if header[0] != kind {
+        return Err(ChunkError::Header(0));
+    }
+    let sequence = read_hex(header, SEQUENCE_AT, SEQUENCE_DIGITS)?;
+    let offset = read_hex(header, OFFSET_AT, OFFSET_DIGITS)?;
+    let stated = read_hex(header, CRC_AT, 8)? as u32;
+    Ok((sequence, offset, stated))
 }
 
 fn write_hex(mut value: u64, digits: &mut [u8]) {

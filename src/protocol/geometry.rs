@@ -64,6 +64,11 @@ impl Geometry {
         self.block_start(block) + self.block_len(block)
     }
 
+    /// The blocks that bytes of the file lie in.
+    pub fn blocks_of(self, bytes: std::ops::Range<u64>) -> std::ops::Range<u64> {
+        bytes.start / BLOCK..bytes.end.div_ceil(BLOCK)
+    }
+
     /// How many bytes a run of blocks holds.
     pub fn bytes_of(self, blocks: std::ops::Range<u64>) -> u64 {
         if blocks.is_empty() { 0 } else { self.block_end(blocks.end - 1) - self.block_start(blocks.start) }

@@ -43,12 +43,14 @@ pub struct Heartbeat {
     sent: Instant,
     received: Instant,
     pings: u64,
+    /// A question that waits for its answer: when the peer is given up, and the ping's token.
+    question: Option<(Instant, u64)>,
 }
 
 impl Heartbeat {
     /// Starts with both sides having just spoken.
     pub fn new(config: HeartbeatConfig, now: Instant) -> Self {
-        Self { config, sent: now, received: now, pings: 0 }
+        Self { config, sent: now, received: now, pings: 0, question: None }
     }
 
     /// A frame went out.
@@ -61,6 +63,27 @@ impl Heartbeat {
         self.received = now;
     }
 
+    /// Asks the peer whether it is there: gives the token of the `ping` to send, unless a question is open. Without its
+    /// answer within `patience` the peer counts as gone.
+    pub fn ask(&mut self, patience: Duration, now: Instant) -> Option<u64> {
+        if self.question.is_some() {
+            return None;
+        }
+        self.pings += 1;
+        self.question = Some((now + patience, self.pings));
+        Some(self.pings)
+    }
+
+    /// A `pong` came.
+    pub fn on_pong(&mut self, token: u64) {
+        self.question.take_if(|(_, asked)| *asked == token);
+    }
+
+    /// Whether a question waits for its answer.
+    pub fn asks(&self) -> bool {
+        self.question.is_some()
+    }
+
     /// How long the peer may be silent.
     pub fn stall(&self) -> Duration {
         self.config.stall
@@ -68,13 +91,14 @@ impl Heartbeat {
 
     /// When [`beat`](Self::beat) has something to say at the earliest.
     pub fn timeout(&self) -> Instant {
-        (self.sent + self.config.interval).min(self.received + self.config.stall)
+        let regular = (self.sent + self.config.interval).min(self.received + self.config.stall);
+        self.question.map_or(regular, |(at, _)| at.min(regular))
     }
 
     /// What is due at `now`.
     pub fn beat(&mut self, now: Instant) -> Beat {
         let silence = now.saturating_duration_since(self.received);
-        if silence >= self.config.stall {
+        if silence >= self.config.stall || self.question.is_some_and(|(at, _)| now >= at) {
             return Beat::Stalled(silence);
         }
         if now.saturating_duration_since(self.sent) >= self.config.interval {

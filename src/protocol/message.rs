@@ -1,6 +1,7 @@
 //! Control messages: small JSON objects, told apart by `type`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use base64::Engine as _;
@@ -16,6 +17,8 @@ use super::violation::Violation;
 pub const MAX_CONTROL: usize = 64 * 1024;
 /// The most runs of blocks that one message lists.
 pub const MAX_RUNS: usize = 64;
+/// The most bytes of an offer's session.
+const MAX_SESSION: usize = 64;
 /// The most characters of a reason that are sent, and that are kept of a peer's: with all else in its message it
 /// fits the smallest frame limit.
 const MAX_REASON: usize = 300;
@@ -36,6 +39,9 @@ pub enum Message {
         code: Code,
         /// Why, for people.
         reason: String,
+        /// The cause may pass: the same offer makes sense again, a little later.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        again: bool,
     },
     /// Receiver: every chunk frame below `sequence` was dealt with, every byte below `durable` is synced.
     Ack {
@@ -104,6 +110,9 @@ pub enum Message {
         code: Code,
         /// Why, for people.
         reason: String,
+        /// The cause may pass: another connection makes sense, a little later.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        again: bool,
     },
 }
 
@@ -165,6 +174,12 @@ pub struct Offer {
     /// Receive the file as any other, check it, and remove it instead of giving it its name: a measurement.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub discard: bool,
+    /// Bytes that will come as runs of zeros, and need no room.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub zeros: u64,
+    /// The sender's run: what it said on every connection that it made. Random, so that nobody else knows it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub session: String,
 }
 
 /// What the receiver answers to an offer.
@@ -174,6 +189,10 @@ pub struct Accept {
     pub id: String,
     /// Runs of blocks that the receiver holds: number of the first, count; ascending, apart.
     pub held: Vec<(u64, u64)>,
+    /// Blocks of which the receiver has the first bytes: block, bytes. A hint: to be gone on with and then compared, or
+    /// sent from the first byte.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub begun: Vec<(u64, u64)>,
     /// How many bytes of the file ever reached the receiver's partial file, held or not: what lies between this
     /// and `held` is sent again.
     pub received: u64,
@@ -208,6 +227,10 @@ pub struct CheckedOffer {
     pub repair: bool,
     /// Remove the file once it is checked.
     pub discard: bool,
+    /// Bytes that will come as runs of zeros.
+    pub zeros: u64,
+    /// The sender's run, or nothing.
+    pub session: String,
 }
 
 /// The transfer id: the first 16 bytes, in hexadecimal, of the BLAKE3 digest of
@@ -250,6 +273,13 @@ impl Offer {
         if self.repair && self.discard {
             return Err(Violation::field("offer.discard", "false with `repair`", true));
         }
+        if self.zeros > self.size {
+            return Err(Violation::field("offer.zeros", format!("at most {}", self.size), self.zeros));
+        }
+        if self.session.len() > MAX_SESSION {
+            let expected = format!("at most {MAX_SESSION} bytes");
+            return Err(Violation::field("offer.session", expected, self.session.len()));
+        }
         Ok(self.name.parse().map(|name| CheckedOffer {
             id,
             name,
@@ -259,6 +289,8 @@ impl Offer {
             mode: self.mode,
             repair: self.repair,
             discard: self.discard,
+            zeros: self.zeros,
+            session: self.session,
         }))
     }
 }
@@ -328,6 +360,33 @@ pub fn check_runs(
         checked.push(first..end);
     }
     Ok(checked)
+}
+
+/// The beginnings of blocks as they stand in a message, checked: ascending, of blocks that are not whole there, each a
+/// multiple of 3 bytes.
+pub fn check_begun(
+    field: &'static str,
+    begun: &[(u64, u64)],
+    geometry: Geometry,
+) -> Result<BTreeMap<u64, u64>, Violation> {
+    if begun.len() > MAX_RUNS {
+        return Err(Violation::field(field, format!("at most {MAX_RUNS} blocks"), begun.len()));
+    }
+    let mut checked = BTreeMap::new();
+    for &(block, bytes) in begun {
+        let ascends = checked.last_key_value().is_none_or(|(&last, _)| block > last);
+        let fits = ascends && block < geometry.blocks() && (3..geometry.block_len(block)).contains(&bytes);
+        if !fits || !bytes.is_multiple_of(3) {
+            let expected = "ascending blocks, and less than their bytes in multiples of 3";
+            return Err(Violation::field(field, expected, format!("[{block},{bytes}]")));
+        }
+        checked.insert(block, bytes);
+    }
+    Ok(checked)
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How many block digests fit a `digests` message within a frame limit.

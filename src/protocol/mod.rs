@@ -16,6 +16,7 @@ mod geometry;
 mod heartbeat;
 pub mod message;
 mod name;
+mod path;
 mod receiver;
 mod sender;
 mod syncing;
@@ -29,6 +30,7 @@ pub use geometry::{BLOCK, ChunkSize, Geometry, MAX_FILE, MAX_FRAME, MIN_FRAME_LI
 pub use heartbeat::HeartbeatConfig;
 pub use message::{Accept, CheckedOffer, Code, Message, Offer};
 pub use name::{FileName, NameError, RESERVED};
+pub use path::Path;
 pub use receiver::{Action, Opened, Receiver, ReceiverConfig, ReceiverEvent, Write};
 pub use sender::{Progress, Sender, SenderConfig, SenderEvent};
 pub use violation::Violation;

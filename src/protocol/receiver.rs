@@ -7,19 +7,25 @@
 mod vocabulary;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::Violation;
 use super::arrivals::Arrivals;
 use super::assembly::{Assembly, Filled};
 use super::blocks::BlockSet;
-use super::chunk;
+use super::chunk::{self, Chunk};
 use super::digest::{BlockDigest, BlockHashes, FileDigest};
 use super::geometry::{BLOCK, Geometry, MAX_FRAME};
 use super::heartbeat::{Beat, Heartbeat};
 use super::message::{self, Accept, Code, MAX_RUNS, Message, Offer, check_runs, clip, digests_to_text};
 use super::syncing::Syncing;
 pub use vocabulary::{Action, Opened, ReceiverConfig, ReceiverEvent, Write};
+
+/// How long a sender may hold a name with signs of life alone, as a multiple of the time after which silence is a stall.
+const IDLE_STALLS: u32 = 10;
+/// Bytes a second of the slowest disk that a sender is waited for, while it reads a file to compare it.
+const SLOWEST_SOURCE: u64 = 20_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -88,8 +94,12 @@ pub struct Receiver {
     /// Whole blocks to be read back, because they were not filled in order.
     to_hash: BlockSet,
     hashing: Option<Reading>,
-    /// Digests were asked for, and the answer is not on its way yet.
-    owes_digests: bool,
+    /// These digests were asked for, and the answer is not on its way yet.
+    owed_digests: Option<Range<u64>>,
+    /// They are being read.
+    reads_digests: bool,
+    /// When the sender last did something that moves the transfer.
+    moved: Instant,
     finish: Option<FileDigest>,
     /// Blocks that a `repair` asked for and that have not been begun since.
     asked: BlockSet,
@@ -114,13 +124,15 @@ impl Receiver {
             discard: false,
             complete: false,
             arrivals: Arrivals::default(),
-            assembly: Assembly::new(empty, BlockSet::new()),
+            assembly: Assembly::new(empty, BlockSet::new(), BlockSet::new(), 0),
             syncing: Syncing::default(),
             unchecked: BlockSet::new(),
             checking: None,
             to_hash: BlockSet::new(),
             hashing: None,
-            owes_digests: false,
+            owed_digests: None,
+            reads_digests: false,
+            moved: now,
             finish: None,
             asked: BlockSet::new(),
         }
@@ -160,27 +172,29 @@ impl Receiver {
             let limits = (self.config.sync_bytes, self.config.sync_interval);
             // Nothing more is to come, as far as is known here; the sender's `finish` may still be on its way.
             let is_last = self.is_filled() && self.unchecked.is_empty();
-            let at_once = is_last || self.state == State::Finishing;
+            let at_once = is_last || self.state == State::Finishing || self.owed_digests.is_some();
             let due = self.syncing.take_due(self.assembly.geometry(), limits, at_once, now);
             if let Some(blocks) = due {
                 return Some(Action::Sync(blocks));
             }
         }
+        // Behind the transfer: the first new chunk does not wait for a disk that is busy with old ones.
+        let reads = match self.state {
+            State::Streaming => {
+                self.arrivals.sequence() > 0 || self.is_filled() || self.owed_digests.is_some()
+            }
+            State::Finishing => true,
+            _ => false,
+        };
         if self.hashing.is_none()
-            && self.is_busy()
+            && reads
             && let Some(block) = self.to_hash.pop_first()
         {
             self.hashing = Some(Reading::new(block));
             return Some(Action::HashBlock(block));
         }
-        // Behind the transfer: the first new chunk does not wait for a disk that is busy with old ones.
-        let checks = match self.state {
-            State::Streaming => self.arrivals.sequence() > 0 || self.is_filled(),
-            State::Finishing => true,
-            _ => false,
-        };
         if self.checking.is_none()
-            && checks
+            && reads
             && let Some(block) = self.unchecked.pop_first()
         {
             self.checking = Some(Reading::new(block));
@@ -198,7 +212,7 @@ impl Receiver {
             .or_else(|| self.outbox.pop_front())
             .or_else(|| self.due_ack(now))?;
         if matches!(message, Message::Digests { .. }) {
-            self.owes_digests = false;
+            (self.owed_digests, self.reads_digests) = (None, false);
         }
         self.heartbeat.on_sent(now);
         Some(message)
@@ -213,15 +227,22 @@ impl Receiver {
         now: Instant,
     ) -> Result<Option<Write>, Violation> {
         self.heartbeat.on_received(now);
-        if frame.first() == Some(&chunk::KIND) {
-            return self.handle_chunk(frame, bytes, now);
+        match frame.first() {
+            Some(&chunk::KIND) => return self.handle_chunk(frame, bytes, now),
+            Some(&chunk::ZEROS_KIND) => return self.handle_zeros(frame, now),
+            _ => {}
         }
-        match (self.state, Message::parse(frame)?) {
+        let message = Message::parse(frame)?;
+        if !matches!(message, Message::Ping { .. } | Message::Pong { .. }) {
+            self.moved = now;
+        }
+        match (self.state, message) {
             (_, Message::Ping { token, .. }) => self.pong = Some(token),
-            (_, Message::Pong { .. }) => {}
-            (_, Message::Error { code, reason }) => {
+            (_, Message::Pong { token, .. }) => self.heartbeat.on_pong(token),
+            (_, Message::Error { code, reason, again }) => {
                 self.state = State::Ended;
-                self.events.push_back(ReceiverEvent::Failed { code, reason: clip(&reason).into_owned() });
+                let reason = clip(&reason).into_owned();
+                self.events.push_back(ReceiverEvent::Failed { code, reason, again });
             }
             (State::Idle, Message::Offer(offer)) => self.handle_offer(offer)?,
             (State::Streaming, Message::Check { first, count }) => self.handle_check(first, count)?,
@@ -249,39 +270,67 @@ impl Receiver {
     /// Unless [`Action::Open`] was given out.
     pub fn opened(&mut self, opened: Opened) {
         assert_eq!(self.state, State::Opening, "an offer is being opened");
-        let geometry = self.assembly.geometry();
-        // What a message cannot list is sent again; files that fill in order have one run.
-        let held: BlockSet = opened.held.runs().take(MAX_RUNS).collect();
+        self.complete = opened.complete;
+        let received = opened.received.min(self.assembly.geometry().size());
+        let (held, begun) = self.begin(opened);
         let message = Accept {
             id: self.id.clone(),
             held: held.runs().map(|run| (run.start, run.end - run.start)).collect(),
-            received: opened.received.min(geometry.size()),
-            complete: opened.complete,
+            begun,
+            received,
+            complete: self.complete,
             frame_limit: MAX_FRAME as u64,
             window: self.window,
             discard: self.discard,
         };
-        self.complete = opened.complete;
-        if !opened.complete {
-            self.unchecked = held.clone();
-        }
-        self.syncing = Syncing::new(held.clone());
-        self.assembly = Assembly::new(geometry, held);
-        self.state = State::Streaming;
         self.outbox.push_back(Message::Accept(message));
         self.events
-            .push_back(ReceiverEvent::Accepted { held: self.assembly.filled(), complete: opened.complete });
+            .push_back(ReceiverEvent::Accepted { held: self.assembly.filled(), complete: self.complete });
     }
 
-    /// The offer cannot be taken. The machine has ended; the connection may carry another offer.
+    /// What [`Action::Seal`] was to compare is another file, and is replaced by a partial file with this in it: asks for
+    /// what is missing.
+    ///
+    /// # Panics
+    /// Unless the offer was accepted as complete and sealing was asked for.
+    pub fn differs(&mut self, opened: Opened) {
+        assert!(self.complete && self.state == State::Finishing, "a file that is there is being compared");
+        self.complete = false;
+        self.begin(opened);
+        let missing = self.assembly.missing();
+        self.events.push_back(ReceiverEvent::Replacing { held: self.assembly.filled() });
+        self.ask_for(missing);
+    }
+
+    /// Goes on from what there is: gives the blocks that are whole, and the beginnings of others.
+    fn begin(&mut self, opened: Opened) -> (BlockSet, Vec<(u64, u64)>) {
+        let Opened { held, unhashed, received, complete } = opened;
+        let geometry = self.assembly.geometry();
+        // What a message cannot list is sent again; files that fill in order have one run.
+        let whole: BlockSet = held.runs().chain(unhashed.runs()).collect();
+        let listed: BlockSet = whole.runs().take(MAX_RUNS).collect();
+        let only_listed = |set: BlockSet| set.runs().flat_map(|run| listed.within(run)).collect::<BlockSet>();
+        let (held, unhashed) = (only_listed(held), only_listed(unhashed));
+        if !complete {
+            self.unchecked = held.clone();
+            self.to_hash = unhashed.clone();
+        }
+        self.syncing = Syncing::new(held.clone());
+        self.assembly = Assembly::new(geometry, held, unhashed, received.min(geometry.size()));
+        self.state = State::Streaming;
+        (listed, self.assembly.begun().collect())
+    }
+
+    /// The offer cannot be taken; `again` if the cause may pass. The machine has ended; the connection may carry another
+    /// offer.
     ///
     /// # Panics
     /// Unless [`Action::Open`] was given out.
-    pub fn refuse(&mut self, code: Code, reason: impl Into<String>) {
+    pub fn refuse(&mut self, code: Code, reason: impl Into<String>, again: bool) {
         assert_eq!(self.state, State::Opening, "an offer is being opened");
         self.state = State::Ended;
         let (name, reason) = (std::mem::take(&mut self.name), clip(&reason.into()).into_owned());
-        self.outbox.push_back(Message::Reject { id: self.id.clone(), code, reason: reason.clone() });
+        self.outbox.push_back(Message::Reject { id: self.id.clone(), code, reason: reason.clone(), again });
         self.events.push_back(ReceiverEvent::Refused { name, code, reason });
     }
 
@@ -289,19 +338,29 @@ impl Receiver {
     pub fn synced(&mut self, now: Instant) {
         self.syncing.synced();
         self.arrivals.acknowledge_by(now);
-        self.try_to_seal();
+        self.go_on();
     }
 
-    /// The hashes of the block that [`Action::HashBlock`] named.
+    /// The hashes of the block that [`Action::HashBlock`] named; `None` if it cannot be read.
     ///
     /// # Panics
     /// If it named another.
-    pub fn hashed(&mut self, block: u64, hashes: BlockHashes, now: Instant) {
+    pub fn hashed(&mut self, block: u64, hashes: Option<BlockHashes>, now: Instant) {
         let reading = self.hashing.take_if(|reading| reading.block == block).expect("it was named");
-        if !reading.stale && self.assembly.hold(block) {
-            self.syncing.push(block, hashes, now);
+        match hashes {
+            _ if reading.stale => {}
+            Some(hashes) => {
+                if self.assembly.hold(block) {
+                    self.syncing.push(block, hashes, now);
+                }
+            }
+            None => {
+                if self.assembly.lose_unhashed(block) {
+                    self.ask_for_lost(block);
+                }
+            }
         }
-        self.try_to_seal();
+        self.go_on();
     }
 
     /// Whether the block that [`Action::CheckBlock`] named is what its journal entry says.
@@ -312,11 +371,9 @@ impl Receiver {
         let reading = self.checking.take_if(|reading| reading.block == block).expect("it was named");
         if !same && !reading.stale && self.assembly.lose(block) {
             self.syncing.forget(block);
-            if self.finish.is_none() {
-                self.ask_for(std::iter::once(block..block + 1).collect());
-            }
+            self.ask_for_lost(block);
         }
-        self.try_to_seal();
+        self.go_on();
     }
 
     /// The digests that [`Action::ReadDigests`] asked for, from block `first`.
@@ -337,17 +394,47 @@ impl Receiver {
         self.syncing.take_waiting()
     }
 
+    /// The offset behind which nothing is worth keeping when the connection ends, if the partial file's last block is not
+    /// whole: what came of it without a gap is gone on with.
+    pub fn end(&self) -> Option<u64> {
+        self.assembly.end()
+    }
+
+    /// Asks the sender whether it is there, because somebody else wants the name. Without its answer within `patience` it
+    /// counts as gone: [`handle_timeout`](Self::handle_timeout) says so.
+    pub fn ask(&mut self, patience: Duration, now: Instant) {
+        if let Some(token) = self.heartbeat.ask(patience, now) {
+            self.outbox.push_front(Message::Ping { token, busy: self.is_at_work() });
+        }
+    }
+
+    /// Whether a question to the sender waits for its answer.
+    pub fn asks(&self) -> bool {
+        self.heartbeat.asks()
+    }
+
+    /// Bytes came, of a frame that is not whole yet: the sender is alive.
+    pub fn handle_bytes(&mut self, now: Instant) {
+        self.heartbeat.on_received(now);
+    }
+
     /// When to call the machine again at the latest, asked after [`poll_action`](Self::poll_action) and
     /// [`poll_message`](Self::poll_message) were. What was due at `now` already is not named again: if it has not
     /// been taken, it waits for the socket or the disk and not for the clock.
     pub fn timeout(&self, now: Instant) -> Instant {
         let sync = self.syncing.due_at(self.config.sync_interval);
         let later = [self.arrivals.due_at(), sync].into_iter().flatten().filter(|at| *at > now);
-        later.fold(self.heartbeat.timeout(), Instant::min)
+        let idle = self.idle_limit().map(|limit| self.moved + limit);
+        later.chain(idle).fold(self.heartbeat.timeout(), Instant::min)
     }
 
-    /// Lets time pass. `Err` is a stall: the sender was silent for that long.
+    /// Lets time pass. `Err` is a stall: the sender was silent for that long, or gave nothing but signs of life for much
+    /// longer.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Duration> {
+        let idle = now.saturating_duration_since(self.moved);
+        if self.idle_limit().is_some_and(|limit| idle >= limit) {
+            return Err(idle);
+        }
         match self.heartbeat.beat(now) {
             Beat::Quiet => Ok(()),
             Beat::Ping(token) => {
@@ -365,7 +452,15 @@ impl Receiver {
 
     /// Whether the sender waits for something that takes its time here.
     fn is_at_work(&self) -> bool {
-        matches!(self.state, State::Opening | State::Finishing) || self.owes_digests
+        matches!(self.state, State::Opening | State::Finishing) || self.owed_digests.is_some()
+    }
+
+    /// How long a sender that holds a name may give nothing but signs of life. One that compares a file that is there has
+    /// to read all of it first.
+    fn idle_limit(&self) -> Option<Duration> {
+        let reading = if self.complete { self.assembly.geometry().size() / SLOWEST_SOURCE } else { 0 };
+        let limit = self.config.heartbeat.stall * IDLE_STALLS + Duration::from_secs(reading);
+        (self.state == State::Streaming && !self.is_at_work()).then_some(limit)
     }
 
     fn handle_offer(&mut self, offer: Offer) -> Result<(), Violation> {
@@ -379,10 +474,10 @@ impl Receiver {
         self.state = State::Opening;
         match checked {
             Ok(offer) => {
-                self.assembly = Assembly::new(offer.geometry, BlockSet::new());
+                self.assembly = Assembly::new(offer.geometry, BlockSet::new(), BlockSet::new(), 0);
                 self.actions.push_back(Action::Open(offer));
             }
-            Err(error) => self.refuse(Code::Name, format!("the name is not allowed: {error}")),
+            Err(error) => self.refuse(Code::Name, format!("the name is not allowed: {error}"), false),
         }
         Ok(())
     }
@@ -393,33 +488,16 @@ impl Receiver {
         bytes: &mut Vec<u8>,
         now: Instant,
     ) -> Result<Option<Write>, Violation> {
-        if self.state != State::Streaming || self.complete {
-            let state = if self.complete { "the file was there already" } else { self.state.describe() };
-            return Err(Violation::Unexpected { came: "chunk", state });
-        }
-        let chunk = match chunk::decode(frame, bytes) {
-            Ok(chunk) => chunk,
-            Err(_) => {
-                let sequence = self.arrivals.refuse(now)?;
-                self.assembly.expect_gap();
-                self.outbox.push_back(Message::Nak { sequence });
-                return Ok(None);
-            }
+        self.expect_chunks("chunk")?;
+        let Ok(Chunk { sequence, offset, len }) = chunk::decode(frame, bytes) else {
+            return self.handle_damage(now);
         };
-        let expected = self.arrivals.sequence();
-        if chunk.sequence != expected {
-            return Err(Violation::field("chunk.sequence", expected, chunk.sequence));
-        }
-        let filled = self.assembly.fill(chunk.offset, &bytes[..chunk.len])?;
-        self.asked.remove(chunk.offset / BLOCK);
+        self.expect_sequence(sequence)?;
+        let filled = self.assembly.fill(offset, &bytes[..len])?;
         if let Some(block) = filled.reopened {
-            self.syncing.forget(block);
-            self.unchecked.remove(block);
-            self.to_hash.remove(block);
-            for reading in [&mut self.checking, &mut self.hashing].into_iter().flatten() {
-                reading.stale |= reading.block == block;
-            }
+            self.forget(block);
         }
+        self.asked.remove(offset / BLOCK);
         match filled.completed {
             Filled::No => {}
             Filled::Hashed(block, hashes) => {
@@ -430,24 +508,93 @@ impl Receiver {
                 self.to_hash.insert(block);
             }
         }
-        self.arrivals.push(chunk.len as u64, self.window, self.is_filled(), now);
-        Ok(Some(Write { offset: chunk.offset, len: chunk.len }))
+        self.moved = now;
+        self.arrivals.push(len as u64, self.window, self.is_filled(), now);
+        Ok(Some(Write::Bytes { offset, len }))
+    }
+
+    fn handle_zeros(&mut self, frame: &[u8], now: Instant) -> Result<Option<Write>, Violation> {
+        self.expect_chunks("zeros")?;
+        let Ok(chunk::Zeros { sequence, offset, len }) = chunk::decode_zeros(frame) else {
+            return self.handle_damage(now);
+        };
+        self.expect_sequence(sequence)?;
+        for block in self.assembly.check_zeros(offset, len)? {
+            if self.assembly.fill_with_zeros(block) {
+                self.forget(block);
+            }
+            self.asked.remove(block);
+            self.to_hash.insert(block);
+        }
+        self.moved = now;
+        self.arrivals.push(0, self.window, self.is_filled(), now);
+        Ok(Some(Write::Zeros(offset..offset + len)))
+    }
+
+    /// A frame that carries a part of the file came damaged.
+    fn handle_damage(&mut self, now: Instant) -> Result<Option<Write>, Violation> {
+        let sequence = self.arrivals.refuse(now)?;
+        self.assembly.expect_gap();
+        self.outbox.push_back(Message::Nak { sequence });
+        Ok(None)
+    }
+
+    fn expect_chunks(&self, came: &'static str) -> Result<(), Violation> {
+        if self.state == State::Streaming && !self.complete {
+            return Ok(());
+        }
+        let state = if self.complete { "the file was there already" } else { self.state.describe() };
+        Err(Violation::Unexpected { came, state })
+    }
+
+    fn expect_sequence(&self, sequence: u64) -> Result<(), Violation> {
+        let expected = self.arrivals.sequence();
+        if sequence == expected {
+            return Ok(());
+        }
+        Err(Violation::field("chunk.sequence", expected, sequence))
+    }
+
+    /// A block that was whole is begun again: nothing that was read of it counts any more.
+    fn forget(&mut self, block: u64) {
+        self.syncing.forget(block);
+        self.unchecked.remove(block);
+        self.to_hash.remove(block);
+        for reading in [&mut self.checking, &mut self.hashing].into_iter().flatten() {
+            reading.stale |= reading.block == block;
+        }
     }
 
     fn handle_check(&mut self, first: u64, count: u64) -> Result<(), Violation> {
         let run = check_runs("check", &[(first, count)], self.assembly.geometry())?.remove(0);
-        if self.owes_digests || self.complete {
+        if self.owed_digests.is_some() || self.complete {
             return Err(Violation::Unexpected { came: "check", state: "no digests were to be asked for" });
         }
-        self.owes_digests = true;
-        // Only the journal's entries are given out, and a block that was begun again or lost has none worth comparing.
-        let Some(durable) = self.syncing.durable_run(first) else {
-            self.digests(first, &[BlockDigest::NONE]);
-            return Ok(());
-        };
-        let count = (run.end.min(durable.end) - first).min(message::digests_per_page(self.frame_limit));
-        self.actions.push_back(Action::ReadDigests { first, count });
+        self.owed_digests = Some(run);
+        self.go_on();
         Ok(())
+    }
+
+    /// Answers `check` once the journal can: a block that is whole and on its way there is waited for.
+    fn try_to_answer(&mut self) {
+        let Some(Range { start: first, end }) = self.owed_digests.clone().filter(|_| !self.reads_digests) else {
+            return;
+        };
+        if let Some(durable) = self.syncing.durable_run(first) {
+            let count = (end.min(durable.end) - first).min(message::digests_per_page(self.frame_limit));
+            self.reads_digests = true;
+            self.actions.push_back(Action::ReadDigests { first, count });
+        } else if !self.assembly.is_whole(first) {
+            // It was begun again, or got lost: there is nothing worth comparing.
+            self.reads_digests = true;
+            self.digests(first, &[BlockDigest::NONE]);
+        }
+    }
+
+    /// Something was done that others may have waited for.
+    fn go_on(&mut self) {
+        self.try_to_answer();
+        self.try_to_seal();
     }
 
     fn due_ack(&mut self, now: Instant) -> Option<Message> {
@@ -462,6 +609,13 @@ impl Receiver {
             let blocks = runs.iter().map(|run| (run.start, run.end - run.start)).collect();
             self.outbox.push_back(Message::Repair { blocks });
             runs.into_iter().for_each(|run| self.asked.insert_run(run));
+        }
+    }
+
+    /// A block got lost: asks for it now, or, behind `finish`, with all that is missing.
+    fn ask_for_lost(&mut self, block: u64) {
+        if self.finish.is_none() {
+            self.ask_for(std::iter::once(block..block + 1).collect());
         }
     }
 

@@ -4,20 +4,24 @@
 //! what to send, hands each incoming frame to [`Sender::handle_frame`], and hashes the blocks that
 //! [`Sender::next_check`] names, behind the transfer.
 
+mod outgoing;
 mod vocabulary;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::Violation;
 use super::blocks::BlockSet;
-use super::check::{Check, Need};
-use super::chunk;
-use super::digest::{BlockHasher, BlockHashes, DigestTree};
+use super::check::Need;
+use super::chunk::{self, Zeros};
+use super::digest::BlockHashes;
 use super::flight::{Flight, Sent};
 use super::geometry::{ChunkSize, Geometry, MIN_FRAME_LIMIT};
 use super::heartbeat::{Beat, Heartbeat};
-use super::message::{Accept, Message, Offer, check_runs, clip};
+use super::message::{Accept, Message, Offer, check_begun, check_runs, clip};
+use super::path::Path;
+use outgoing::Outgoing;
 pub use vocabulary::{Progress, SenderConfig, SenderEvent};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,14 +49,6 @@ impl State {
     }
 }
 
-#[derive(Debug)]
-struct Cursor {
-    block: u64,
-    offset: u64,
-    /// `None` if the block was hashed before.
-    hasher: Option<BlockHasher>,
-}
-
 /// The sending machine for one file on one connection.
 #[derive(Debug)]
 pub struct Sender {
@@ -70,20 +66,22 @@ pub struct Sender {
     pong: Option<u64>,
     events: VecDeque<SenderEvent>,
 
-    /// Blocks still to be sent.
-    pending: BlockSet,
-    cursor: Option<Cursor>,
+    outgoing: Outgoing,
     flight: Flight,
-    /// The offset below which sending a byte means sending it again.
-    sent_before: u64,
-    sent_up_to: u64,
-
-    tree: DigestTree,
-    hashed: BlockSet,
-    check: Check,
+    path: Path,
+    /// The file is there already, as far as the receiver knows: the digests will tell.
+    complete: bool,
     /// How many blocks the receiver has asked for with `repair`.
     asked_for: u64,
     progress: Progress,
+}
+
+/// A part of the file that goes into a frame.
+struct Flying {
+    offset: u64,
+    len: u64,
+    zeros: bool,
+    counts: bool,
 }
 
 /// How many blocks one connection may ask for with `repair`, beyond each block twice.
@@ -111,15 +109,11 @@ impl Sender {
             outbox: VecDeque::from([Message::Offer(offer)]),
             pong: None,
             events: VecDeque::new(),
-            pending: BlockSet::new(),
-            cursor: None,
+            outgoing: Outgoing::new(geometry, config.zeros, config.already_sent),
             flight: Flight::default(),
-            sent_before: config.already_sent,
-            sent_up_to: config.already_sent,
-            tree: DigestTree::new(geometry),
-            hashed: BlockSet::new(),
+            path: config.path,
+            complete: false,
             asked_for: 0,
-            check: Check::default(),
             progress,
         }
     }
@@ -132,7 +126,15 @@ impl Sender {
     /// The offset behind the last byte that was ever sent: what the next connection's
     /// [`SenderConfig::already_sent`] is.
     pub fn sent_up_to(&self) -> u64 {
-        self.sent_up_to
+        self.outgoing.sent_up_to()
+    }
+
+    /// The connection ended, with the transfer or (`cut`) before it: what was learnt of the path.
+    pub fn into_path(mut self, cut: bool) -> Path {
+        if cut {
+            self.path.on_cut(self.flight.largest());
+        }
+        self.path
     }
 
     /// The next thing the caller should know.
@@ -153,23 +155,39 @@ impl Sender {
         Some(message)
     }
 
+    /// The next run of zeros to tell of, as a frame. Ask before [`next_chunk`](Self::next_chunk).
+    pub fn poll_zeros(&mut self, now: Instant) -> Option<[u8; chunk::ZEROS_LEN]> {
+        if self.state != State::Streaming || !self.flight.has_room(0, self.window) {
+            return None;
+        }
+        let (offset, len, counts) = match self.flight.damaged() {
+            Some(sent) if sent.zeros => (sent.offset, sent.len, sent.counts),
+            Some(_) => return None,
+            None => {
+                let (offset, len) = self.outgoing.next_zeros()?;
+                (offset, len, self.outgoing.advance_zeros(offset, len))
+            }
+        };
+        self.flight.take_damaged(len);
+        let frame = chunk::encode_zeros(Zeros { sequence: self.flight.sequence(), offset, len });
+        self.push(Flying { offset, len, zeros: true, counts }, now);
+        Some(frame)
+    }
+
     /// Which bytes go next: offset and length. `None` if the window is closed or nothing is left.
     pub fn next_chunk(&mut self) -> Option<(u64, usize)> {
         if self.state != State::Streaming {
             return None;
         }
-        let (offset, len) = match self.flight.damaged() {
-            Some(sent) => (sent.offset, u64::from(sent.len)),
-            None => {
-                if self.cursor.is_none() {
-                    self.cursor = self.pending.pop_first().map(|block| self.start_block(block));
-                }
-                let cursor = self.cursor.as_ref()?;
-                let left = self.geometry.block_end(cursor.block) - cursor.offset;
-                (cursor.offset, self.chunk.raw().min(left))
-            }
+        let (offset, left) = match self.flight.damaged() {
+            Some(sent) if sent.zeros => return None,
+            Some(sent) => (sent.offset, sent.len),
+            None => self.outgoing.next_bytes()?,
         };
-        self.flight.has_room(len, self.window).then_some((offset, len as usize))
+        let chunk = self.path.chunk(self.chunk);
+        let len = chunk.raw().min(left);
+        let window = self.path.in_flight(chunk.raw(), self.window);
+        self.flight.has_room(len, window).then_some((offset, len as usize))
     }
 
     /// Writes the frame of the chunk that [`next_chunk`](Self::next_chunk) named, from its bytes, into `frame`,
@@ -178,22 +196,22 @@ impl Sender {
     /// # Panics
     /// If there is no next chunk, or `bytes` has another length.
     pub fn encode_chunk(&mut self, bytes: &[u8], frame: &mut [u8], now: Instant) {
-        let (offset, len) = self.next_chunk().expect("a chunk is due");
-        assert_eq!(bytes.len(), len, "the chunk's length was said before");
-        let sent = match self.flight.take_damaged() {
+        let (offset, expected) = self.next_chunk().expect("a chunk is due");
+        assert_eq!(bytes.len(), expected, "the chunk's length was said before");
+        let len = bytes.len() as u64;
+        let counts = match self.flight.take_damaged(len) {
             Some(sent) => {
-                self.progress.resent += len as u64;
-                sent
+                self.progress.resent += len;
+                sent.counts
             }
-            None => self.advance(offset, bytes),
+            None => {
+                let advanced = self.outgoing.advance(offset, bytes);
+                self.progress.resent += advanced.resent;
+                advanced.counts
+            }
         };
         chunk::encode(self.flight.sequence(), offset, bytes, frame);
-        if self.flight.is_empty() {
-            self.moved = now;
-        }
-        self.flight.push(sent);
-        self.sent_up_to = self.sent_up_to.max(offset + len as u64);
-        self.heartbeat.on_sent(now);
+        self.push(Flying { offset, len, zeros: false, counts }, now);
     }
 
     /// The held block to hash next, behind the transfer. Each is named once; answer with
@@ -202,7 +220,7 @@ impl Sender {
         if self.state != State::Streaming {
             return None;
         }
-        match self.check.next(self.frame_limit) {
+        match self.outgoing.check.next(self.frame_limit) {
             Need::Nothing => None,
             Need::Hashes(block) => Some(block),
             Need::Digests(message) => {
@@ -217,13 +235,8 @@ impl Sender {
     /// # Panics
     /// If it named another.
     pub fn handle_checked(&mut self, block: u64, hashes: &BlockHashes) {
-        self.tree.insert(block, hashes);
-        self.hashed.insert(block);
         self.progress.verified += self.geometry.block_len(block);
-        if !self.check.compare(block, hashes) {
-            self.pending.insert(block);
-            self.progress.repaired_blocks += 1;
-        }
+        self.progress.repaired_blocks += u64::from(self.outgoing.checked(block, hashes));
         self.settle();
     }
 
@@ -231,7 +244,7 @@ impl Sender {
     /// [`SenderEvent::ReadyToFinish`]; another such event will follow.
     pub fn finish(&mut self) {
         if self.state == State::Ready {
-            let digest = self.tree.digest().expect("each block was hashed when it was sent or compared");
+            let digest = self.outgoing.digest().expect("each block was hashed when it was sent or compared");
             self.outbox.push_back(Message::Finish { id: self.id.clone(), digest });
             self.state = State::Finishing;
         }
@@ -241,6 +254,11 @@ impl Sender {
     pub fn timeout(&self) -> Instant {
         let stalled = self.waits().then(|| self.moved + self.heartbeat.stall());
         stalled.into_iter().fold(self.heartbeat.timeout(), Instant::min)
+    }
+
+    /// Bytes came, of a frame that is not whole yet: the receiver is alive.
+    pub fn handle_bytes(&mut self, now: Instant) {
+        self.heartbeat.on_received(now);
     }
 
     /// Lets time pass. `Err` is a stall: the receiver was silent for that long, or gave signs of life and nothing
@@ -264,43 +282,49 @@ impl Sender {
     pub fn handle_frame(&mut self, frame: &[u8], now: Instant) -> Result<(), Violation> {
         self.heartbeat.on_received(now);
         let message = Message::parse(frame)?;
-        if !matches!(message, Message::Ping { busy: false, .. } | Message::Pong { busy: false, .. }) {
+        // An acknowledgement tells below whether it moves anything, and so does damage.
+        let is_idle = matches!(
+            message,
+            Message::Ping { busy: false, .. }
+                | Message::Pong { busy: false, .. }
+                | Message::Ack { .. }
+                | Message::Nak { .. }
+        );
+        if !is_idle {
             self.moved = now;
         }
         match (self.state, message) {
             (_, Message::Ping { token, .. }) => self.pong = Some(token),
             (_, Message::Pong { .. }) => {}
-            (_, Message::Error { code, reason }) => {
+            (_, Message::Error { code, reason, again }) => {
                 self.state = State::Ended;
-                self.events.push_back(SenderEvent::Failed { code, reason: clip(&reason).into_owned() });
+                let reason = clip(&reason).into_owned();
+                self.events.push_back(SenderEvent::Failed { code, reason, again });
             }
             (State::Offered, Message::Accept(accept)) => self.handle_accept(accept)?,
-            (State::Offered, Message::Reject { id, code, reason }) => {
+            (State::Offered, Message::Reject { id, code, reason, again }) => {
                 self.expect_id("reject.id", &id)?;
                 self.state = State::Ended;
-                self.events.push_back(SenderEvent::Rejected { code, reason: clip(&reason).into_owned() });
+                let reason = clip(&reason).into_owned();
+                self.events.push_back(SenderEvent::Rejected { code, reason, again });
             }
             (State::Streaming | State::Ready | State::Finishing, Message::Ack { sequence, durable }) => {
-                self.handle_ack(sequence, durable)?;
+                self.handle_ack(sequence, durable, now)?;
             }
             (State::Streaming, Message::Nak { sequence }) => {
-                self.flight.refuse(sequence)?;
+                let len = self.flight.refuse(sequence)?;
+                self.path.on_damaged(len);
                 self.progress.naks = self.flight.naks();
             }
             (State::Streaming, Message::Digests { first, digests }) => {
-                self.check.handle_digests(first, &digests)?
+                self.outgoing.check.handle_digests(first, &digests)?
             }
             (State::Streaming | State::Ready | State::Finishing, Message::Repair { blocks }) => {
-                for run in check_runs("repair.blocks", &blocks, self.geometry)? {
-                    self.count_repairs(run.end - run.start)?;
-                    self.check.repair(run.clone());
-                    self.pending.insert_run(run);
-                }
-                self.state = State::Streaming;
+                self.handle_repair(check_runs("repair.blocks", &blocks, self.geometry)?)?;
             }
             (State::Finishing, Message::Receipt { id, digest }) => {
                 self.expect_id("receipt.id", &id)?;
-                let expected = self.tree.digest().expect("`finish` was sent with it");
+                let expected = self.outgoing.digest().expect("`finish` was sent with it");
                 if digest != expected {
                     return Err(Violation::field("receipt.digest", expected, digest));
                 }
@@ -321,34 +345,7 @@ impl Sender {
     fn waits(&self) -> bool {
         matches!(self.state, State::Offered | State::Finishing)
             || !self.flight.is_empty()
-            || self.check.waits()
-    }
-
-    fn start_block(&self, block: u64) -> Cursor {
-        let hashed_elsewhere = self.hashed.contains(block) || self.check.has(block);
-        let hasher = (!hashed_elsewhere).then(|| BlockHasher::new(self.geometry, block));
-        Cursor { block, offset: self.geometry.block_start(block), hasher }
-    }
-
-    /// Moves the cursor over `bytes` and hashes them.
-    fn advance(&mut self, offset: u64, bytes: &[u8]) -> Sent {
-        let cursor = self.cursor.as_mut().expect("the next chunk came from the cursor");
-        let len = bytes.len() as u64;
-        let counts = cursor.hasher.is_some();
-        if let Some(hasher) = &mut cursor.hasher {
-            hasher.update(bytes);
-        }
-        cursor.offset += len;
-        if cursor.offset == self.geometry.block_end(cursor.block) {
-            let done = self.cursor.take().expect("it was there a line ago");
-            if let Some(hasher) = done.hasher {
-                self.tree.insert(done.block, &hasher.finish());
-                self.hashed.insert(done.block);
-            }
-        }
-        // A block that is sent although its hash is known was sent before, by this program or an earlier run.
-        self.progress.resent += if counts { self.sent_before.saturating_sub(offset).min(len) } else { len };
-        Sent { offset, len: bytes.len() as u32, counts }
+            || self.outgoing.check.waits()
     }
 
     fn handle_accept(&mut self, accept: Accept) -> Result<(), Violation> {
@@ -371,19 +368,21 @@ impl Sender {
         if accept.complete && held.len() != blocks {
             return Err(Violation::field("accept.held", "all blocks of a complete file", held.len()));
         }
+        let mut begun = check_begun("accept.begun", &accept.begun, self.geometry)?;
+        begun.retain(|&block, _| !held.contains(block));
         self.chunk = self.chunk.min(largest);
         self.window = self.window.min(accept.window);
-        self.pending = held.missing_below(blocks);
-        self.progress.held = held.runs().map(|run| self.geometry.bytes_of(run)).sum();
+        self.complete = accept.complete;
+        let whole: u64 = held.runs().map(|run| self.geometry.bytes_of(run)).sum();
+        self.progress.held = whole + begun.values().sum::<u64>();
         self.progress.acknowledged = self.progress.held;
-        self.sent_before = self.sent_before.max(accept.received.min(self.geometry.size()));
-        self.check = Check::new(held, !accept.complete);
+        self.outgoing.begin(&held, begun, accept.received, accept.complete);
         self.state = State::Streaming;
         self.events.push_back(SenderEvent::Accepted { held: self.progress.held, complete: accept.complete });
         Ok(())
     }
 
-    fn handle_ack(&mut self, sequence: u64, durable: u64) -> Result<(), Violation> {
+    fn handle_ack(&mut self, sequence: u64, durable: u64, now: Instant) -> Result<(), Violation> {
         if durable > self.geometry.size() {
             return Err(Violation::field(
                 "ack.durable",
@@ -391,14 +390,52 @@ impl Sender {
                 durable,
             ));
         }
-        self.progress.acknowledged += self.flight.acknowledge(sequence)?;
+        if let Some(acknowledged) = self.flight.acknowledge(sequence)? {
+            self.progress.acknowledged += acknowledged.counted;
+            if acknowledged.crossed > 0 {
+                self.path.on_acknowledged(&acknowledged, self.flight.bytes(), now);
+            }
+            self.moved = now;
+        }
         self.progress.durable = durable;
         Ok(())
     }
 
+    /// Blocks are asked for: those that got lost or damaged, or those of a file that stood there and is another.
+    fn handle_repair(&mut self, runs: Vec<Range<u64>>) -> Result<(), Violation> {
+        if std::mem::take(&mut self.complete) {
+            let asked: BlockSet = runs.iter().cloned().collect();
+            self.outgoing.compare_all_but(&asked);
+            let bytes: u64 = runs.iter().map(|run| self.geometry.bytes_of(run.clone())).sum();
+            self.progress.held -= bytes;
+            self.progress.acknowledged -= bytes;
+            self.progress.verified = 0;
+            self.events.push_back(SenderEvent::Replacing { held: self.progress.held });
+        } else {
+            self.progress.repaired_blocks += runs.iter().map(|run| run.end - run.start).sum::<u64>();
+        }
+        for run in runs {
+            self.count_repairs(run.end - run.start)?;
+            self.outgoing.repair(run);
+        }
+        self.state = State::Streaming;
+        Ok(())
+    }
+
+    /// A frame that carries a part of the file goes out.
+    fn push(&mut self, flying: Flying, now: Instant) {
+        let Flying { offset, len, zeros, counts } = flying;
+        let is_alone = self.flight.is_empty();
+        if is_alone {
+            self.moved = now;
+        }
+        let stamp = self.path.on_sent(is_alone, now);
+        self.flight.push(Sent { offset, len, zeros, counts, is_damaged: false, stamp });
+        self.heartbeat.on_sent(now);
+    }
+
     /// A disk that damages whatever is written to it is no reason to go on for ever.
     fn count_repairs(&mut self, blocks: u64) -> Result<(), Violation> {
-        self.progress.repaired_blocks += blocks;
         self.asked_for += blocks;
         let most = 2 * self.geometry.blocks() + MAX_REPAIRS;
         if self.asked_for > most {
@@ -414,9 +451,11 @@ impl Sender {
 
     /// Notices that nothing is left to do but to finish.
     fn settle(&mut self) {
-        let idle =
-            self.pending.is_empty() && self.cursor.is_none() && self.flight.is_over() && self.check.is_over();
-        if self.state == State::Streaming && idle {
+        if self.state == State::Streaming
+            && self.outgoing.is_sent()
+            && self.flight.is_over()
+            && self.outgoing.is_compared()
+        {
             self.state = State::Ready;
             self.events.push_back(SenderEvent::ReadyToFinish);
         }

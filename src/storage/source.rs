@@ -155,6 +155,8 @@ impl Source {
             window,
             repair: false,
             discard: false,
+            zeros: 0,
+            session: String::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a receiving machine is told, and what it says to its caller.
 
+use std::ops::Range;
 use std::time::Duration;
 
 #[cfg(doc)]
@@ -41,7 +42,7 @@ pub enum Action {
     /// Sync the file's data, then write these blocks' hashes to the journal and sync it; then
     /// [`Receiver::synced`].
     Sync(Vec<(u64, BlockHashes)>),
-    /// Read this block back and hash it; then [`Receiver::hashed`].
+    /// Read this block back and hash it, if it can be read; then [`Receiver::hashed`].
     HashBlock(u64),
     /// Read this block back and compare it with its journal entry; then [`Receiver::checked`].
     CheckBlock(u64),
@@ -53,7 +54,7 @@ pub enum Action {
         count: u64,
     },
     /// All blocks are durable: compare the digest, give the file its final name, sync the directory; then
-    /// [`Receiver::sealed`].
+    /// [`Receiver::sealed`]. If the file was there already and is another, [`Receiver::differs`].
     Seal(FileDigest),
 }
 
@@ -62,19 +63,27 @@ pub enum Action {
 pub struct Opened {
     /// Blocks that are whole and in the journal.
     pub held: BlockSet,
+    /// Blocks that have all their bytes, as far as length and holes tell, and are not in the journal: they are hashed
+    /// behind the transfer.
+    pub unhashed: BlockSet,
     /// The partial file's length: how far bytes of it ever got.
     pub received: u64,
     /// The file stands under its final name already.
     pub complete: bool,
 }
 
-/// Bytes to write, given out by [`Receiver::handle_frame`] in the caller's buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Write {
-    /// Where in the file.
-    pub offset: u64,
-    /// How many bytes, from the buffer's start.
-    pub len: usize,
+/// What to write, given out by [`Receiver::handle_frame`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Bytes from the start of the caller's buffer.
+    Bytes {
+        /// Where in the file.
+        offset: u64,
+        /// How many.
+        len: usize,
+    },
+    /// Zeros.
+    Zeros(Range<u64>),
 }
 
 /// Something the caller should know.
@@ -96,6 +105,11 @@ pub enum ReceiverEvent {
         /// Why, for people.
         reason: String,
     },
+    /// The file that was there already is another, and is replaced.
+    Replacing {
+        /// Bytes of the new one that are held.
+        held: u64,
+    },
     /// The receipt is on its way: the file is durable under its final name.
     Sealed(FileDigest),
     /// The sender ended the transfer.
@@ -104,5 +118,7 @@ pub enum ReceiverEvent {
         code: Code,
         /// Why, for people.
         reason: String,
+        /// The cause may pass.
+        again: bool,
     },
 }

@@ -2,16 +2,22 @@
 
 #[cfg(doc)]
 use super::Sender;
+use crate::protocol::blocks::BlockSet;
 use crate::protocol::digest::FileDigest;
 use crate::protocol::geometry::ChunkSize;
 use crate::protocol::heartbeat::HeartbeatConfig;
 use crate::protocol::message::Code;
+use crate::protocol::path::Path;
 
 /// How a sender behaves.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct SenderConfig {
-    /// The raw bytes of a chunk; the receiver's frame limit may lower it.
+    /// The most raw bytes of a chunk; the receiver's frame limit may lower it, and what is learnt of the path.
     pub chunk: ChunkSize,
+    /// What is known of the path.
+    pub path: Path,
+    /// Blocks of the file that are zeros, all of them: they are told of and do not cross.
+    pub zeros: BlockSet,
     /// Bytes that an earlier connection of the same program sent already: sending them again counts as re-sent.
     pub already_sent: u64,
     /// Signs of life.
@@ -34,6 +40,13 @@ pub enum SenderEvent {
         code: Code,
         /// Why, for people.
         reason: String,
+        /// The cause may pass.
+        again: bool,
+    },
+    /// What stood there under the file's name is another file, which is replaced: blocks cross after all.
+    Replacing {
+        /// Bytes in blocks that the receiver holds.
+        held: u64,
     },
     /// All bytes are acknowledged and all held blocks compared: make sure the source has not changed, then call
     /// [`Sender::finish`].
@@ -46,6 +59,8 @@ pub enum SenderEvent {
         code: Code,
         /// Why, for people.
         reason: String,
+        /// The cause may pass.
+        again: bool,
     },
 }
 
