@@ -17,8 +17,6 @@ use super::violation::Violation;
 pub const MAX_CONTROL: usize = 64 * 1024;
 /// The most runs of blocks that one message lists.
 pub const MAX_RUNS: usize = 64;
-/// The most bytes of an offer's session.
-const MAX_SESSION: usize = 64;
 /// The most characters of a reason that are sent, and that are kept of a peer's: with all else in its message it
 /// fits the smallest frame limit.
 const MAX_REASON: usize = 300;
@@ -148,7 +146,7 @@ pub enum Code {
     Other,
 }
 
-/// What the sender offers. [`Offer::id`] is made from the other fields, so a damaged offer is noticed.
+/// What the sender offers. [`Offer::id`] is made from what tells of the file, so a damaged offer is noticed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// The transfer id: see [`transfer_id`].
@@ -177,9 +175,12 @@ pub struct Offer {
     /// Bytes that will come as runs of zeros, and need no room.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub zeros: u64,
-    /// The sender's run: what it said on every connection that it made. Random, so that nobody else knows it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub session: String,
+    /// How many more files the sender means to offer behind this one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left: u64,
+    /// Random, the same in all offers of one run of a sender: 32 lower-case hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
 }
 
 /// What the receiver answers to an offer.
@@ -229,8 +230,8 @@ pub struct CheckedOffer {
     pub discard: bool,
     /// Bytes that will come as runs of zeros.
     pub zeros: u64,
-    /// The sender's run, or nothing.
-    pub session: String,
+    /// The sender's run, if it tells.
+    pub session: Option<String>,
 }
 
 /// The transfer id: the first 16 bytes, in hexadecimal, of the BLAKE3 digest of
@@ -276,9 +277,15 @@ impl Offer {
         if self.zeros > self.size {
             return Err(Violation::field("offer.zeros", format!("at most {}", self.size), self.zeros));
         }
-        if self.session.len() > MAX_SESSION {
-            let expected = format!("at most {MAX_SESSION} bytes");
-            return Err(Violation::field("offer.session", expected, self.session.len()));
+        if self.left > MAX_FILE {
+            return Err(Violation::field("offer.left", format!("at most {MAX_FILE}"), self.left));
+        }
+        if let Some(session) = self.session.as_ref().filter(|session| !is_session(session)) {
+            return Err(Violation::field(
+                "offer.session",
+                "32 lower-case hexadecimal digits",
+                clip(session),
+            ));
         }
         Ok(self.name.parse().map(|name| CheckedOffer {
             id,
@@ -293,6 +300,10 @@ impl Offer {
             session: self.session,
         }))
     }
+}
+
+fn is_session(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 impl Message {

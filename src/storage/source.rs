@@ -156,7 +156,8 @@ impl Source {
             repair: false,
             discard: false,
             zeros: 0,
-            session: String::new(),
+            left: 0,
+            session: None,
         }
     }
 
