@@ -61,7 +61,9 @@ impl Check {
 
     /// Whether this block's hashes will come, or are coming, from here.
     pub(super) fn has(&self, block: u64) -> bool {
-        self.unchecked.contains(block) || self.alone.contains(block) || self.current.is_some_and(|(current, _)| current == block)
+        self.unchecked.contains(block)
+            || self.alone.contains(block)
+            || self.current.is_some_and(|(current, _)| current == block)
     }
 
     pub(super) fn next(&mut self, frame_limit: u64) -> Need {

@@ -281,11 +281,7 @@ impl Offer {
             return Err(Violation::field("offer.left", format!("at most {MAX_FILE}"), self.left));
         }
         if let Some(session) = self.session.as_ref().filter(|session| !is_session(session)) {
-            return Err(Violation::field(
-                "offer.session",
-                "32 lower-case hexadecimal digits",
-                clip(session),
-            ));
+            return Err(Violation::field("offer.session", "32 lower-case hexadecimal digits", clip(session)));
         }
         Ok(self.name.parse().map(|name| CheckedOffer {
             id,

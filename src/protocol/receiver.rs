@@ -579,7 +579,8 @@ impl Receiver {
 
     /// Answers `check` once the journal can: a block that is whole and on its way there is waited for.
     fn try_to_answer(&mut self) {
-        let Some(Range { start: first, end }) = self.owed_digests.clone().filter(|_| !self.reads_digests) else {
+        let Some(Range { start: first, end }) = self.owed_digests.clone().filter(|_| !self.reads_digests)
+        else {
             return;
         };
         if let Some(durable) = self.syncing.durable_run(first) {

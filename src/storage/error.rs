@@ -99,6 +99,29 @@ impl StorageError {
         move |source| Self::Io { operation, path, source }
     }
 
+    /// Whether the cause may pass by itself, so that another try makes sense a little later.
+    pub fn may_pass(&self) -> bool {
+        use rustix::io::Errno;
+        match self {
+            Self::Busy { .. } => true,
+            Self::Io { source, .. } => matches!(
+                Errno::from_io_error(source),
+                Some(
+                    Errno::MFILE
+                        | Errno::NFILE
+                        | Errno::NOMEM
+                        | Errno::AGAIN
+                        | Errno::BUSY
+                        | Errno::INTR
+                        | Errno::TIMEDOUT
+                        | Errno::STALE
+                        | Errno::NOLCK
+                )
+            ),
+            _ => false,
+        }
+    }
+
     /// The code that tells a peer of it.
     pub fn code(&self) -> Code {
         match self {

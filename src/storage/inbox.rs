@@ -34,11 +34,18 @@ pub struct Inbox {
 }
 
 /// What an accepted offer is received into.
-pub enum Target {
-    /// A partial file.
-    Partial(Partial),
-    /// The file stands under its final name already, as far as name, size and time tell; the digest will say.
-    Existing(Existing),
+pub struct Target {
+    existing: Option<Existing>,
+    partial: std::sync::OnceLock<Partial>,
+}
+
+/// What became of sealing.
+#[derive(Debug)]
+pub enum Sealed {
+    /// The file is durable under its final name; what could not be done for it.
+    Stored(Vec<String>),
+    /// What stood there is another file, and is replaced: the target is a partial file from now on, with this in it.
+    Differs(Opened),
 }
 
 /// A file that may be what is offered.
@@ -49,6 +56,7 @@ pub struct Existing {
     geometry: Geometry,
     /// If it differs it may be replaced.
     overwrite: bool,
+    offer: CheckedOffer,
 }
 
 /// A partial file that a sender can go on with.
@@ -85,7 +93,7 @@ impl Inbox {
                 return Err(StorageError::NoBench);
             }
             let (partial, opened) = Partial::open(self.folder.clone(), offer, false)?;
-            return Ok((Target::Partial(partial), opened));
+            return Ok((Target::of(partial), opened));
         }
         if let Some(existing) = self.existing(&offer)? {
             return Ok(existing);
@@ -96,7 +104,7 @@ impl Inbox {
         if !matches!(existing, Ok(None)) {
             partial.put_away(&[]);
         }
-        Ok(existing?.unwrap_or((Target::Partial(partial), opened)))
+        Ok(existing?.unwrap_or_else(|| (Target::of(partial), opened)))
     }
 
     /// The file that has the offered name, if it may be what is offered. An error if it may not, and may not be
@@ -122,10 +130,10 @@ impl Inbox {
             held.insert_run(0..offer.geometry.blocks());
             let folder = self.folder.clone();
             let (name, geometry) = (name.to_owned(), offer.geometry);
-            let existing = Existing { folder, file, name, geometry, overwrite };
+            let existing = Existing { folder, file, name, geometry, overwrite, offer: offer.clone() };
             return Ok(Some((
-                Target::Existing(existing),
-                Opened { held, received: info.len, complete: true },
+                Target { existing: Some(existing), partial: std::sync::OnceLock::new() },
+                Opened { held, unhashed: BlockSet::new(), received: info.len, complete: true },
             )));
         }
         if overwrite { Ok(None) } else { Err(StorageError::Exists { name: name.to_owned() }) }
@@ -197,19 +205,65 @@ impl Inbox {
 }
 
 impl Target {
-    /// The partial file, if chunks can be taken.
-    pub fn partial(&self) -> Option<&Partial> {
-        match self {
-            Self::Partial(partial) => Some(partial),
-            Self::Existing(_) => None,
+    fn of(partial: Partial) -> Self {
+        Self { existing: None, partial: partial.into() }
+    }
+
+    fn partial(&self) -> &Partial {
+        self.partial.get().expect("the machine takes chunks for a partial file alone")
+    }
+
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
+        self.partial().write_at(bytes, offset)
+    }
+
+    pub fn write_zeros(&self, range: std::ops::Range<u64>) -> Result<(), StorageError> {
+        let zeros = vec![0; 1 << 16];
+        let mut at = range.start;
+        while at < range.end {
+            let len = (range.end - at).min(1 << 16);
+            self.partial().write_at(&zeros[..len as usize], at)?;
+            at += len;
+        }
+        Ok(())
+    }
+
+    pub fn sync(&self, blocks: &[(u64, crate::protocol::BlockHashes)]) -> Result<(), StorageError> {
+        self.partial().sync(blocks)
+    }
+
+    pub fn hash_block(&self, block: u64) -> Result<Option<crate::protocol::BlockHashes>, StorageError> {
+        self.partial().hash_block(block).map(Some)
+    }
+
+    pub fn check_block(&self, block: u64) -> Result<bool, StorageError> {
+        self.partial().check_block(block)
+    }
+
+    pub fn digests(&self, first: u64, count: u64) -> Result<Vec<crate::protocol::BlockDigest>, StorageError> {
+        self.partial().digests(first, count)
+    }
+
+    pub fn put_away(&self, blocks: &[(u64, crate::protocol::BlockHashes)], _end: Option<u64>) {
+        if let Some(partial) = self.partial.get() {
+            partial.put_away(blocks);
         }
     }
 
     /// Makes sure that the file under its final name has this digest, whole and durable.
-    pub fn seal(&self, digest: FileDigest) -> Result<(), StorageError> {
-        match self {
-            Self::Partial(partial) => partial.seal(digest),
-            Self::Existing(existing) => existing.compare(digest),
+    pub fn seal(&self, digest: FileDigest) -> Result<Sealed, StorageError> {
+        if let Some(partial) = self.partial.get() {
+            return partial.seal(digest).map(|()| Sealed::Stored(Vec::new()));
+        }
+        let existing = self.existing.as_ref().expect("one of both");
+        match existing.compare(digest) {
+            Ok(()) => Ok(Sealed::Stored(Vec::new())),
+            Err(StorageError::Outdated { .. }) => {
+                let (partial, opened) = Partial::open(existing.folder.clone(), existing.offer.clone(), true)?;
+                let _ = self.partial.set(partial);
+                Ok(Sealed::Differs(opened))
+            }
+            Err(error) => Err(error),
         }
     }
 }

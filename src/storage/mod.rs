@@ -13,7 +13,7 @@ mod source;
 
 pub use error::StorageError;
 pub use folder::{DiskFolder, FileInfo, Folder, FolderFile};
-pub use inbox::{Inbox, InboxOptions, Resumable, Target};
+pub use inbox::{Inbox, InboxOptions, Resumable, Sealed, Target};
 pub use partial::Partial;
 pub use source::{Source, SourceError};
 

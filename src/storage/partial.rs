@@ -96,7 +96,7 @@ impl Partial {
         let cannot = |path: &'static str| StorageError::io("sync the directory", path);
         partial.folder.sync_dir(RESERVED).map_err(cannot(RESERVED))?;
         partial.folder.sync_dir("").map_err(cannot("."))?;
-        Ok((partial, Opened { held, received, complete: false }))
+        Ok((partial, Opened { held, unhashed: BlockSet::new(), received, complete: false }))
     }
 
     /// The file's size and blocks.

@@ -140,6 +140,17 @@ impl Source {
         self.geometry
     }
 
+    /// Blocks that lie in holes.
+    pub fn zero_blocks(&self) -> &crate::protocol::BlockSet {
+        static NONE: std::sync::OnceLock<crate::protocol::BlockSet> = std::sync::OnceLock::new();
+        NONE.get_or_init(Default::default)
+    }
+
+    /// Their bytes.
+    pub fn zero_bytes(&self) -> u64 {
+        0
+    }
+
     /// The offer of this file, for a path with this frame limit and window.
     pub fn offer(&self, frame_limit: u64, window: u64) -> Offer {
         let Stamp { size, mtime, mtime_ns, .. } = self.stamp;

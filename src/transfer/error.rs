@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::protocol::{Code, Violation};
+use crate::protocol::{Code, MIN_FRAME_LIMIT, Violation};
 use crate::storage::{SourceError, StorageError};
 use crate::transport::TransportError;
 
@@ -38,6 +38,8 @@ pub enum Error {
         code: Code,
         /// Why, for people.
         reason: String,
+        /// The cause may pass.
+        again: bool,
     },
     /// This side did not take the file that the peer offered.
     #[error("refused {name} from {peer}: {reason}")]
@@ -60,6 +62,21 @@ pub enum Error {
         code: Code,
         /// Why, for people.
         reason: String,
+        /// The cause may pass.
+        again: bool,
+    },
+    /// The sender came back on another connection, which goes on with the transfer.
+    #[error("the sender came back on another connection")]
+    TakenOver,
+    /// Not even the least frame passes.
+    #[error(
+        "the path to {peer} carries no frame of {MIN_FRAME_LIMIT} characters, and smaller ones are not sent: {last}"
+    )]
+    TooNarrow {
+        /// The peer's address.
+        peer: String,
+        /// How the last connection ended.
+        last: Box<Error>,
     },
     /// The peer said nothing for too long.
     #[error("{peer} was silent for {} s", .silence.as_secs())]
@@ -101,13 +118,18 @@ impl Error {
         match self {
             Self::Source(SourceError::Changed { .. }) => ErrorKind::Mismatch,
             Self::Source(_) => ErrorKind::Failed,
-            Self::Storage(StorageError::Io { .. } | StorageError::Outdated { .. }) => ErrorKind::Interrupted,
+            Self::Storage(StorageError::Io { .. }) => ErrorKind::Interrupted,
             Self::Storage(StorageError::Mismatch { .. }) => ErrorKind::Mismatch,
             Self::Storage(_) => ErrorKind::Refused,
             Self::Transport(TransportError::Lost { .. } | TransportError::Closed { .. }) => {
                 ErrorKind::Interrupted
             }
-            Self::Transport(_) | Self::Violation { .. } => ErrorKind::Failed,
+            Self::Violation { violation: Violation::Damaged(_), .. } => ErrorKind::Interrupted,
+            Self::Transport(_) | Self::Violation { .. } | Self::TooNarrow { .. } => ErrorKind::Failed,
+            // A file that could not be opened there may be another time.
+            Self::Refused { code: Code::Storage, .. } | Self::Declined { code: Code::Storage, .. } => {
+                ErrorKind::Interrupted
+            }
             Self::Refused { .. } | Self::Declined { .. } => ErrorKind::Refused,
             Self::PeerEnded { code, .. } => match code {
                 Code::Storage | Code::Shutdown => ErrorKind::Interrupted,
@@ -117,7 +139,9 @@ impl Error {
                 }
                 _ => ErrorKind::Failed,
             },
-            Self::Stalled { .. } | Self::GaveUp { .. } | Self::Stopped => ErrorKind::Interrupted,
+            Self::Stalled { .. } | Self::GaveUp { .. } | Self::TakenOver | Self::Stopped => {
+                ErrorKind::Interrupted
+            }
         }
     }
 }

@@ -59,6 +59,8 @@ pub struct Summary {
     pub discarded: bool,
     /// Bytes of WebSocket frames that crossed for it, both ways together, on all connections.
     pub wire_bytes: u64,
+    /// What could not be done for the file, although it is whole: its time or its permission bits.
+    pub warnings: Vec<String>,
 }
 
 impl Summary {

@@ -1,8 +1,10 @@
 //! Transfers: the pumps that join the machines to files and sockets.
 
+mod claims;
 mod error;
 mod event;
 mod receive;
+mod recovery;
 mod send;
 mod serve;
 mod session;
@@ -61,7 +63,7 @@ impl Pace {
 }
 
 /// Tells the peer why this connection ends, and ends it.
-async fn part<S>(connection: &mut Connection<S>, code: Code, reason: &str)
+async fn part<S>(connection: &mut Connection<S>, code: Code, reason: &str, again: bool)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -70,7 +72,7 @@ where
         Code::Shutdown => 1001,
         _ => 1011,
     };
-    let message = Message::Error { code, reason: clip(reason).into_owned() };
+    let message = Message::Error { code, reason: clip(reason).into_owned(), again };
     let words = async {
         let ready = std::future::poll_fn(|cx| connection.poll_ready(cx)).await;
         if ready.is_ok() {

@@ -9,15 +9,16 @@ use std::time::Instant;
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{AsyncRead, AsyncWrite, Future};
 
-use super::{
-    CLOSE_TIMEOUT, Error, Event, PROGRESS_INTERVAL, Pace, SCRATCH, Shutdown, Summary, TURNS_PER_POLL, part,
-};
+use futures::channel::oneshot;
+
+use super::claims::{self, Claim, Claims, Wanted};
+use super::{Error, Event, PROGRESS_INTERVAL, Pace, SCRATCH, Shutdown, Summary, TURNS_PER_POLL, part};
 use crate::protocol::{
     Action, BlockDigest, BlockHashes, CheckedOffer, Code, FileDigest, Opened, Progress, Receiver,
-    ReceiverConfig, ReceiverEvent,
+    ReceiverConfig, ReceiverEvent, Write,
 };
 use crate::runtime::{self, Timer};
-use crate::storage::{Inbox, Partial, StorageError, Target};
+use crate::storage::{Inbox, Sealed, StorageError, Target};
 use crate::transport::{Connection, TransportError};
 
 /// Frames read before acknowledgements are sent.
@@ -44,10 +45,27 @@ pub async fn receive_file<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    receive_claimed(connection, (inbox, &Claims::default()), options, shutdown, observer).await
+}
+
+/// As [`receive_file`], where other connections receive into the same destination.
+pub(super) async fn receive_claimed<S>(
+    connection: &mut Connection<S>,
+    (inbox, claims): (&Arc<Inbox>, &Claims),
+    options: &ReceiveOptions,
+    shutdown: Shutdown,
+    observer: &mut (dyn FnMut(Event) + Send),
+) -> Result<Option<Summary>, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let now = Instant::now();
     let mut pump = Pump {
         machine: Receiver::new(*options, now),
         inbox,
+        claims,
+        claim: None,
+        asked: Vec::new(),
         observer,
         shutdown,
         offer: None,
@@ -56,38 +74,23 @@ where
         timer: Timer::new(),
         pace: Pace::new(PROGRESS_INTERVAL, now),
         started: now,
+        came: connection.bytes_in(),
         held: 0,
         complete: false,
+        warnings: Vec::new(),
         ending: None,
     };
     let wire_before = connection.wire_bytes();
-    let mut result = poll_fn(|cx| pump.poll(connection, cx)).await;
-    if let Err(error) = &result {
-        let code = match error {
-            // To be offered again: that is a cut and no end.
-            Error::Storage(StorageError::Outdated { .. }) => {
-                runtime::timeout(CLOSE_TIMEOUT, connection.close(1012)).await;
-                None
-            }
-            Error::Storage(error) => Some(error.code()),
-            Error::Violation { .. } | Error::Transport(TransportError::Frame { .. }) => Some(Code::Protocol),
-            Error::Stopped => Some(Code::Shutdown),
-            _ => None,
+    let result = poll_fn(|cx| pump.poll(connection, cx)).await;
+    let result = pump.conclude(connection, result).await;
+    let Some(offer) = pump.offer.take() else {
+        return match result {
+            Err(Error::Transport(TransportError::Closed { .. } | TransportError::Lost { .. })) => Ok(None),
+            result => result.map(|_| None),
         };
-        if let Some(code) = code {
-            part(connection, code, &error.to_string()).await;
-        }
-        // The file may have got its final name although nobody is left to tell.
-        let sealed = match pump.ending.take() {
-            Some(Ok(digest)) => Some(digest),
-            _ => pump.keep_what_arrived(matches!(error, Error::Storage(_))).await,
-        };
-        if let Some(digest) = sealed {
-            result = Ok(digest);
-        }
-    }
-    match (result, &pump.offer) {
-        (Ok(digest), Some(offer)) => Ok(Some(Summary {
+    };
+    result.map(|digest| {
+        Some(Summary {
             name: offer.name.to_string(),
             peer: connection.peer().to_owned(),
             digest,
@@ -96,28 +99,30 @@ where
             complete: pump.complete,
             discarded: offer.discard,
             wire_bytes: connection.wire_bytes() - wire_before,
-        })),
-        (Err(Error::Transport(TransportError::Closed { .. } | TransportError::Lost { .. })), None) => {
-            Ok(None)
-        }
-        (Err(error), _) => Err(error),
-        (Ok(_), None) => unreachable!("what is sealed was offered"),
-    }
+            warnings: std::mem::take(&mut pump.warnings),
+        })
+    })
 }
 
 /// An action that was carried out on another thread.
 enum Done {
+    Claimed(CheckedOffer, Option<Claim>),
     Opened(Result<(Target, Opened), StorageError>),
     Synced(Result<(), StorageError>),
-    Hashed(u64, Result<BlockHashes, StorageError>),
+    Hashed(u64, Result<Option<BlockHashes>, StorageError>),
     Checked(u64, Result<bool, StorageError>),
     Digests(u64, Result<Vec<BlockDigest>, StorageError>),
-    Sealed(FileDigest, Result<(), StorageError>),
+    Sealed(FileDigest, Result<Sealed, StorageError>),
 }
 
 struct Pump<'a> {
     machine: Receiver,
     inbox: &'a Arc<Inbox>,
+    claims: &'a Claims,
+    /// Holds the name; it is let go of when the pump is dropped, behind all else.
+    claim: Option<Claim>,
+    /// Who wants to know whether the sender is there.
+    asked: Vec<oneshot::Sender<()>>,
     observer: &'a mut (dyn FnMut(Event) + Send),
     shutdown: Shutdown,
     offer: Option<CheckedOffer>,
@@ -126,8 +131,11 @@ struct Pump<'a> {
     timer: Timer,
     pace: Pace,
     started: Instant,
+    /// Bytes that had come when the machine was last told.
+    came: u64,
     held: u64,
     complete: bool,
+    warnings: Vec<String>,
     /// How it ended, once the sender has been told.
     ending: Option<Result<FileDigest, Error>>,
 }
@@ -146,6 +154,7 @@ impl Pump<'_> {
                 return Poll::Ready(Err(Error::Stopped));
             }
             let now = Instant::now();
+            self.answer_others(cx)?;
             let mut moved = self.read(connection, cx)?;
             while let Some(action) = self.machine.poll_action(Instant::now()) {
                 self.start(action);
@@ -174,6 +183,29 @@ impl Pump<'_> {
         Poll::Pending
     }
 
+    /// Somebody else may want the name, or wait to hear whether the sender is there.
+    fn answer_others(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        if !self.asked.is_empty() && !self.machine.asks() {
+            for asked in self.asked.drain(..) {
+                let _ = asked.send(());
+            }
+        }
+        // A file that has its name already is past all that.
+        while self.ending.is_none()
+            && let Some(claim) = &mut self.claim
+            && let Poll::Ready(wanted) = claim.poll_wanted(cx)
+        {
+            match wanted {
+                Wanted::ByItself => return Err(Error::TakenOver),
+                Wanted::ByAnother(asked) => {
+                    self.asked.push(asked);
+                    self.machine.ask(claims::PATIENCE, Instant::now());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the frames that have come and writes their bytes.
     fn read<S>(&mut self, connection: &mut Connection<S>, cx: &mut Context<'_>) -> Result<bool, Error>
     where
@@ -185,12 +217,19 @@ impl Pump<'_> {
                 return Ok(turn > 0);
             }
             let Poll::Ready(frame) = connection.poll_receive(cx) else {
+                let came = connection.bytes_in();
+                if std::mem::replace(&mut self.came, came) != came {
+                    self.machine.handle_bytes(Instant::now());
+                }
                 return Ok(turn > 0);
             };
             let frame = frame?;
             let handled = SCRATCH.with_borrow_mut(|bytes| {
                 let write = self.machine.handle_frame(frame, bytes, Instant::now())?;
-                Ok(write.map(|write| self.partial().write_at(&bytes[..write.len], write.offset)))
+                Ok(write.map(|write| match write {
+                    Write::Bytes { offset, len } => self.target().write_at(&bytes[..len], offset),
+                    Write::Zeros(range) => self.target().write_zeros(range),
+                }))
             });
             let written = handled
                 .map_err(|violation| Error::Violation { peer: connection.peer().to_owned(), violation })?;
@@ -218,28 +257,41 @@ impl Pump<'_> {
 
     /// Begins an action on a thread that may block.
     fn start(&mut self, action: Action) {
-        let job = |work: Box<dyn FnOnce() -> Done + Send>| Box::pin(runtime::spawn_blocking(work));
-        let work: Box<dyn FnOnce() -> Done + Send> = if let Action::Open(offer) = action {
-            self.started = Instant::now();
-            self.offer = Some(offer.clone());
-            let inbox = self.inbox.clone();
-            Box::new(move || Done::Opened(inbox.begin(offer)))
-        } else {
-            let target = self.target.clone().expect("actions on a file come after it was opened");
-            Box::new(move || carry_out(action, &target))
-        };
-        self.jobs.push(job(work));
+        self.jobs.push(match action {
+            Action::Open(offer) => {
+                self.started = Instant::now();
+                self.offer = Some(offer.clone());
+                let claims = self.claims.clone();
+                Box::pin(async move {
+                    let claim = claims.claim(&offer).await;
+                    Done::Claimed(offer, claim)
+                })
+            }
+            action => {
+                let target = self.target.clone().expect("actions on a file come after it was opened");
+                Box::pin(runtime::spawn_blocking(move || carry_out(action, &target)))
+            }
+        });
     }
 
     /// Takes the result of an action.
     fn finish(&mut self, done: Done) -> Result<(), Error> {
         let now = Instant::now();
         match done {
+            Done::Claimed(offer, Some(claim)) => {
+                self.claim = Some(claim);
+                let inbox = self.inbox.clone();
+                let open = runtime::spawn_blocking(move || Done::Opened(inbox.begin(offer)));
+                self.jobs.push(Box::pin(open));
+            }
+            Done::Claimed(offer, None) => {
+                self.refuse(&StorageError::Busy { name: offer.name.to_string() });
+            }
             Done::Opened(Ok((target, opened))) => {
                 self.target = Some(Arc::new(target));
                 self.machine.opened(opened);
             }
-            Done::Opened(Err(error)) => self.machine.refuse(error.code(), error.to_string()),
+            Done::Opened(Err(error)) => self.refuse(&error),
             Done::Synced(synced) => {
                 synced?;
                 self.machine.synced(now);
@@ -247,13 +299,19 @@ impl Pump<'_> {
             Done::Hashed(block, hashes) => self.machine.hashed(block, hashes?, now),
             Done::Checked(block, same) => self.machine.checked(block, same?),
             Done::Digests(first, digests) => self.machine.digests(first, &digests?),
-            Done::Sealed(digest, sealed) => {
-                self.note(&sealed);
-                sealed?;
-                self.machine.sealed(digest);
-            }
+            Done::Sealed(digest, sealed) => match sealed? {
+                Sealed::Stored(warnings) => {
+                    self.warnings = warnings;
+                    self.machine.sealed(digest);
+                }
+                Sealed::Differs(opened) => self.machine.differs(opened),
+            },
         }
         Ok(())
+    }
+
+    fn refuse(&mut self, error: &StorageError) {
+        self.machine.refuse(error.code(), error.to_string(), error.may_pass());
     }
 
     fn handle_events(&mut self, peer: &str) -> Result<(), Error> {
@@ -270,6 +328,12 @@ impl Pump<'_> {
                         (self.observer)(Event::Resumed { held });
                     }
                 }
+                ReceiverEvent::Replacing { held } => {
+                    (self.held, self.complete) = (held, false);
+                    if held > 0 {
+                        (self.observer)(Event::Resumed { held });
+                    }
+                }
                 ReceiverEvent::Refused { name, code, reason } => {
                     let peer = peer.to_owned();
                     self.ending = Some(Err(Error::Declined { peer, name, code, reason }));
@@ -278,13 +342,36 @@ impl Pump<'_> {
                     self.tell_progress(true);
                     self.ending = Some(Ok(digest));
                 }
-                ReceiverEvent::Failed { code, reason } => {
-                    return Err(Error::PeerEnded { peer: peer.to_owned(), code, reason });
+                ReceiverEvent::Failed { code, reason, again } => {
+                    return Err(Error::PeerEnded { peer: peer.to_owned(), code, reason, again });
                 }
             }
         }
         self.tell_progress(false);
         Ok(())
+    }
+
+    /// How the transfer ended, all things considered: tells the sender of an error, and keeps what arrived. The file may
+    /// have got its final name although nobody was left to tell.
+    async fn conclude<S>(
+        &mut self,
+        connection: &mut Connection<S>,
+        result: Result<FileDigest, Error>,
+    ) -> Result<FileDigest, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Err(error) = result else { return result };
+        let storage_failed = matches!(error, Error::Storage(_));
+        // A connection that the sender left is not waited for: it is back on another.
+        if !matches!(error, Error::TakenOver) {
+            tell(connection, &error).await;
+        }
+        let sealed = match self.ending.take() {
+            Some(Ok(digest)) => Some(digest),
+            _ => self.keep_what_arrived(storage_failed).await,
+        };
+        sealed.ok_or(error)
     }
 
     /// After the connection ended: waits for what is under way and makes every whole block durable. `Some` if
@@ -296,9 +383,9 @@ impl Pump<'_> {
         let mut sealed = None;
         while let Some(done) = self.jobs.next().await {
             match done {
-                Done::Sealed(digest, result) => {
-                    self.note(&result);
-                    sealed = result.is_ok().then_some(digest);
+                Done::Sealed(digest, Ok(Sealed::Stored(warnings))) => {
+                    self.warnings = warnings;
+                    sealed = Some(digest);
                 }
                 Done::Hashed(block, Ok(hashes)) => self.machine.hashed(block, hashes, Instant::now()),
                 Done::Opened(Ok((target, _))) => self.target = Some(Arc::new(target)),
@@ -306,32 +393,16 @@ impl Pump<'_> {
                 _ => {}
             }
         }
-        let blocks = if storage_failed { Vec::new() } else { self.machine.take_unsynced() };
+        let (blocks, end) = (self.machine.take_unsynced(), self.machine.end());
+        let blocks = if storage_failed { Vec::new() } else { blocks };
         if let Some(target) = self.target.take().filter(|_| sealed.is_none()) {
-            let put_away = move || {
-                if let Some(partial) = target.partial() {
-                    partial.put_away(&blocks);
-                }
-            };
-            runtime::spawn_blocking(put_away).await;
+            runtime::spawn_blocking(move || target.put_away(&blocks, end)).await;
         }
         sealed
     }
 
-    /// Keeps in mind how sealing went, for a sender that comes back.
-    fn note(&self, sealed: &Result<(), StorageError>) {
-        if let Some(offer) = self.offer.as_ref().filter(|offer| !offer.discard) {
-            match sealed {
-                Ok(()) => self.inbox.remember(&offer.id, true),
-                Err(StorageError::Outdated { .. }) => self.inbox.remember(&offer.id, false),
-                Err(_) => {}
-            }
-        }
-    }
-
-    fn partial(&self) -> &Partial {
-        let partial = self.target.as_ref().and_then(|target| target.partial());
-        partial.expect("the machine takes chunks for a partial file alone")
+    fn target(&self) -> &Target {
+        self.target.as_ref().expect("chunks are taken for a file that was opened")
     }
 
     fn progress(&self) -> Progress {
@@ -353,15 +424,28 @@ impl Pump<'_> {
     }
 }
 
+/// Tells the sender of an error that it does not know of, and ends the connection with it.
+async fn tell<S>(connection: &mut Connection<S>, error: &Error)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (code, again) = match error {
+        Error::Storage(error) => (error.code(), error.may_pass()),
+        Error::Violation { .. } | Error::Transport(TransportError::Frame { .. }) => (Code::Protocol, false),
+        Error::Stopped => (Code::Shutdown, true),
+        _ => return,
+    };
+    part(connection, code, &error.to_string(), again).await;
+}
+
 /// Does what the machine asked for. Blocks.
 fn carry_out(action: Action, target: &Target) -> Done {
-    let partial = || target.partial().expect("the machine does this with a partial file alone");
     match action {
         Action::Open(_) => unreachable!("opening makes the target"),
-        Action::Sync(blocks) => Done::Synced(partial().sync(&blocks)),
-        Action::HashBlock(block) => Done::Hashed(block, partial().hash_block(block)),
-        Action::CheckBlock(block) => Done::Checked(block, partial().check_block(block)),
-        Action::ReadDigests { first, count } => Done::Digests(first, partial().digests(first, count)),
+        Action::Sync(blocks) => Done::Synced(target.sync(&blocks)),
+        Action::HashBlock(block) => Done::Hashed(block, target.hash_block(block)),
+        Action::CheckBlock(block) => Done::Checked(block, target.check_block(block)),
+        Action::ReadDigests { first, count } => Done::Digests(first, target.digests(first, count)),
         Action::Seal(digest) => Done::Sealed(digest, target.seal(digest)),
     }
 }

@@ -10,8 +10,8 @@ use futures::{AsyncRead, AsyncWrite, Future};
 
 use super::{Error, Event, PROGRESS_INTERVAL, Pace, SCRATCH, Summary, TURNS_PER_POLL, part};
 use crate::protocol::{
-    BlockHashes, ChunkSize, Code, DEFAULT_WINDOW, FileDigest, HeartbeatConfig, MAX_FRAME, Offer, Sender,
-    SenderConfig, SenderEvent, chunk,
+    BlockHashes, ChunkSize, Code, DEFAULT_WINDOW, FileDigest, HeartbeatConfig, MAX_FRAME, Offer, Path,
+    Progress, Sender, SenderConfig, SenderEvent, chunk,
 };
 use crate::runtime::{self, Timer};
 use crate::storage::{Source, SourceError};
@@ -79,34 +79,59 @@ pub async fn send_file<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut sent_up_to = 0;
-    let sent = send_again(connection, source, options, &mut sent_up_to, observer).await;
-    if let Err(error) = &sent {
+    let attempt = attempt(connection, source, options, &Known::default(), observer).await;
+    if let Err(error) = &attempt.result {
         tell(connection, error).await;
     }
-    sent
+    attempt.result
 }
 
-/// As [`send_file`], where an earlier connection got as far as `sent_up_to`; it is kept up to date. The receiver is not
-/// told of an error yet.
-pub(super) async fn send_again<S>(
+/// What earlier connections of the same run tell the next one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    /// The run, and how many more files it will offer.
+    pub(super) session: Option<String>,
+    pub(super) left: u64,
+    /// The offset behind the last byte that was sent.
+    pub(super) sent_up_to: u64,
+    pub(super) path: Path,
+}
+
+/// One connection's part in a transfer.
+pub(super) struct Attempt {
+    pub(super) result: Result<Summary, Error>,
+    /// The offer was accepted.
+    pub(super) accepted: bool,
+    pub(super) progress: Progress,
+    pub(super) sent_up_to: u64,
+    pub(super) path: Path,
+    pub(super) wire_bytes: u64,
+}
+
+/// As [`send_file`], with what is known from earlier connections. The receiver is not told of an error yet.
+pub(super) async fn attempt<S>(
     connection: &mut Connection<S>,
     source: &Arc<Source>,
     options: &SendOptions,
-    sent_up_to: &mut u64,
+    known: &Known,
     observer: &mut (dyn FnMut(Event) + Send),
-) -> Result<Summary, Error>
+) -> Attempt
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let now = Instant::now();
+    let zeros = source.zero_blocks();
+    let SendOptions { frame_limit, window, repair, discard, .. } = *options;
+    let (left, session) = (known.left, known.session.clone());
+    let offer = source.offer(frame_limit, window);
+    let offer = Offer { repair, discard, left, session, zeros: source.zero_bytes(), ..offer };
     let config = SenderConfig {
         chunk: options.chunk_for(source.geometry().size()),
-        already_sent: *sent_up_to,
+        path: known.path.clone(),
+        zeros: zeros.clone(),
+        already_sent: known.sent_up_to,
         heartbeat: options.heartbeat,
     };
-    let SendOptions { frame_limit, window, repair, discard, .. } = *options;
-    let offer = Offer { repair, discard, ..source.offer(frame_limit, window) };
     let wire_before = connection.wire_bytes();
     let mut pump = Pump {
         machine: Sender::new(offer, config, now),
@@ -115,22 +140,27 @@ where
         check: None,
         timer: Timer::new(),
         pace: Pace::new(options.progress_interval, now),
+        came: connection.bytes_in(),
         ending: None,
         accepted: false,
         complete: false,
     };
     let result = poll_fn(|cx| pump.poll(connection, cx)).await;
-    *sent_up_to = pump.machine.sent_up_to();
-    result.map(|digest| Summary {
+    let (accepted, complete, machine) = (pump.accepted, pump.complete, pump.machine);
+    let (progress, wire_bytes) = (machine.progress(), connection.wire_bytes() - wire_before);
+    let result = result.map(|digest| Summary {
         name: source.name().to_string(),
         peer: connection.peer().to_owned(),
         digest,
         elapsed: now.elapsed(),
-        progress: pump.machine.progress(),
-        complete: pump.complete,
+        progress,
+        complete,
         discarded: discard,
-        wire_bytes: connection.wire_bytes() - wire_before,
-    })
+        wire_bytes,
+        warnings: Vec::new(),
+    });
+    let sent_up_to = machine.sent_up_to();
+    Attempt { accepted, progress, sent_up_to, wire_bytes, path: machine.into_path(result.is_err()), result }
 }
 
 /// Tells the receiver of an error that it does not know of, and ends the connection with it.
@@ -149,7 +179,7 @@ where
         }
         _ => return,
     };
-    part(connection, code, &reason).await;
+    part(connection, code, &reason, false).await;
 }
 
 /// A block that is being hashed behind the transfer.
@@ -162,6 +192,8 @@ struct Pump<'a> {
     check: Option<CheckJob>,
     timer: Timer,
     pace: Pace,
+    /// Bytes that had come when the machine was last told.
+    came: u64,
     /// The receipt, if it came with the end of the connection.
     ending: Option<FileDigest>,
     accepted: bool,
@@ -237,6 +269,10 @@ impl Pump<'_> {
     {
         for turn in 0..FRAMES_PER_TURN {
             let Poll::Ready(frame) = connection.poll_receive(cx) else {
+                let came = connection.bytes_in();
+                if std::mem::replace(&mut self.came, came) != came {
+                    self.machine.handle_bytes(Instant::now());
+                }
                 return Ok(turn > 0);
             };
             let handled = match frame {
@@ -283,6 +319,8 @@ impl Pump<'_> {
             let now = Instant::now();
             if let Some(message) = self.machine.poll_message(now) {
                 connection.send(&message.to_text());
+            } else if let Some(zeros) = self.machine.poll_zeros(now) {
+                connection.send_with(zeros.len(), |frame| frame.copy_from_slice(&zeros));
             } else if let Some((offset, len)) = self.machine.next_chunk() {
                 self.send_chunk(connection, offset, len, now)?;
             } else {
@@ -329,6 +367,12 @@ impl Pump<'_> {
                     // An empty file has nothing to acknowledge.
                     self.tell_progress(true);
                 }
+                SenderEvent::Replacing { held } => {
+                    self.complete = false;
+                    if held > 0 {
+                        (self.observer)(Event::Resumed { held });
+                    }
+                }
                 SenderEvent::ReadyToFinish => {
                     self.source.check_unchanged()?;
                     self.machine.finish();
@@ -337,12 +381,12 @@ impl Pump<'_> {
                     self.tell_progress(true);
                     return Ok(Some(digest));
                 }
-                SenderEvent::Rejected { code, reason } => {
+                SenderEvent::Rejected { code, reason, again } => {
                     let name = self.source.name().to_string();
-                    return Err(Error::Refused { peer: peer.to_owned(), name, code, reason });
+                    return Err(Error::Refused { peer: peer.to_owned(), name, code, reason, again });
                 }
-                SenderEvent::Failed { code, reason } => {
-                    return Err(Error::PeerEnded { peer: peer.to_owned(), code, reason });
+                SenderEvent::Failed { code, reason, again } => {
+                    return Err(Error::PeerEnded { peer: peer.to_owned(), code, reason, again });
                 }
             }
         }

@@ -9,7 +9,9 @@ use futures::channel::mpsc;
 use futures::future::{Either, FutureExt, select};
 use futures::stream::{FuturesUnordered, StreamExt};
 
-use super::{Error, ErrorKind, Event, ReceiveOptions, Shutdown, receive_file};
+use super::claims::Claims;
+use super::receive::receive_claimed;
+use super::{Error, ErrorKind, Event, ReceiveOptions, Shutdown};
 use crate::protocol::Code;
 use crate::runtime::{self, TcpListener, TcpStream};
 use crate::storage::Inbox;
@@ -50,6 +52,7 @@ pub async fn serve(
     observer: ServeObserver,
 ) -> io::Result<Option<Served>> {
     let (ended, mut ends) = mpsc::unbounded();
+    let claims = Claims::default();
     let mut connections = FuturesUnordered::new();
     // Dropping a connection's handle stops it.
     let mut handles = HashMap::new();
@@ -77,10 +80,10 @@ pub async fn serve(
                     number += 1;
                     let (handle, shutdown) = Shutdown::new();
                     handles.insert(number, handle);
-                    let inbox = inbox.clone();
+                    let (inbox, claims) = (inbox.clone(), claims.clone());
                     let tell = Tell { number, observer: observer.clone(), ended: ended.clone() };
                     let connection = async move {
-                        one_connection(stream, address.to_string(), &inbox, &options, shutdown, tell).await;
+                        one_connection(stream, address.to_string(), (&inbox, &claims), &options, shutdown, tell).await;
                         number
                     };
                     // The first is served here: that costs no hand-over between threads. The others have theirs.
@@ -128,7 +131,7 @@ impl Tell {
 async fn one_connection(
     stream: TcpStream,
     address: String,
-    inbox: &Arc<Inbox>,
+    destination: (&Arc<Inbox>, &Claims),
     options: &ServeOptions,
     shutdown: Shutdown,
     tell: Tell,
@@ -141,7 +144,7 @@ async fn one_connection(
         Either::Right(_) => return,
     };
     match handshake.unwrap_or(Err(TransportError::HandshakeTimeout { address, limit: HANDSHAKE_TIMEOUT })) {
-        Ok(connection) => receive_all(connection, inbox, &options.receive, shutdown, tell).await,
+        Ok(connection) => receive_all(connection, destination, &options.receive, shutdown, tell).await,
         Err(error) => tell.event(Event::Failed(error.into())),
     }
 }
@@ -149,7 +152,7 @@ async fn one_connection(
 /// Receives files on one connection until it ends.
 async fn receive_all(
     mut connection: Connection<TcpStream>,
-    inbox: &Arc<Inbox>,
+    destination: (&Arc<Inbox>, &Claims),
     options: &ReceiveOptions,
     shutdown: Shutdown,
     tell: Tell,
@@ -160,7 +163,7 @@ async fn receive_all(
             started |= matches!(event, Event::Started { .. });
             tell.event(event);
         };
-        match receive_file(&mut connection, inbox, options, shutdown.clone(), &mut observer).await {
+        match receive_claimed(&mut connection, destination, options, shutdown.clone(), &mut observer).await {
             Ok(Some(summary)) => {
                 tell.event(Event::Finished(summary));
                 tell.ended(Ok(()));

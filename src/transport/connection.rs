@@ -27,13 +27,23 @@ pub struct Connection<S> {
     pong: Option<Vec<u8>>,
     is_closed: bool,
     wire_bytes: u64,
+    bytes_in: u64,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Behind the handshake, of which `rest` was read too many.
     pub(super) fn new(stream: S, role: Role, rest: &[u8], peer: String) -> Self {
         let (input, output) = (Input::new(role, rest), Output::new(role));
-        Self { stream, peer, input, output, pong: None, is_closed: false, wire_bytes: rest.len() as u64 }
+        Self {
+            stream,
+            peer,
+            input,
+            output,
+            pong: None,
+            is_closed: false,
+            wire_bytes: rest.len() as u64,
+            bytes_in: 0,
+        }
     }
 
     /// The peer's address, for people.
@@ -44,6 +54,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Bytes of WebSocket frames so far, both ways together.
     pub fn wire_bytes(&self) -> u64 {
         self.wire_bytes
+    }
+
+    /// Bytes that have come so far: a peer that sends part of a frame is alive.
+    pub fn bytes_in(&self) -> u64 {
+        self.bytes_in
     }
 
     /// Ready if a frame can be sent without gathering more than the buffer's limit.
@@ -141,6 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(count) => {
                     self.input.filled(count);
                     self.wire_bytes += count as u64;
+                    self.bytes_in += count as u64;
                 }
                 Err(error) => return Poll::Ready(Err(self.lost(&error.to_string()))),
             }

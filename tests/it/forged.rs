@@ -55,17 +55,21 @@ fn message() -> impl Strategy<Value = Message> {
                 window,
                 repair,
                 discard,
+                zeros: 0,
                 left: 0,
                 session: None,
             })
         }),
-        (id(), runs(), number(), any::<bool>(), number()).prop_map(
-            |(id, held, received, complete, window)| {
+        (id(), runs(), runs(), number(), any::<bool>(), number()).prop_map(
+            |(id, held, begun, received, complete, window)| {
                 let (frame_limit, discard) = (40_000, false);
-                Message::Accept(Accept { id, held, received, complete, frame_limit, window, discard })
+                Message::Accept(Accept { id, held, begun, received, complete, frame_limit, window, discard })
             }
         ),
-        (id(), code()).prop_map(|(id, code)| Message::Reject { id, code, reason: "no".to_owned() }),
+        (id(), code(), any::<bool>()).prop_map(|(id, code, again)| {
+            let reason = "no".to_owned();
+            Message::Reject { id, code, reason, again }
+        }),
         (number(), number()).prop_map(|(sequence, durable)| Message::Ack { sequence, durable }),
         number().prop_map(|sequence| Message::Nak { sequence }),
         (number(), number()).prop_map(|(first, count)| Message::Check { first, count }),
@@ -78,7 +82,7 @@ fn message() -> impl Strategy<Value = Message> {
         (id(), digest()).prop_map(|(id, digest)| Message::Receipt { id, digest: digest.into() }),
         (number(), any::<bool>()).prop_map(|(token, busy)| Message::Ping { token, busy }),
         (number(), any::<bool>()).prop_map(|(token, busy)| Message::Pong { token, busy }),
-        code().prop_map(|code| Message::Error { code, reason: "over".to_owned() }),
+        code().prop_map(|code| Message::Error { code, reason: "over".to_owned(), again: false }),
     ]
 }
 
@@ -91,6 +95,11 @@ fn frame() -> impl Strategy<Value = String> {
             let fit = |number: u64| number.min(chunk::MAX_SEQUENCE);
             chunk::encode(fit(sequence), fit(offset), &random(len, offset), &mut frame);
             String::from_utf8(frame).expect("a chunk frame is text")
+        }),
+        1 => (number(), number(), number()).prop_map(|(sequence, offset, len)| {
+            let fit = |number: u64| number.min(chunk::MAX_SEQUENCE);
+            let zeros = chunk::Zeros { sequence: fit(sequence), offset: fit(offset), len: fit(len) };
+            String::from_utf8(chunk::encode_zeros(zeros).to_vec()).expect("a frame of zeros is text")
         }),
     ]
 }

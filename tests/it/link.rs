@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use wsferry::protocol::message::transfer_id;
 use wsferry::protocol::{
     Action, BLOCK, BlockHasher, BlockHashes, BlockSet, CheckedOffer, ChunkSize, Code, DigestTree, FileDigest,
-    Geometry, HeartbeatConfig, Message, Offer, Opened, Receiver, ReceiverConfig, ReceiverEvent, Sender,
-    SenderConfig, SenderEvent, Violation, chunk,
+    Geometry, HeartbeatConfig, Message, Offer, Opened, Path, Receiver, ReceiverConfig, ReceiverEvent, Sender,
+    SenderConfig, SenderEvent, Violation, Write, chunk,
 };
 
 /// A file as it is offered.
@@ -17,11 +17,14 @@ pub struct File {
     pub bytes: Vec<u8>,
     pub mtime: i64,
     pub mode: Option<u32>,
+    /// Blocks that lie in holes.
+    pub zeros: BlockSet,
 }
 
 impl File {
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self { name: "file.bin".to_owned(), bytes, mtime: 1_700_000_000, mode: Some(0o640) }
+        let zeros = BlockSet::new();
+        Self { name: "file.bin".to_owned(), bytes, mtime: 1_700_000_000, mode: Some(0o640), zeros }
     }
 
     pub fn geometry(&self) -> Geometry {
@@ -45,6 +48,7 @@ impl File {
             window: options.window,
             repair: false,
             discard: false,
+            zeros: 0,
             left: 0,
             session: None,
         }
@@ -155,6 +159,8 @@ impl<'a> Link<'a> {
         let now = Instant::now();
         let config = SenderConfig {
             chunk: ChunkSize::at_most(options.chunk).unwrap(),
+            path: Path::carrying(ChunkSize::at_most(options.chunk).unwrap()),
+            zeros: file.zeros.clone(),
             already_sent: 0,
             heartbeat: HeartbeatConfig::default(),
         };
@@ -210,6 +216,9 @@ impl<'a> Link<'a> {
     fn end(&mut self, end: End) -> End {
         // What the pump does when a connection ends.
         self.disk.journal.extend(self.receiver.take_unsynced());
+        if let Some(end) = self.receiver.end() {
+            self.disk.part.truncate(end as usize);
+        }
         end
     }
 
@@ -217,6 +226,10 @@ impl<'a> Link<'a> {
         let mut moved = false;
         while let Some(message) = self.sender.poll_message(self.now) {
             self.transmit(Direction::ToReceiver, message.to_text(), fault)?;
+            moved = true;
+        }
+        if let Some(frame) = self.sender.poll_zeros(self.now) {
+            self.transmit(Direction::ToReceiver, String::from_utf8(frame.to_vec()).unwrap(), fault)?;
             moved = true;
         }
         if let Some((offset, len)) = self.sender.next_chunk() {
@@ -260,7 +273,7 @@ impl<'a> Link<'a> {
         }
         while let Some(event) = self.sender.poll_event() {
             match event {
-                SenderEvent::Accepted { .. } => {}
+                SenderEvent::Accepted { .. } | SenderEvent::Replacing { .. } => {}
                 SenderEvent::ReadyToFinish => self.sender.finish(),
                 SenderEvent::Receipted(digest) => return Err(End::Receipted(digest)),
                 SenderEvent::Rejected { code, .. } => return Err(End::Rejected(code)),
@@ -277,12 +290,17 @@ impl<'a> Link<'a> {
             .receiver
             .handle_frame(text.as_bytes(), &mut bytes, self.now)
             .map_err(|violation| End::Violation(Direction::ToReceiver, violation))?;
-        if let Some(write) = write {
-            let end = write.offset as usize + write.len;
-            self.disk.part.resize(self.disk.part.len().max(end), 0);
-            self.disk.part[write.offset as usize..end].copy_from_slice(&bytes[..write.len]);
-            self.disk.written.push((write.offset, write.len));
-        }
+        let range = match write {
+            None => return Ok(()),
+            Some(Write::Bytes { offset, len }) => offset as usize..offset as usize + len,
+            Some(Write::Zeros(range)) => {
+                bytes = vec![0; (range.end - range.start) as usize];
+                range.start as usize..range.end as usize
+            }
+        };
+        self.disk.part.resize(self.disk.part.len().max(range.end), 0);
+        self.disk.part[range.clone()].copy_from_slice(&bytes[..range.len()]);
+        self.disk.written.push((range.start as u64, range.len()));
         Ok(())
     }
 
@@ -290,11 +308,12 @@ impl<'a> Link<'a> {
         let geometry = self.offer.as_ref().map(|offer| offer.geometry);
         match action {
             Action::Open(offer) => {
-                let mut held = BlockSet::new();
+                let (mut held, mut unhashed) = (BlockSet::new(), BlockSet::new());
                 let geometry = offer.geometry;
-                for (&block, _) in self.disk.journal.range(..geometry.blocks()) {
+                for block in 0..geometry.blocks() {
                     if geometry.block_end(block) <= self.disk.part.len() as u64 {
-                        held.insert(block);
+                        let is_known = self.disk.journal.contains_key(&block);
+                        if is_known { &mut held } else { &mut unhashed }.insert(block);
                     }
                 }
                 let complete = self.disk.sealed.as_ref().is_some_and(|sealed| {
@@ -303,9 +322,11 @@ impl<'a> Link<'a> {
                 });
                 if complete {
                     held.insert_run(0..geometry.blocks());
+                    unhashed = BlockSet::new();
                 }
                 self.offer = Some(offer);
-                self.receiver.opened(Opened { held, received: self.disk.part.len() as u64, complete });
+                let received = self.disk.part.len() as u64;
+                self.receiver.opened(Opened { held, unhashed, received, complete });
             }
             Action::Sync(blocks) => {
                 self.disk.journal.extend(blocks);
@@ -313,7 +334,7 @@ impl<'a> Link<'a> {
             }
             Action::HashBlock(block) => {
                 let hashes = hash(geometry.unwrap(), block, &self.disk.part);
-                self.receiver.hashed(block, hashes, self.now);
+                self.receiver.hashed(block, Some(hashes), self.now);
             }
             Action::CheckBlock(block) => {
                 let same = self.disk.journal[&block] == hash(geometry.unwrap(), block, &self.disk.part);
@@ -336,6 +357,11 @@ impl<'a> Link<'a> {
                         tree.digest().unwrap()
                     }
                 };
+                if actual != digest && self.disk.sealed.take().is_some() {
+                    // It may be replaced.
+                    self.receiver.differs(Opened::default());
+                    return Ok(());
+                }
                 if actual != digest {
                     return Err(End::PeerEnded(Code::Digest));
                 }
@@ -346,6 +372,7 @@ impl<'a> Link<'a> {
                         bytes: std::mem::take(&mut self.disk.part),
                         mtime: offer.mtime,
                         mode: offer.mode,
+                        zeros: self.file.zeros.clone(),
                     });
                     self.disk.journal.clear();
                 }

@@ -289,8 +289,8 @@ proptest! {
 fn signs_of_life_keep_a_connection_up_while_a_receiver_is_at_work_and_no_longer() {
     use std::time::{Duration, Instant};
     use wsferry::protocol::{
-        Action, ChunkSize, HeartbeatConfig, Offer, Opened, Receiver, ReceiverConfig, Sender, SenderConfig,
-        message::transfer_id,
+        Action, BlockSet, ChunkSize, HeartbeatConfig, Offer, Opened, Path, Receiver, ReceiverConfig, Sender,
+        SenderConfig, message::transfer_id,
     };
 
     let start = Instant::now();
@@ -305,11 +305,14 @@ fn signs_of_life_keep_a_connection_up_while_a_receiver_is_at_work_and_no_longer(
         window: 1,
         repair: false,
         discard: false,
+        zeros: 0,
         left: 0,
         session: None,
     };
     let heartbeat = HeartbeatConfig::default();
-    let config = SenderConfig { chunk: ChunkSize::LARGEST_AUTO, already_sent: 0, heartbeat };
+    let chunk = ChunkSize::LARGEST_AUTO;
+    let (path, zeros) = (Path::carrying(chunk), BlockSet::new());
+    let config = SenderConfig { chunk, path, zeros, already_sent: 0, heartbeat };
     let mut sender = Sender::new(offer, config, start);
     let mut receiver = Receiver::new(ReceiverConfig::default(), start);
     let mut pings = 0;
@@ -363,7 +366,8 @@ fn accepted(file: &File, held: u64, now: Instant) -> Receiver {
     let offer = Link::new(file, &mut disk, Options::default()).sender.poll_message(now).unwrap();
     receiver.handle_frame(offer.to_text().as_bytes(), &mut Vec::new(), now).unwrap();
     assert!(matches!(receiver.poll_action(now), Some(Action::Open(_))));
-    let opened = Opened { held: std::iter::once(0..held).collect(), received: held * BLOCK, complete: false };
+    let held_blocks = std::iter::once(0..held).collect();
+    let opened = Opened { held: held_blocks, received: held * BLOCK, ..Opened::default() };
     receiver.opened(opened);
     assert!(matches!(receiver.poll_message(now), Some(Message::Accept(_))));
     receiver
@@ -473,6 +477,7 @@ fn a_block_that_a_repair_asked_for_is_sent_once_whatever_its_comparison_says() {
     let accept = Accept {
         id: offer.id,
         held: vec![(0, 2)],
+        begun: Vec::new(),
         received: 2 * BLOCK,
         complete: false,
         frame_limit: offer.frame_limit,
@@ -558,9 +563,9 @@ fn a_block_that_is_filled_out_of_order_again_and_again_is_read_back_one_at_a_tim
     }
     assert_eq!(jobs, 1);
     // What that job read may be what stood there before: it does not count.
-    receiver.hashed(0, file.hashes(0), now);
+    receiver.hashed(0, Some(file.hashes(0)), now);
     assert_eq!(receiver.poll_action(now), Some(Action::HashBlock(0)));
-    receiver.hashed(0, file.hashes(0), now);
+    receiver.hashed(0, Some(file.hashes(0)), now);
     say(&mut receiver, &finish(&file), now);
     assert_eq!(receiver.poll_action(now), Some(Action::Sync(vec![(0, file.hashes(0))])));
 }

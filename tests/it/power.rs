@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wsferry::protocol::message::transfer_id;
 use wsferry::protocol::{BlockHashes, CheckedOffer, Offer};
-use wsferry::storage::{Inbox, InboxOptions, StorageError, Target};
+use wsferry::storage::{Inbox, InboxOptions, StorageError};
 
 use crate::link::File;
 use crate::model::{Lie, Loss, Model};
@@ -23,6 +23,7 @@ fn offer(file: &File) -> CheckedOffer {
         window: 1000,
         repair: false,
         discard: false,
+        zeros: 0,
         left: 0,
         session: None,
     };
@@ -42,14 +43,15 @@ fn receive(model: &Model, file: &File, promises: &mut Promises) -> Result<(), St
     let inbox = Inbox::new(Arc::new(model.clone()), InboxOptions::default());
     let (target, opened) = inbox.begin(offer(file))?;
     let digest = blake3::hash(&file.bytes).into();
-    if let Target::Partial(partial) = &target {
+    if !opened.complete {
+        let partial = &target;
         let geometry = file.geometry();
         let mut unsynced: Vec<(u64, BlockHashes)> = Vec::new();
         for block in 0..geometry.blocks() {
             let hashes = file.hashes(block);
             if opened.held.contains(block)
                 && partial.check_block(block)?
-                && partial.hash_block(block)? == hashes
+                && partial.hash_block(block)? == Some(hashes)
             {
                 continue;
             }
@@ -84,12 +86,12 @@ fn check(model: &Model, file: &File, promises: &Promises) -> Result<(), String> 
     if model.content(&file.name).is_none() && !promises.durable.is_empty() {
         let inbox = Inbox::new(Arc::new(model.clone()), InboxOptions::default());
         let (target, opened) = inbox.begin(offer(file)).map_err(|error| error.to_string())?;
-        let partial = target.partial().ok_or("there is no partial file")?;
+        let partial = &target;
         for &block in &promises.durable {
             if !opened.held.contains(block) {
                 return Err(format!("block {block} was reported durable and is not held"));
             }
-            if partial.hash_block(block).map_err(|error| error.to_string())? != file.hashes(block) {
+            if partial.hash_block(block).map_err(|error| error.to_string())? != Some(file.hashes(block)) {
                 return Err(format!("block {block} was reported durable and is another"));
             }
         }

@@ -66,7 +66,13 @@ impl Outgoing {
 
     /// What the receiver has: whole blocks, the beginnings of others, and how far bytes ever got. `complete`: the whole
     /// digests are compared instead of the blocks'.
-    pub(super) fn begin(&mut self, held: &BlockSet, begun: BTreeMap<u64, u64>, received: u64, complete: bool) {
+    pub(super) fn begin(
+        &mut self,
+        held: &BlockSet,
+        begun: BTreeMap<u64, u64>,
+        received: u64,
+        complete: bool,
+    ) {
         self.pending = held.missing_below(self.geometry.blocks());
         self.begun = begun;
         self.sent_before = self.sent_before.max(received.min(self.geometry.size()));

@@ -1,0 +1,172 @@
+//! What becomes of a transfer whose connection ended: tried again, offered again as what the source became, or given
+//! up. Facts in, decision out: no clock, no socket.
+
+use std::time::Duration;
+
+use super::Error;
+use crate::protocol::{Code, Violation};
+use crate::storage::SourceError;
+use crate::transport::TransportError;
+
+/// How often a source that changed while it was sent is taken up again.
+pub(super) const MAX_CHANGES: u32 = 3;
+/// How often a connection ends right behind one of the least frames before the path is called too narrow.
+const MAX_LEAST_FAILED: u32 = 3;
+
+/// What is known when a connection has ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// A receiver took or refused a file of this run: there is one.
+    pub(super) reached: bool,
+    /// This transfer was under way before, on this connection or an earlier one.
+    pub(super) began: bool,
+    /// How often the source was offered again as what it became.
+    pub(super) changes: u32,
+    /// How often a connection ended right behind one of the least frames.
+    pub(super) least_failed: u32,
+    /// Wait, however long it takes, while another transfer is writing the name.
+    pub(super) waits_for_name: bool,
+    /// How long nothing has moved, and how long that may last.
+    pub(super) idle: Duration,
+    pub(super) retry_for: Duration,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Dial again, after a while.
+    Again,
+    /// Offer what the source has become.
+    Reoffer,
+    /// Tell the caller of the error.
+    GiveUp,
+    /// No frame is small enough for the path.
+    TooNarrow,
+}
+
+/// Decides.
+pub(super) fn next(error: &Error, facts: &Facts) -> Next {
+    match error {
+        Error::Source(SourceError::Changed { .. }) if facts.changes < MAX_CHANGES => return Next::Reoffer,
+        Error::Refused { code: Code::Busy, .. } if facts.waits_for_name => return Next::Again,
+        _ => {}
+    }
+    if facts.least_failed >= MAX_LEAST_FAILED {
+        return Next::TooNarrow;
+    }
+    if may_pass(error, facts) && facts.idle < facts.retry_for { Next::Again } else { Next::GiveUp }
+}
+
+/// Whether another connection may cure it: the receiver, or a gateway before it, may be restarting.
+fn may_pass(error: &Error, facts: &Facts) -> bool {
+    match error {
+        // The name may be held by what is left of the connection before.
+        Error::Refused { code: Code::Busy, .. } => facts.began,
+        Error::Refused { again, .. } => *again,
+        Error::PeerEnded { code, again, .. } => *again || *code == Code::Shutdown,
+        Error::Violation { violation, .. } => facts.reached && matches!(violation, Violation::Damaged(_)),
+        Error::Stalled { .. } => facts.reached,
+        // One that never answered is no cut: there is probably none.
+        Error::Transport(error) => facts.reached && is_cut(error),
+        _ => false,
+    }
+}
+
+/// Whether a connection that ended so, or could not be made, may be another time.
+fn is_cut(error: &TransportError) -> bool {
+    match error {
+        TransportError::NotWebSocket { status, .. } => {
+            matches!(status, 404 | 408 | 425 | 429) || *status >= 500
+        }
+        TransportError::NotWsferry { .. } | TransportError::Frame { .. } => false,
+        // It does not take text.
+        TransportError::Closed { code: 1003, .. } => false,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed(code: u16) -> Error {
+        let (address, reason) = ("h:1".to_owned(), String::new());
+        TransportError::Closed { address, code, reason }.into()
+    }
+
+    fn status(status: u16) -> Error {
+        TransportError::NotWebSocket { address: "h:1".to_owned(), status }.into()
+    }
+
+    fn refused(code: Code, again: bool) -> Error {
+        let (peer, name, reason) = ("h:1".to_owned(), "n".to_owned(), String::new());
+        Error::Refused { peer, name, code, reason, again }
+    }
+
+    fn ended(code: Code, again: bool) -> Error {
+        Error::PeerEnded { peer: "h:1".to_owned(), code, reason: String::new(), again }
+    }
+
+    fn violation(violation: Violation) -> Error {
+        Error::Violation { peer: "h:1".to_owned(), violation }
+    }
+
+    fn changed() -> Error {
+        SourceError::Changed { path: "f".into(), what: "it grew".to_owned() }.into()
+    }
+
+    #[test]
+    fn each_end_of_a_connection_has_its_consequence() {
+        let never = Facts { retry_for: Duration::from_secs(600), ..Facts::default() };
+        let reached = Facts { reached: true, ..never };
+        let began = Facts { began: true, ..reached };
+        let waits = Facts { waits_for_name: true, ..reached };
+        let late = Facts { idle: Duration::from_secs(600), ..began };
+        let damaged = || violation(Violation::Damaged(101));
+        let broken = || violation(Violation::field("ack.sequence", 1, 2));
+        let cases = [
+            // A receiver that was never reached is not waited for.
+            (closed(1006), never, Next::GiveUp),
+            (status(503), never, Next::GiveUp),
+            (refused(Code::Storage, true), never, Next::Again),
+            // One that was is.
+            (closed(1000), reached, Next::Again),
+            (closed(1006), began, Next::Again),
+            (closed(1008), began, Next::Again),
+            (closed(1009), began, Next::Again),
+            (closed(1003), began, Next::GiveUp),
+            (status(404), began, Next::Again),
+            (status(408), began, Next::Again),
+            (status(425), began, Next::Again),
+            (status(429), began, Next::Again),
+            (status(502), began, Next::Again),
+            (status(301), began, Next::GiveUp),
+            (status(401), began, Next::GiveUp),
+            (status(403), began, Next::GiveUp),
+            (Error::Stalled { peer: "h:1".to_owned(), silence: Duration::ZERO }, began, Next::Again),
+            // But not for ever.
+            (closed(1006), late, Next::GiveUp),
+            // A name that somebody writes.
+            (refused(Code::Busy, true), reached, Next::GiveUp),
+            (refused(Code::Busy, true), began, Next::Again),
+            (refused(Code::Busy, true), waits, Next::Again),
+            (refused(Code::Busy, true), Facts { idle: late.idle, ..waits }, Next::Again),
+            // What the receiver says.
+            (refused(Code::Exists, false), began, Next::GiveUp),
+            (refused(Code::Storage, false), began, Next::GiveUp),
+            (ended(Code::Shutdown, false), began, Next::Again),
+            (ended(Code::Storage, true), began, Next::Again),
+            (ended(Code::Digest, false), began, Next::GiveUp),
+            // What it does.
+            (damaged(), began, Next::Again),
+            (broken(), began, Next::GiveUp),
+            (closed(1009), Facts { least_failed: 3, ..began }, Next::TooNarrow),
+            // The source.
+            (changed(), began, Next::Reoffer),
+            (changed(), Facts { changes: MAX_CHANGES, ..began }, Next::GiveUp),
+        ];
+        for (error, facts, expected) in cases {
+            assert_eq!(next(&error, &facts), expected, "{error}: {facts:?}");
+        }
+    }
+}
