@@ -431,6 +431,10 @@ impl Receiver {
     /// Lets time pass. `Err` is a stall: the sender was silent for that long, or gave nothing but signs of life for much
     /// longer.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Duration> {
+        // While it waits for this side it is not idle.
+        if self.is_at_work() {
+            self.moved = now;
+        }
         let idle = now.saturating_duration_since(self.moved);
         if self.idle_limit().is_some_and(|limit| idle >= limit) {
             return Err(idle);

@@ -404,8 +404,7 @@ impl Sender {
     /// Blocks are asked for: those that got lost or damaged, or those of a file that stood there and is another.
     fn handle_repair(&mut self, runs: Vec<Range<u64>>) -> Result<(), Violation> {
         if std::mem::take(&mut self.complete) {
-            let asked: BlockSet = runs.iter().cloned().collect();
-            self.outgoing.compare_all_but(&asked);
+            self.outgoing.replace(runs.iter().cloned().collect());
             let bytes: u64 = runs.iter().map(|run| self.geometry.bytes_of(run.clone())).sum();
             self.progress.held -= bytes;
             self.progress.acknowledged -= bytes;

@@ -23,6 +23,12 @@ pub enum Event {
         /// Bytes that were held.
         held: u64,
     },
+    /// What stood there under the file's name is another file, which is replaced: what it was taken to hold counts no
+    /// more.
+    Replacing {
+        /// Bytes of the new one that are held.
+        held: u64,
+    },
     /// How far it is; several times a second at most.
     Progress(Progress),
     /// The connection was cut, and will be made again.

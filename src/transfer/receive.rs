@@ -330,9 +330,7 @@ impl Pump<'_> {
                 }
                 ReceiverEvent::Replacing { held } => {
                     (self.held, self.complete) = (held, false);
-                    if held > 0 {
-                        (self.observer)(Event::Resumed { held });
-                    }
+                    (self.observer)(Event::Replacing { held });
                 }
                 ReceiverEvent::Refused { name, code, reason } => {
                     let peer = peer.to_owned();

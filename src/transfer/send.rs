@@ -369,9 +369,7 @@ impl Pump<'_> {
                 }
                 SenderEvent::Replacing { held } => {
                     self.complete = false;
-                    if held > 0 {
-                        (self.observer)(Event::Resumed { held });
-                    }
+                    (self.observer)(Event::Replacing { held });
                 }
                 SenderEvent::ReadyToFinish => {
                     self.source.check_unchanged()?;

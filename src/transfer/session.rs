@@ -259,9 +259,9 @@ impl Transfer {
                 self.note_progress(&progress);
                 Some(Event::Progress(self.total(progress)))
             }
-            // What was taken for held was another file.
-            Event::Resumed { held } => {
-                self.held = Some(self.held.map_or(held, |before| before.min(held)));
+            Event::Replacing { held } => {
+                self.held = Some(held);
+                self.best = (held, 0);
                 Some(event)
             }
             event => Some(event),

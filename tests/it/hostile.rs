@@ -63,7 +63,8 @@ fn a_hostile_sender_gets_a_typed_error_and_the_receiver_goes_on() {
         (then(10, vec![frame(0, 12, b"abc")]), "chunk.offset is 12, expected below"),
         (then(10, vec![frame(0, 1 << 55, b"abc")]), "chunk.offset"),
         (then(10, vec![frame(0, 9, b"abc")]), "chunk length is 3, expected 1 to 1"),
-        (then(10, vec![frame(0, 3, b"abc")]), "chunk.offset is 3, expected 0"),
+        // An earlier case left the first three bytes.
+        (then(10, vec![frame(0, 6, b"abc")]), "chunk.offset is 6, expected 3"),
         (then(10, vec![frame(0, 0, b"ab")]), "multiples of 3"),
         (then(10, vec![frame(0, 1, b"abc")]), "multiples of 3"),
         (then(4 << 20, vec![frame(0, (3 << 20) - 3, &random(6, 1))]), "chunk length is 6, expected 1 to 3"),
@@ -81,9 +82,9 @@ fn a_hostile_sender_gets_a_typed_error_and_the_receiver_goes_on() {
         (
             then(
                 30,
-                vec![frame(0, 0, b"abc").replace("YWJj", "YWJk"), frame(1, 12, b"abc"), frame(2, 3, b"abc")],
+                vec![frame(0, 0, b"abc").replace("YWJj", "YWJk"), frame(1, 12, b"abc"), frame(2, 6, b"abc")],
             ),
-            "chunk.offset is 3, expected the first byte of a gap; 1 are open",
+            "chunk.offset is 6, expected the first byte of a gap; 1 are open",
         ),
         (
             then(10, vec![format!(r#"{{"type":"finish","id":"x","digest":"{}"}}"#, "0".repeat(64))]),

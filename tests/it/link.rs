@@ -311,7 +311,11 @@ impl<'a> Link<'a> {
                 let (mut held, mut unhashed) = (BlockSet::new(), BlockSet::new());
                 let geometry = offer.geometry;
                 for block in 0..geometry.blocks() {
-                    if geometry.block_end(block) <= self.disk.part.len() as u64 {
+                    let (start, end) =
+                        (geometry.block_start(block) as usize, geometry.block_end(block) as usize);
+                    // A hole has nothing that could be hashed.
+                    if self.disk.part.get(start..end).is_some_and(|bytes| bytes.iter().any(|&byte| byte != 0))
+                    {
                         let is_known = self.disk.journal.contains_key(&block);
                         if is_known { &mut held } else { &mut unhashed }.insert(block);
                     }

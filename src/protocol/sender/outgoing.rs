@@ -18,6 +18,8 @@ pub(super) struct Outgoing {
     /// Bytes of a block that the receiver has, from its first on: it is gone on with behind them.
     begun: BTreeMap<u64, u64>,
     cursor: Option<Cursor>,
+    /// Blocks that were hashed and never sent, since another file seemed to be theirs.
+    unsent: BlockSet,
     tree: DigestTree,
     hashed: BlockSet,
     pub(super) check: Check,
@@ -55,6 +57,7 @@ impl Outgoing {
             zeros,
             begun: BTreeMap::new(),
             cursor: None,
+            unsent: BlockSet::new(),
             tree: DigestTree::new(geometry),
             hashed: BlockSet::new(),
             check: Check::default(),
@@ -183,11 +186,12 @@ impl Outgoing {
         self.pending.insert_run(run);
     }
 
-    /// A file that was taken to be there is another: all blocks but these are to be compared after all.
-    pub(super) fn compare_all_but(&mut self, asked: &BlockSet) {
+    /// A file that was taken to be there is another: these blocks are to be sent, all others compared after all.
+    pub(super) fn replace(&mut self, asked: BlockSet) {
         for run in asked.missing_below(self.geometry.blocks()).runs() {
             self.check.add(run);
         }
+        self.unsent = asked;
     }
 
     /// The file's digest, once each block is hashed.
@@ -197,12 +201,13 @@ impl Outgoing {
 
     fn start_block(&mut self, block: u64) -> Cursor {
         let start = self.geometry.block_start(block);
-        let is_new = !self.hashed.contains(block) && !self.check.has(block);
+        let is_unhashed = !self.hashed.contains(block) && !self.check.has(block);
+        let is_new = is_unhashed || self.unsent.remove(block);
         if let Some(bytes) = self.begun.remove(&block).filter(|_| is_new) {
             self.compared_later.insert(block);
             return Cursor { block, offset: start + bytes, hasher: None, is_new };
         }
-        let hasher = is_new.then(|| BlockHasher::new(self.geometry, block));
+        let hasher = is_unhashed.then(|| BlockHasher::new(self.geometry, block));
         Cursor { block, offset: start, hasher, is_new }
     }
 
