@@ -8,7 +8,7 @@ use super::{MAX_NAKS, Violation};
 /// path's rate at once.
 const ACKS_PER_WINDOW: u64 = 8;
 /// The longest that a verified chunk waits for its acknowledgement.
-const ACK_DELAY: Duration = Duration::from_millis(10);
+const ACK_DELAY: Duration = Duration::from_millis(2);
 
 /// The chunk frames that arrived on one connection: the other end of a sender's flight.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 //!
 //! A cut costs what the path held. So no more is sent ahead than the path can hold: its rate times its round trip, twice
 //! over, so that a path that has become faster is noticed (product and factor are those of BBR, draft-ietf-ccwg-bbr).
-//! An acknowledgement may have waited for others at the receiver; that wait counts as part of the round trip.
+//! An acknowledgement may have waited for others at the receiver: what one covers is in flight besides.
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ const FIRST_FLIGHT: u64 = 512 * 1024;
 const FIRST_CHUNK: u64 = 48 * 1024;
 /// Bytes in flight, as a multiple of rate times round trip.
 const GAIN: f64 = 2.0;
+/// And as a multiple of what one acknowledgement covers.
+const BATCHES: f64 = 2.0;
 /// The same for one round now and then, so that the round trip is measured without what this side queued itself.
 const LOW_GAIN: f64 = 0.5;
 /// A chunk takes this much time at the path's rate: a path that has become slow is noticed early.
@@ -39,6 +41,8 @@ pub struct Path {
     rate: Best,
     /// Seconds.
     round_trip: Best,
+    /// Bytes that one acknowledgement covers.
+    batch: Best,
     /// Bytes acknowledged so far, and when the last of them were.
     delivered: u64,
     delivered_at: Option<Instant>,
@@ -72,6 +76,7 @@ impl Default for Path {
         Self {
             rate: Best::new(f64::max),
             round_trip: Best::new(f64::min),
+            batch: Best::new(f64::max),
             delivered: 0,
             delivered_at: None,
             low_until: None,
@@ -104,11 +109,12 @@ impl Path {
 
     /// The most bytes to keep in flight in chunks of this size.
     pub(super) fn in_flight(&self, chunk: u64, window: u64) -> u64 {
-        let (Some(rate), Some(round_trip)) = (self.rate.best(), self.round_trip.best()) else {
+        let measured = (self.rate.best(), self.round_trip.best(), self.batch.best());
+        let (Some(rate), Some(round_trip), Some(batch)) = measured else {
             return FIRST_FLIGHT.min(window);
         };
         let gain = if self.low_until.is_some() { LOW_GAIN } else { GAIN };
-        ((rate * round_trip * gain) as u64).max(2 * chunk).min(window)
+        ((rate * round_trip * gain + batch * BATCHES) as u64).max(2 * chunk).min(window)
     }
 
     /// A chunk goes out, behind others in flight or alone.
@@ -133,7 +139,9 @@ impl Path {
             self.low_until = Some(self.delivered + in_flight);
         }
         let rounds = self.round_trip.best().unwrap_or_default() * RATE_ROUNDS;
-        self.rate.take(rate, RATE_PERIOD.max(Duration::from_secs_f64(rounds)), now);
+        let period = RATE_PERIOD.max(Duration::from_secs_f64(rounds));
+        self.rate.take(rate, period, now);
+        self.batch.take(crossed as f64, period, now);
         self.carried = self.carried.max(largest);
         if self.failures < FAILURES && self.delivered >= self.tried_again_at {
             self.failed = None;
