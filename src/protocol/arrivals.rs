@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::{MAX_NAKS, Violation};
 
-/// Bytes acknowledged at a time, as a part of the window, and of all that came so far: a sender that begins learns the
-/// path's rate at once.
+/// Bytes acknowledged at a time, as a part of the window.
 const ACKS_PER_WINDOW: u64 = 8;
+/// The same as a part of all that came so far: a sender learns the path's rate at once, and where connections are short
+/// little waits when one ends.
+const ACKS_SO_FAR: u64 = 32;
 /// The longest that a verified chunk waits for its acknowledgement.
 const ACK_DELAY: Duration = Duration::from_millis(2);
 
@@ -41,7 +43,7 @@ impl Arrivals {
         self.naks_in_a_row = 0;
         self.bytes += len;
         self.total += len;
-        let enough = last || self.bytes >= window.min(self.total) / ACKS_PER_WINDOW;
+        let enough = last || self.bytes >= (window / ACKS_PER_WINDOW).min(self.total / ACKS_SO_FAR);
         self.acknowledge_by(if enough { now } else { now + ACK_DELAY });
     }
 

@@ -22,6 +22,9 @@ const BATCHES: f64 = 2.0;
 const LOW_GAIN: f64 = 0.5;
 /// A chunk takes this much time at the path's rate: a path that has become slow is noticed early.
 const CHUNK_TIME: Duration = Duration::from_millis(50);
+/// Where connections are cut, at most this part of what one carried is in flight, and a chunk is at most this part of it.
+const FLIGHT_OF_LIFE: u64 = 32;
+const CHUNK_OF_LIFE: u64 = 64;
 /// How long a rate counts at the least, and in how many round trips.
 const RATE_PERIOD: Duration = Duration::from_millis(500);
 const RATE_ROUNDS: f64 = 8.0;
@@ -46,6 +49,10 @@ pub struct Path {
     /// Bytes acknowledged so far, and when the last of them were.
     delivered: u64,
     delivered_at: Option<Instant>,
+    /// Bytes that connections carried before they were cut: the last one that was, or this one, if it carried more.
+    life: Option<u64>,
+    /// What was delivered before this connection.
+    earlier: u64,
     /// Until this many bytes are delivered the flight runs low.
     low_until: Option<u64>,
     /// Raw bytes of the chunk to send next.
@@ -79,6 +86,8 @@ impl Default for Path {
             batch: Best::new(f64::max),
             delivered: 0,
             delivered_at: None,
+            life: None,
+            earlier: 0,
             low_until: None,
             chunk: FIRST_CHUNK,
             carried: 0,
@@ -104,7 +113,8 @@ impl Path {
 
     /// The chunk to send next.
     pub(super) fn chunk(&self, most: ChunkSize) -> ChunkSize {
-        ChunkSize::at_most(self.chunk).map_or(most, |chunk| chunk.min(most))
+        let life = self.life.map_or(u64::MAX, |life| (life / CHUNK_OF_LIFE).max(least()));
+        ChunkSize::at_most(self.chunk.min(life)).map_or(most, |chunk| chunk.min(most))
     }
 
     /// The most bytes to keep in flight in chunks of this size.
@@ -113,8 +123,12 @@ impl Path {
         let (Some(rate), Some(round_trip), Some(batch)) = measured else {
             return FIRST_FLIGHT.min(window);
         };
+        let held = rate * round_trip;
         let gain = if self.low_until.is_some() { LOW_GAIN } else { GAIN };
-        ((rate * round_trip * gain + batch * BATCHES) as u64).max(2 * chunk).min(window)
+        let wanted = (held * gain + batch * BATCHES) as u64;
+        // A path is filled all the same, however short its connections live.
+        let limit = self.life.map_or(u64::MAX, |life| (life / FLIGHT_OF_LIFE).max((held + batch) as u64));
+        wanted.min(limit).max(2 * chunk).min(window)
     }
 
     /// A chunk goes out, behind others in flight or alone.
@@ -128,6 +142,9 @@ impl Path {
         let &Acknowledged { crossed, largest, oldest, newest, .. } = acknowledged;
         self.delivered += crossed;
         self.delivered_at = Some(now);
+        if let Some(life) = &mut self.life {
+            *life = (*life).max(self.delivered - self.earlier);
+        }
         self.least_failed = 0;
         let since = |then: Instant| now.saturating_duration_since(then).max(Duration::from_micros(1));
         let round_trip = since(oldest.sent_at);
@@ -163,6 +180,9 @@ impl Path {
     pub(super) fn on_cut(&mut self, largest: Option<u64>) {
         self.delivered_at = None;
         self.low_until = None;
+        let carried = self.delivered - std::mem::replace(&mut self.earlier, self.delivered);
+        // One that carried nothing tells nothing.
+        self.life = Some(carried).filter(|&carried| carried > 0).or(self.life);
         if let Some(len) = largest.filter(|&len| len > self.carried) {
             self.fail(len);
         }
@@ -180,7 +200,8 @@ impl Path {
 
     fn fit_chunk(&mut self, largest: u64) {
         let Some(rate) = self.rate.best() else { return };
-        let wanted = ((rate * CHUNK_TIME.as_secs_f64()) as u64).max(least());
+        let most = self.life.map_or(u64::MAX, |life| life / CHUNK_OF_LIFE);
+        let wanted = ((rate * CHUNK_TIME.as_secs_f64()) as u64).min(most).max(least());
         let doubled = 2 * self.chunk;
         if wanted < self.chunk {
             self.chunk = wanted;

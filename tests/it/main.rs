@@ -1,5 +1,6 @@
 //! The integration tests: one binary, real sockets, real files, seeded random data.
 
+mod gateway;
 mod model;
 mod power;
 mod properties;
@@ -19,5 +20,6 @@ mod hostile;
 mod layers;
 mod link;
 mod machines;
+mod paths;
 mod resume;
 mod transfer;
