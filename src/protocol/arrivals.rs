@@ -9,6 +9,8 @@ const ACKS_PER_WINDOW: u64 = 8;
 /// The same as a part of all that came so far: a sender learns the path's rate at once, and where connections are short
 /// little waits when one ends.
 const ACKS_SO_FAR: u64 = 32;
+/// Bytes acknowledged at a time when nothing more is there to be read.
+const ACK_WHEN_DRAINED: u64 = 96 * 1024;
 /// The longest that a verified chunk waits for its acknowledgement.
 const ACK_DELAY: Duration = Duration::from_millis(2);
 
@@ -45,6 +47,13 @@ impl Arrivals {
         self.total += len;
         let enough = last || self.bytes >= (window / ACKS_PER_WINDOW).min(self.total / ACKS_SO_FAR);
         self.acknowledge_by(if enough { now } else { now + ACK_DELAY });
+    }
+
+    /// Nothing more is there to be read: the sender may have stopped for an acknowledgement.
+    pub(super) fn drained(&mut self, now: Instant) {
+        if self.bytes >= ACK_WHEN_DRAINED {
+            self.acknowledge_by(now);
+        }
     }
 
     /// The next frame came damaged: gives its sequence number.

@@ -25,8 +25,9 @@ const CHUNK_TIME: Duration = Duration::from_millis(50);
 /// Where connections are cut, at most this part of what one carried is in flight, and a chunk is at most this part of it.
 const FLIGHT_OF_LIFE: u64 = 32;
 const CHUNK_OF_LIFE: u64 = 64;
-/// How long a rate counts at the least, and in how many round trips.
+/// How long a rate counts at the least, in how many round trips, and at the most.
 const RATE_PERIOD: Duration = Duration::from_millis(500);
+const RATE_PERIOD_MOST: Duration = Duration::from_secs(5);
 const RATE_ROUNDS: f64 = 8.0;
 /// How long the shortest round trip counts.
 const ROUND_TRIP_PERIOD: Duration = Duration::from_secs(10);
@@ -49,6 +50,8 @@ pub struct Path {
     /// Bytes acknowledged so far, and when the last of them were.
     delivered: u64,
     delivered_at: Option<Instant>,
+    /// Bytes in flight on a connection that has measured nothing yet.
+    first_flight: u64,
     /// Bytes that connections carried before they were cut: the last one that was, or this one, if it carried more.
     life: Option<u64>,
     /// What was delivered before this connection.
@@ -86,6 +89,7 @@ impl Default for Path {
             batch: Best::new(f64::max),
             delivered: 0,
             delivered_at: None,
+            first_flight: FIRST_FLIGHT,
             life: None,
             earlier: 0,
             low_until: None,
@@ -119,16 +123,17 @@ impl Path {
 
     /// The most bytes to keep in flight in chunks of this size.
     pub(super) fn in_flight(&self, chunk: u64, window: u64) -> u64 {
+        let of_life = self.life.map_or(u64::MAX, |life| life / FLIGHT_OF_LIFE);
         let measured = (self.rate.best(), self.round_trip.best(), self.batch.best());
-        let (Some(rate), Some(round_trip), Some(batch)) = measured else {
-            return FIRST_FLIGHT.min(window);
+        let wanted = if let (Some(rate), Some(round_trip), Some(batch)) = measured {
+            let held = rate * round_trip;
+            let gain = if self.low_until.is_some() { LOW_GAIN } else { GAIN };
+            // A path is filled, however short its connections live.
+            ((held * gain + batch * BATCHES) as u64).min(of_life.max((held + batch) as u64))
+        } else {
+            self.first_flight.min(of_life)
         };
-        let held = rate * round_trip;
-        let gain = if self.low_until.is_some() { LOW_GAIN } else { GAIN };
-        let wanted = (held * gain + batch * BATCHES) as u64;
-        // A path is filled all the same, however short its connections live.
-        let limit = self.life.map_or(u64::MAX, |life| (life / FLIGHT_OF_LIFE).max((held + batch) as u64));
-        wanted.min(limit).max(2 * chunk).min(window)
+        wanted.max(2 * chunk).min(window)
     }
 
     /// A chunk goes out, behind others in flight or alone.
@@ -156,7 +161,7 @@ impl Path {
             self.low_until = Some(self.delivered + in_flight);
         }
         let rounds = self.round_trip.best().unwrap_or_default() * RATE_ROUNDS;
-        let period = RATE_PERIOD.max(Duration::from_secs_f64(rounds));
+        let period = Duration::from_secs_f64(rounds).clamp(RATE_PERIOD, RATE_PERIOD_MOST);
         self.rate.take(rate, period, now);
         self.batch.take(crossed as f64, period, now);
         self.carried = self.carried.max(largest);
@@ -178,6 +183,9 @@ impl Path {
     /// The connection ended before the transfer did, with this chunk in flight, the largest there was. It may have been
     /// too large for something on the path, whatever that said.
     pub(super) fn on_cut(&mut self, largest: Option<u64>) {
+        self.first_flight = FIRST_FLIGHT.min(self.in_flight(self.chunk, u64::MAX));
+        self.round_trip = Best::new(f64::min);
+        self.batch = Best::new(f64::max);
         self.delivered_at = None;
         self.low_until = None;
         let carried = self.delivered - std::mem::replace(&mut self.earlier, self.delivered);

@@ -413,9 +413,12 @@ impl Receiver {
         self.heartbeat.asks()
     }
 
-    /// Bytes came, of a frame that is not whole yet: the sender is alive.
-    pub fn handle_bytes(&mut self, now: Instant) {
-        self.heartbeat.on_received(now);
+    /// All frames that came were handed over. `came`: the beginning of another did, so that the sender is alive.
+    pub fn handle_drained(&mut self, came: bool, now: Instant) {
+        if came {
+            self.heartbeat.on_received(now);
+        }
+        self.arrivals.drained(now);
     }
 
     /// When to call the machine again at the latest, asked after [`poll_action`](Self::poll_action) and

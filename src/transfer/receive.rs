@@ -218,9 +218,8 @@ impl Pump<'_> {
             }
             let Poll::Ready(frame) = connection.poll_receive(cx) else {
                 let came = connection.bytes_in();
-                if std::mem::replace(&mut self.came, came) != came {
-                    self.machine.handle_bytes(Instant::now());
-                }
+                let more = std::mem::replace(&mut self.came, came) != came;
+                self.machine.handle_drained(more, Instant::now());
                 return Ok(turn > 0);
             };
             let frame = frame?;
