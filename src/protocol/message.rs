@@ -139,7 +139,7 @@ pub enum Code {
     Other,
 }
 
-/// What the sender offers. [`Offer::id`] is made from the other fields, so a damaged offer is noticed.
+/// What the sender offers. [`Offer::id`] is made from what tells of the file, so a damaged offer is noticed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// The transfer id: see [`transfer_id`].
@@ -165,6 +165,16 @@ pub struct Offer {
     /// Receive the file as any other, check it, and remove it instead of giving it its name: a measurement.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub discard: bool,
+    /// How many more files the sender means to offer behind this one.
+    #[serde(default, skip_serializing_if = "is_none_left")]
+    pub left: u64,
+    /// Random, the same in all offers of one run of a sender: 32 lower-case hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+}
+
+fn is_none_left(left: &u64) -> bool {
+    *left == 0
 }
 
 /// What the receiver answers to an offer.
@@ -250,6 +260,16 @@ impl Offer {
         if self.repair && self.discard {
             return Err(Violation::field("offer.discard", "false with `repair`", true));
         }
+        if self.left > MAX_FILE {
+            return Err(Violation::field("offer.left", format!("at most {MAX_FILE}"), self.left));
+        }
+        if let Some(session) = self.session.filter(|session| !is_session(session)) {
+            return Err(Violation::field(
+                "offer.session",
+                "32 lower-case hexadecimal digits",
+                clip(&session),
+            ));
+        }
         Ok(self.name.parse().map(|name| CheckedOffer {
             id,
             name,
@@ -261,6 +281,10 @@ impl Offer {
             discard: self.discard,
         }))
     }
+}
+
+fn is_session(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 impl Message {

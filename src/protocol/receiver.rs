@@ -370,9 +370,11 @@ impl Receiver {
 
     fn handle_offer(&mut self, offer: Offer) -> Result<(), Violation> {
         let (frame_limit, window, id) = (offer.frame_limit, offer.window, offer.id.clone());
+        let (left, session) = (offer.left, offer.session.clone());
         self.discard = offer.discard;
         let name = clip(&offer.name).into_owned();
         let checked = offer.check()?;
+        self.events.push_back(ReceiverEvent::Offered { name: name.clone(), left, session });
         (self.id, self.name) = (id, name);
         self.frame_limit = frame_limit;
         self.window = window.min(self.config.window);

@@ -155,6 +155,8 @@ impl Source {
             window,
             repair: false,
             discard: false,
+            left: 0,
+            session: None,
         }
     }
 

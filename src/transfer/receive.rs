@@ -259,6 +259,7 @@ impl Pump<'_> {
     fn handle_events(&mut self, peer: &str) -> Result<(), Error> {
         while let Some(event) = self.machine.poll_event() {
             match event {
+                ReceiverEvent::Offered { .. } => {}
                 ReceiverEvent::Accepted { held, complete } => {
                     (self.held, self.complete) = (held, complete);
                     if let Some(offer) = &self.offer {

@@ -55,6 +55,8 @@ fn message() -> impl Strategy<Value = Message> {
                 window,
                 repair,
                 discard,
+                left: 0,
+                session: None,
             })
         }),
         (id(), runs(), number(), any::<bool>(), number()).prop_map(

@@ -45,6 +45,8 @@ impl File {
             window: options.window,
             repair: false,
             discard: false,
+            left: 0,
+            session: None,
         }
     }
 }

@@ -305,6 +305,8 @@ fn signs_of_life_keep_a_connection_up_while_a_receiver_is_at_work_and_no_longer(
         window: 1,
         repair: false,
         discard: false,
+        left: 0,
+        session: None,
     };
     let heartbeat = HeartbeatConfig::default();
     let config = SenderConfig { chunk: ChunkSize::LARGEST_AUTO, already_sent: 0, heartbeat };

@@ -23,6 +23,8 @@ fn offer(file: &File) -> CheckedOffer {
         window: 1000,
         repair: false,
         discard: false,
+        left: 0,
+        session: None,
     };
     offer.check().unwrap().unwrap()
 }

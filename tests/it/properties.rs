@@ -21,6 +21,8 @@ fn offer(size: u64) -> Offer {
         window: 1 << 20,
         repair: false,
         discard: false,
+        left: 0,
+        session: None,
     }
 }
 

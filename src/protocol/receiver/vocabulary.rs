@@ -80,6 +80,15 @@ pub struct Write {
 /// Something the caller should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReceiverEvent {
+    /// A file was offered, and will be accepted or refused.
+    Offered {
+        /// The offered name, made safe to print.
+        name: String,
+        /// How many more files the sender means to offer.
+        left: u64,
+        /// The sender's run, if it tells.
+        session: Option<String>,
+    },
     /// Chunks may come: the transfer goes on from this many bytes.
     Accepted {
         /// Bytes in blocks that were held.
