@@ -9,12 +9,13 @@ use std::time::Instant;
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{AsyncRead, AsyncWrite, Future};
 
+use super::error::told_of_storage;
 use super::{
     CLOSE_TIMEOUT, Error, Event, PROGRESS_INTERVAL, Pace, SCRATCH, Shutdown, Summary, TURNS_PER_POLL, part,
 };
 use crate::protocol::{
-    Action, BlockDigest, BlockHashes, CheckedOffer, Code, FileDigest, Opened, Progress, Receiver,
-    ReceiverConfig, ReceiverEvent,
+    Action, BlockDigest, BlockHashes, CheckedOffer, FileDigest, Opened, Progress, Receiver, ReceiverConfig,
+    ReceiverEvent,
 };
 use crate::runtime::{self, Timer};
 use crate::storage::{Inbox, Partial, StorageError, Target};
@@ -51,6 +52,7 @@ where
         observer,
         shutdown,
         offer: None,
+        declined: None,
         target: None,
         jobs: FuturesUnordered::new(),
         timer: Timer::new(),
@@ -63,19 +65,11 @@ where
     let wire_before = connection.wire_bytes();
     let mut result = poll_fn(|cx| pump.poll(connection, cx)).await;
     if let Err(error) = &result {
-        let code = match error {
+        if let Error::Storage(StorageError::Outdated { .. }) = error {
             // To be offered again: that is a cut and no end.
-            Error::Storage(StorageError::Outdated { .. }) => {
-                runtime::timeout(CLOSE_TIMEOUT, connection.close(1012)).await;
-                None
-            }
-            Error::Storage(error) => Some(error.code()),
-            Error::Violation { .. } | Error::Transport(TransportError::Frame { .. }) => Some(Code::Protocol),
-            Error::Stopped => Some(Code::Shutdown),
-            _ => None,
-        };
-        if let Some(code) = code {
-            part(connection, code, &error.to_string()).await;
+            runtime::timeout(CLOSE_TIMEOUT, connection.close(1012)).await;
+        } else if let Some((code, reason)) = error.told(pump.name()) {
+            part(connection, code, &reason).await;
         }
         // The file may have got its final name although nobody is left to tell.
         let sealed = match pump.ending.take() {
@@ -121,6 +115,8 @@ struct Pump<'a> {
     observer: &'a mut (dyn FnMut(Event) + Send),
     shutdown: Shutdown,
     offer: Option<CheckedOffer>,
+    /// Why the storage did not take the offer.
+    declined: Option<String>,
     target: Option<Arc<Target>>,
     jobs: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
     timer: Timer,
@@ -239,7 +235,11 @@ impl Pump<'_> {
                 self.target = Some(Arc::new(target));
                 self.machine.opened(opened);
             }
-            Done::Opened(Err(error)) => self.machine.refuse(error.code(), error.to_string()),
+            Done::Opened(Err(error)) => {
+                let told = told_of_storage(&error, self.name());
+                self.declined = Some(error.to_string());
+                self.machine.refuse(error.code(), told);
+            }
             Done::Synced(synced) => {
                 synced?;
                 self.machine.synced(now);
@@ -271,7 +271,8 @@ impl Pump<'_> {
                     }
                 }
                 ReceiverEvent::Refused { name, code, reason } => {
-                    let peer = peer.to_owned();
+                    // On this side the whole of it is told.
+                    let (peer, reason) = (peer.to_owned(), self.declined.take().unwrap_or(reason));
                     self.ending = Some(Err(Error::Declined { peer, name, code, reason }));
                 }
                 ReceiverEvent::Sealed(digest) => {
@@ -327,6 +328,11 @@ impl Pump<'_> {
                 Err(_) => {}
             }
         }
+    }
+
+    /// The offered name.
+    fn name(&self) -> &str {
+        self.offer.as_ref().map_or("the file", |offer| offer.name.as_str())
     }
 
     fn partial(&self) -> &Partial {

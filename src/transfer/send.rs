@@ -10,7 +10,7 @@ use futures::{AsyncRead, AsyncWrite, Future};
 
 use super::{Error, Event, PROGRESS_INTERVAL, Pace, SCRATCH, Summary, TURNS_PER_POLL, part};
 use crate::protocol::{
-    BlockHashes, ChunkSize, Code, DEFAULT_WINDOW, FileDigest, HeartbeatConfig, MAX_FRAME, Offer, Sender,
+    BlockHashes, ChunkSize, DEFAULT_WINDOW, FileDigest, HeartbeatConfig, MAX_FRAME, Offer, Sender,
     SenderConfig, SenderEvent, chunk,
 };
 use crate::runtime::{self, Timer};
@@ -138,18 +138,10 @@ pub(super) async fn tell<S>(connection: &mut Connection<S>, error: &Error)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    // Where the file is on this machine is nothing to the receiver.
-    let (code, reason) = match error {
-        Error::Source(SourceError::Changed { what, .. }) => {
-            (Code::Source, format!("the source changed while it was sent: {what}"))
-        }
-        Error::Source(_) => (Code::Storage, "the source cannot be read any more".to_owned()),
-        Error::Violation { .. } | Error::Transport(TransportError::Frame { .. }) => {
-            (Code::Protocol, error.to_string())
-        }
-        _ => return,
-    };
-    part(connection, code, &reason).await;
+    // Of a receiver's errors there is none here.
+    if let Some((code, reason)) = error.told("the file") {
+        part(connection, code, &reason).await;
+    }
 }
 
 /// A block that is being hashed behind the transfer.

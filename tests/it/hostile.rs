@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use wsferry::protocol::chunk;
 use wsferry::protocol::message::transfer_id;
 
-use crate::support::{Peer, Place, Receiver, random, send_well};
+use crate::support::{Peer, Place, Receiver, Running, random, send_well, wsferry};
 
 fn offer(name: &str, size: u64) -> Value {
     json!({
@@ -102,9 +102,18 @@ fn a_hostile_sender_gets_a_typed_error_and_the_receiver_goes_on() {
         let failed = receiver.running.wait_for(|event| event["event"] == "failed");
         assert!(failed["reason"].as_str().unwrap().contains(words), "{failed}");
     }
-    for name in
-        ["..", "../x", "/etc/x", "a\0b", "a/b", "a\\b", "\u{1b}]0;x\u{7}", &"n".repeat(300), ".wsferry"]
-    {
+    for name in [
+        "..",
+        "../x",
+        "/etc/x",
+        "a\0b",
+        "a/b",
+        "a\\b",
+        "\u{1b}]0;x\u{7}",
+        "a\u{61c}b",
+        &"n".repeat(300),
+        ".wsferry",
+    ] {
         let mut peer = Peer::dial(&receiver.url);
         peer.say(offer(name, 3).to_string());
         assert_eq!(peer.hear_type("reject")["code"], "name");
@@ -274,4 +283,30 @@ fn a_thousand_connections_dropped_in_every_state_leave_nothing_behind() {
     // The pool of blocking threads may still be growing or shrinking; it is bounded by what runs at once.
     assert!(after.1 <= before.1 + 8, "threads: {before:?}, {after:?}");
     assert!(after.2 <= before.2 + 4096, "memory: {before:?}, {after:?}");
+}
+
+#[test]
+fn a_receiver_is_told_nothing_of_the_url_that_was_dialled_nor_of_the_source() {
+    let place = Place::new();
+    let file = place.file("f", &random(100_000, 3));
+    for (answer, words) in [
+        (json!({"type": "receipt", "id": "x", "digest": "0".repeat(64)}), "broke the protocol"),
+        (
+            json!({"type": "accept", "id": "x", "held": [[0, 9]], "received": 0, "frame_limit": 1, "window": 1}),
+            "accept",
+        ),
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("ws://{}/inbox?token=SECRET", listener.local_addr().unwrap());
+        let sender = Running::start(wsferry().arg("send").arg(&file).arg(url).arg("--json"));
+        let mut peer = Peer::accept(&listener, Some("wsferry.v1")).unwrap();
+        peer.hear_type("offer");
+        peer.say(answer.to_string());
+        let error = peer.hear_type("error").to_string();
+        assert!(error.contains(words), "{error}");
+        for ours in ["SECRET", "ws:", "127.0.0.1", &*place.path("").to_string_lossy()] {
+            assert!(!error.contains(ours), "{ours}: {error}");
+        }
+        sender.end().assert_error(1, &["broke the protocol", "SECRET"]);
+    }
 }
