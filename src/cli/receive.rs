@@ -9,6 +9,7 @@ use wsferry::protocol::HeartbeatConfig;
 use wsferry::runtime::{self, TcpListener};
 use wsferry::storage::{Inbox, InboxOptions};
 use wsferry::transfer::{self, Error, ErrorKind, Event, ReceiveOptions, ServeOptions, Shutdown};
+use wsferry::transport::TransportError;
 
 use super::args::ReceiveArgs;
 use super::exit::Exit;
@@ -79,7 +80,7 @@ async fn serve(
     });
     let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
     let receive = ReceiveOptions { heartbeat, ..ReceiveOptions::default() };
-    let options = ServeOptions { once: args.once, receive };
+    let options = ServeOptions { receive, once: args.once, origins: args.origins() };
     let served = transfer::serve(listener, inbox, options, shutdown, observer).await;
     let served = served.map_err(|error| format!("cannot accept connections on ws://{address}: {error}"))?;
     Ok(served.map(|served| served.map_or_else(Exit::from, |()| Exit::Done)))
@@ -106,8 +107,11 @@ fn show(output: &Output, views: &mut HashMap<u64, View>, connection: u64, event:
                 _ => None,
             };
             let name = view.as_ref().map(View::name).or(declined);
-            let advice = match (error.kind(), name) {
-                (ErrorKind::Interrupted, Some(name)) => format!("; the sender of {name} can resume it"),
+            let advice = match (error, error.kind(), name) {
+                (Error::Transport(TransportError::Page { origin, .. }), ..) => {
+                    format!("; if it is yours, start with --allow-origin {origin}")
+                }
+                (_, ErrorKind::Interrupted, Some(name)) => format!("; the sender of {name} can resume it"),
                 _ => String::new(),
             };
             output.failed(Some(connection), name, error, &advice, Exit::from(error.kind()));

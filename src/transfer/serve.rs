@@ -13,7 +13,7 @@ use super::{Error, ErrorKind, Event, ReceiveOptions, Shutdown, receive_file};
 use crate::protocol::Code;
 use crate::runtime::{self, TcpListener, TcpStream};
 use crate::storage::Inbox;
-use crate::transport::{Connection, HANDSHAKE_TIMEOUT, TransportError, server_handshake};
+use crate::transport::{Connection, HANDSHAKE_TIMEOUT, Origins, TransportError, server_handshake};
 
 /// How long to wait when the system has no descriptor for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -22,12 +22,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const MAX_CONNECTIONS: usize = 4096;
 
 /// How to serve.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ServeOptions {
     /// How to receive on each connection.
     pub receive: ReceiveOptions,
     /// Stop after the connection that carried the first transfer that ended for good.
     pub once: bool,
+    /// Which web pages may connect.
+    pub origins: Origins,
 }
 
 /// How a transfer that ended for good ended: done, or the kind of its error.
@@ -49,6 +51,7 @@ pub async fn serve(
     shutdown: Shutdown,
     observer: ServeObserver,
 ) -> io::Result<Option<Served>> {
+    let options = Arc::new(options);
     let (ended, mut ends) = mpsc::unbounded();
     let mut connections = FuturesUnordered::new();
     // Dropping a connection's handle stops it.
@@ -77,7 +80,7 @@ pub async fn serve(
                     number += 1;
                     let (handle, shutdown) = Shutdown::new();
                     handles.insert(number, handle);
-                    let inbox = inbox.clone();
+                    let (inbox, options) = (inbox.clone(), options.clone());
                     let tell = Tell { number, observer: observer.clone(), ended: ended.clone() };
                     let connection = async move {
                         one_connection(stream, address.to_string(), &inbox, &options, shutdown, tell).await;
@@ -134,7 +137,8 @@ async fn one_connection(
     tell: Tell,
 ) {
     let _ = stream.set_nodelay(true);
-    let handshake = runtime::timeout(HANDSHAKE_TIMEOUT, server_handshake(stream, address.clone()));
+    let handshake = server_handshake(stream, address.clone(), &options.origins);
+    let handshake = runtime::timeout(HANDSHAKE_TIMEOUT, handshake);
     let stopped = shutdown.clone();
     let handshake = match select(std::pin::pin!(handshake), stopped).await {
         Either::Left((handshake, _)) => handshake,

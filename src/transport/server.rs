@@ -1,19 +1,30 @@
 //! The listening side of the handshake. It reads the request's head itself: a head has a limit, and a plain GET
 //! gets an answer that says what this port is.
+//!
+//! Any web page can have its reader's browser dial this port, on loopback too. The browser says in `Origin` whose page it
+//! is, and a page cannot keep it from that; so a request with an `Origin` is refused unless that one is allowed. That holds
+//! also for a page whose name was made to lead here (DNS rebinding), which is why any `Host` is taken: behind a proxy it
+//! may be any name.
 
 use async_tungstenite::tungstenite::handshake::server::{create_response, write_response};
-use async_tungstenite::tungstenite::http::{HeaderValue, Request, header};
+use async_tungstenite::tungstenite::http::uri::Authority;
+use async_tungstenite::tungstenite::http::{HeaderMap, HeaderValue, Request, header};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::frame::Role;
-use super::{Connection, MAX_HEAD, TransportError};
+use super::{Connection, MAX_HEAD, Origins, TransportError};
 use crate::protocol::SUBPROTOCOL;
+use crate::protocol::message::clip;
 
 /// The most headers of a request.
 const MAX_HEADERS: usize = 100;
 
-/// Answers the handshake of a peer that dialled.
-pub async fn handshake<S>(mut stream: S, peer: String) -> Result<Connection<S>, TransportError>
+/// Answers the handshake of a peer that dialled; of web pages those that `origins` allow.
+pub async fn handshake<S>(
+    mut stream: S,
+    peer: String,
+    origins: &Origins,
+) -> Result<Connection<S>, TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -42,6 +53,14 @@ where
             }
         }
     };
+    if !names_one_host(request.headers()) {
+        answer(&mut stream, "400 Bad Request", "").await.map_err(broken)?;
+        return Err(failed("its request does not have one Host"));
+    }
+    if let Some(origin) = refused_origin(request.headers(), origins) {
+        answer(&mut stream, "403 Forbidden", "").await.map_err(broken)?;
+        return Err(TransportError::Page { address: peer, origin });
+    }
     let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let mut offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     let speaks_ours = offered.any(|protocol| protocol.trim() == SUBPROTOCOL);
@@ -67,6 +86,27 @@ where
     stream.flush().await.map_err(broken)?;
 
     Ok(Connection::new(stream, Role::Server, &read[head_len..], peer))
+}
+
+/// Whether there is one `Host`, as RFC 9112 demands in section 3.2, and it is one.
+fn names_one_host(headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host =
+        hosts.next().and_then(|host| host.to_str().ok()).and_then(|host| host.parse::<Authority>().ok());
+    host.is_some_and(|host| !host.host().is_empty() && !host.as_str().contains('@')) && hosts.next().is_none()
+}
+
+/// What the request says in `Origin`, made safe to print, if a page from there may not connect.
+fn refused_origin(headers: &HeaderMap, origins: &Origins) -> Option<String> {
+    let said: Vec<_> = headers.get_all(header::ORIGIN).iter().map(HeaderValue::as_bytes).collect();
+    let text = |origin: &[u8]| std::str::from_utf8(origin).is_ok_and(|origin| origins.allow(origin));
+    match said.as_slice() {
+        [] => None,
+        [origin] if text(origin) => None,
+        // Several are as good as none that is allowed, whatever they are.
+        _ if origins.any => None,
+        refused => Some(clip(&String::from_utf8_lossy(&refused.join(&b", "[..]))).into_owned()),
+    }
 }
 
 /// The request and the length of its head, once that is whole.

@@ -15,6 +15,7 @@ mod forged;
 mod frames;
 mod fuzzed;
 mod golden;
+mod handshakes;
 mod hostile;
 mod layers;
 mod link;
