@@ -44,21 +44,21 @@ where
             Ok(Some(parsed)) => break parsed,
             Ok(None) if read.len() < MAX_HEAD => {}
             Ok(None) => {
-                answer(&mut stream, "431 Request Header Fields Too Large", "").await.map_err(broken)?;
+                refuse(&mut stream, "431 Request Header Fields Too Large", "").await;
                 return Err(failed("the head of its request is too long"));
             }
             Err(why) => {
-                answer(&mut stream, "400 Bad Request", "").await.map_err(broken)?;
+                refuse(&mut stream, "400 Bad Request", "").await;
                 return Err(failed(&why));
             }
         }
     };
     if !names_one_host(request.headers()) {
-        answer(&mut stream, "400 Bad Request", "").await.map_err(broken)?;
+        refuse(&mut stream, "400 Bad Request", "").await;
         return Err(failed("its request does not have one Host"));
     }
     if let Some(origin) = refused_origin(request.headers(), origins) {
-        answer(&mut stream, "403 Forbidden", "").await.map_err(broken)?;
+        refuse(&mut stream, "403 Forbidden", "").await;
         return Err(TransportError::Page { address: peer, origin });
     }
     let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
@@ -75,7 +75,7 @@ where
             let extra = format!(
                 "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n"
             );
-            answer(&mut stream, "426 Upgrade Required", &extra).await.map_err(broken)?;
+            refuse(&mut stream, "426 Upgrade Required", &extra).await;
             return Err(failed(&why));
         }
     };
@@ -130,14 +130,15 @@ fn parse(read: &[u8]) -> Result<Option<(Request<()>, usize)>, String> {
     Ok(Some((request, head_len)))
 }
 
-async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, status: &str, headers: &str) -> std::io::Result<()> {
+/// Answers a request that is no sender's. Whether that arrives changes nothing about why.
+async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, status: &str, headers: &str) {
     let body = "This is a wsferry receiver. Send it a file with:  wsferry send FILE ws://HOST:PORT\n";
-    let head = format!(
+    let answer = format!(
         "HTTP/1.1 {status}\r\n{headers}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n",
+         Connection: close\r\n\r\n{body}",
         body.len()
     );
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(body.as_bytes()).await?;
-    stream.close().await
+    if stream.write_all(answer.as_bytes()).await.is_ok() {
+        let _ = stream.close().await;
+    }
 }
