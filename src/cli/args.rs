@@ -113,7 +113,7 @@ pub struct ReceiveArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
     pub listen: String,
 
-    /// Exit after the first finished transfer, with its exit code
+    /// Exit once all that the first sender means to send was received or refused, with the exit code of it
     #[arg(long)]
     pub once: bool,
 

@@ -4,6 +4,8 @@ mod args;
 mod bench;
 mod demo;
 mod exit;
+mod flood;
+mod limits;
 mod output;
 mod progress;
 mod random;

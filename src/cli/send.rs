@@ -100,6 +100,7 @@ async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, out
         ..RetryOptions::default()
     };
     let files = args.files();
+    let count = files.len() as u64;
     let mut session = Session::new(endpoint, options, retry);
     let several = files.len() > 1 && output.mode == Mode::Human && !output.bars.is_hidden();
     let sizes: Vec<u64> =
@@ -110,6 +111,7 @@ async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, out
     let (mut sent, mut there, mut bytes) = (0, 0, 0);
     for (number, (file, size)) in (1..).zip(files.iter().zip(&sizes)) {
         let overall = overall.clone().map(|bar| (bar, before));
+        session.set_left(count - number);
         match send_one(&mut session, args, file, number, overall, output).await {
             Ok(summary) => {
                 output.event(output::finished(number, &summary));

@@ -2,6 +2,7 @@
 
 mod error;
 mod event;
+mod once;
 mod receive;
 mod send;
 mod serve;

@@ -259,7 +259,9 @@ impl Pump<'_> {
     fn handle_events(&mut self, peer: &str) -> Result<(), Error> {
         while let Some(event) = self.machine.poll_event() {
             match event {
-                ReceiverEvent::Offered { .. } => {}
+                ReceiverEvent::Offered { name, left, session } => {
+                    (self.observer)(Event::Offered { name, left, session });
+                }
                 ReceiverEvent::Accepted { held, complete } => {
                     (self.held, self.complete) = (held, complete);
                     if let Some(offer) = &self.offer {

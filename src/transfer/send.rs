@@ -36,6 +36,10 @@ pub struct SendOptions {
     pub repair: bool,
     /// Have the receiver remove the file once it is checked, if it takes such files: a measurement.
     pub discard: bool,
+    /// How many more files are to follow this one, for a receiver that ends with the last of them.
+    pub left: u64,
+    /// Tells the receiver that several connections are one sender's; random.
+    pub session: Option<u128>,
     /// Between two [`Event::Progress`] at the least.
     pub progress_interval: Duration,
     /// Signs of life.
@@ -50,6 +54,8 @@ impl Default for SendOptions {
             window: DEFAULT_WINDOW,
             repair: false,
             discard: false,
+            left: 0,
+            session: None,
             progress_interval: PROGRESS_INTERVAL,
             heartbeat: HeartbeatConfig::default(),
         }
@@ -105,8 +111,9 @@ where
         already_sent: *sent_up_to,
         heartbeat: options.heartbeat,
     };
-    let SendOptions { frame_limit, window, repair, discard, .. } = *options;
-    let offer = Offer { repair, discard, ..source.offer(frame_limit, window) };
+    let SendOptions { frame_limit, window, repair, discard, left, .. } = *options;
+    let session = options.session.map(|session| format!("{session:032x}"));
+    let offer = Offer { repair, discard, left, session, ..source.offer(frame_limit, window) };
     let wire_before = connection.wire_bytes();
     let mut pump = Pump {
         machine: Sender::new(offer, config, now),

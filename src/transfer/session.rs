@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::send::{send_again, tell};
-use super::{Error, Event, SendOptions, Summary};
+use super::{Error, Event, SendOptions, Summary, part};
 use crate::protocol::{ChunkSize, Code, FileName, Progress};
 use crate::runtime::{self, TcpStream};
 use crate::storage::{Source, SourceError};
@@ -49,12 +49,21 @@ pub struct Session {
     connection: Option<Connection<TcpStream>>,
     /// A receiver took a file from this session: from then on a lost connection is a cut.
     worked: bool,
+    /// How many files the receiver was told to expect behind the last one.
+    owes: u64,
 }
 
 impl Session {
     /// A session that will dial `endpoint`.
     pub fn new(endpoint: Endpoint, options: SendOptions, retry: RetryOptions) -> Self {
-        Self { endpoint, options, retry, connection: None, worked: false }
+        let options = SendOptions { session: Some(options.session.unwrap_or_else(rand::random)), ..options };
+        Self { endpoint, options, retry, connection: None, worked: false, owes: 0 }
+    }
+
+    /// How many more files are to be sent behind the next one: a receiver that waits for this sender alone ends with the
+    /// last of them.
+    pub fn set_left(&mut self, files: u64) {
+        self.options.left = files;
     }
 
     /// Sends one file, under its own name or under `name`.
@@ -177,10 +186,14 @@ impl Session {
         }
     }
 
-    /// Says goodbye.
+    /// Says goodbye, and, where more files were to follow than could be sent, that they do not.
     pub async fn close(mut self) {
-        if let Some(connection) = self.connection.take() {
-            close(connection, 1000).await;
+        match self.connection.take() {
+            Some(mut connection) if self.owes > 0 => {
+                part(&mut connection, Code::Source, "not all files could be sent").await;
+            }
+            Some(connection) => close(connection, 1000).await,
+            None => {}
         }
     }
 
@@ -195,6 +208,7 @@ impl Session {
             Some(connection) => connection,
             none => none.insert(dial(&self.endpoint).await?),
         };
+        self.owes = self.options.left;
         let before = connection.wire_bytes();
         let sent = send_again(connection, source, &self.options, sent_up_to, observer).await;
         *wire_bytes += connection.wire_bytes() - before;

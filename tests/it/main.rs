@@ -21,4 +21,5 @@ mod layers;
 mod link;
 mod machines;
 mod resume;
+mod serving;
 mod transfer;
