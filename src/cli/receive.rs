@@ -15,9 +15,10 @@ use wsferry::transport::TransportError;
 use super::args::ReceiveArgs;
 use super::exit::Exit;
 use super::flood::{self, Admission, Counted, Flood};
+use super::limits;
 use super::output::{self, Output};
 use super::progress::View;
-use super::{limits, signals};
+use super::signals::{self, Hangup};
 
 pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
     let port = args.listen.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains('/'));
@@ -25,7 +26,8 @@ pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
         let what = format!("--listen is {}; expected HOST:PORT, such as 127.0.0.1:9000", args.listen);
         return output.error(&what, Exit::Usage);
     }
-    let (shutdown, signalled) = match signals::watch(None) {
+    let (hang_up, drain) = Shutdown::new();
+    let (shutdown, signalled) = match signals::watch(Hangup::Tells(hang_up), None, output) {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
     };
@@ -42,7 +44,7 @@ pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
         Ok(inbox) => Arc::new(inbox),
         Err(error) => return output.error(&error, Exit::Failed),
     };
-    match runtime::block_on(serve(&args, &listener, &inbox, shutdown, output)) {
+    match runtime::block_on(serve(&args, &listener, &inbox, (shutdown, drain), output)) {
         Ok(Some(exit)) => exit,
         Ok(None) => {
             for partial in inbox.resumable() {
@@ -67,7 +69,7 @@ async fn serve(
     args: &ReceiveArgs,
     listener: &TcpListener,
     inbox: &Arc<Inbox>,
-    shutdown: Shutdown,
+    (shutdown, drain): (Shutdown, Shutdown),
     output: &Output,
 ) -> Result<Option<Exit>, String> {
     let address = listener.local_addr();
@@ -83,7 +85,7 @@ async fn serve(
     let observer = Arc::new(move |connection, event| watching.show(connection, &event));
     let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
     let receive = ReceiveOptions { heartbeat, ..ReceiveOptions::default() };
-    let options = ServeOptions { receive, once: args.once, origins: args.origins(), drain: None };
+    let options = ServeOptions { receive, once: args.once, origins: args.origins(), drain: Some(drain) };
     let served = transfer::serve(listener, inbox, options, shutdown, observer).await;
     desk.tell_count(Kind::Unserved);
     desk.tell_count(Kind::Refused);

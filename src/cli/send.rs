@@ -15,7 +15,7 @@ use super::args::{ChunkArg, SendArgs};
 use super::exit::Exit;
 use super::output::{self, Mode, Output};
 use super::progress::{self, View};
-use super::signals;
+use super::signals::{self, Hangup};
 
 /// How long a sender that was told to stop may take to do so: it has nothing to put in order.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
@@ -25,7 +25,7 @@ pub fn run(args: SendArgs, output: &Output) -> Exit {
         Ok(resolved) => resolved,
         Err(usage) => return output.error(&usage, Exit::Usage),
     };
-    let (shutdown, signalled) = match signals::watch(Some(STOP_PATIENCE)) {
+    let (shutdown, signalled) = match signals::watch(Hangup::IsIgnored, Some(STOP_PATIENCE), output) {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
     };

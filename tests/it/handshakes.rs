@@ -5,6 +5,9 @@ use std::net::TcpStream;
 
 use crate::support::{Place, Receiver, Running, send_well, wsferry};
 
+/// Flags, or headers.
+type Words<'a> = &'a [&'a str];
+
 /// What a receiver answers to a handshake with these headers: the status line's number.
 fn status(receiver: &Receiver, headers: &[&str]) -> u16 {
     let mut stream = TcpStream::connect(receiver.address()).unwrap();
@@ -25,7 +28,7 @@ fn web_pages_are_refused_unless_their_origin_is_allowed_and_a_host_is_demanded()
     let place = Place::new();
     let allowed: &[&str] =
         &["--allow-origin", "https://Example.com", "--allow-origin", "http://localhost:3000"];
-    let cases: [(&[&str], &[(&[&str], u16)]); 3] = [
+    let cases: [(Words, &[(Words, u16)]); 3] = [
         (
             &[],
             &[

@@ -22,4 +22,5 @@ mod link;
 mod machines;
 mod resume;
 mod serving;
+mod terminal;
 mod transfer;
