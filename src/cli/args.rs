@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
 use wsferry::protocol::FileName;
+use wsferry::transport::{Origin, Origins};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -112,7 +113,7 @@ pub struct ReceiveArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
     pub listen: String,
 
-    /// Exit after the first finished transfer, with its exit code
+    /// Exit once all that the first sender means to send was received or refused, with the exit code of it
     #[arg(long)]
     pub once: bool,
 
@@ -128,8 +129,26 @@ pub struct ReceiveArgs {
     #[arg(long, conflicts_with = "once")]
     pub allow_bench: bool,
 
+    /// Let web pages of this origin connect, such as https://example.com; * lets all pages; may be repeated
+    #[arg(long, value_name = "ORIGIN")]
+    pub allow_origin: Vec<OriginArg>,
+
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+impl ReceiveArgs {
+    /// Which web pages may connect.
+    pub fn origins(&self) -> Origins {
+        let mut origins = Origins::default();
+        for origin in &self.allow_origin {
+            match origin {
+                OriginArg::Any => origins.any = true,
+                OriginArg::Of(origin) => origins.named.push(origin.clone()),
+            }
+        }
+        origins
+    }
 }
 
 /// Send a random file to a receiver of its own, cut it half-way, resume, compare.
@@ -200,6 +219,21 @@ impl FromStr for ChunkArg {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "auto" { Ok(Self::Auto) } else { size(text).map(Self::Raw) }
+    }
+}
+
+/// An origin, or all of them.
+#[derive(Debug, Clone)]
+pub enum OriginArg {
+    Any,
+    Of(Origin),
+}
+
+impl FromStr for OriginArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "*" { Ok(Self::Any) } else { text.parse().map(Self::Of) }
     }
 }
 

@@ -20,10 +20,11 @@ use super::args::DemoArgs;
 use super::exit::Exit;
 use super::output::{self, Output};
 use super::progress::View;
-use super::{random, signals};
+use super::random;
+use super::signals::{self, Hangup};
 
 pub fn run(args: DemoArgs, output: &Output) -> Exit {
-    let (mut shutdown, signalled) = match signals::watch(None) {
+    let (mut shutdown, signalled) = match signals::watch(Hangup::Stops, None, output) {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
     };

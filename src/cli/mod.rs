@@ -4,13 +4,17 @@ mod args;
 mod bench;
 mod demo;
 mod exit;
+mod flood;
+mod limits;
 mod output;
 mod progress;
 mod random;
 mod receive;
+mod screen;
 mod send;
 mod signals;
 mod usage;
+mod writer;
 
 pub use args::Args;
 pub use exit::Exit;
@@ -32,9 +36,12 @@ pub fn run(args: Args) -> Exit {
 fn telling(args: OutputArgs, command: impl FnOnce(&Output) -> Exit) -> Exit {
     let output = Output::new(args);
     let exit = command(&output);
+    output.drain();
     match output.broken() {
         Some(error) if exit == Exit::Done => {
-            output.error(&format_args!("cannot write to standard output: {error}"), Exit::Failed)
+            output.error(&format_args!("cannot write to standard output: {error}"), Exit::Failed);
+            output.drain();
+            Exit::Failed
         }
         _ => exit,
     }

@@ -1,17 +1,25 @@
 //! Where lines go: results to standard output, notices and errors to standard error, JSON alone if asked for.
 
 use std::borrow::Cow;
-use std::io::{self, Write};
-use std::sync::{Arc, OnceLock};
+use std::io::{self, IsTerminal};
+use std::time::Duration;
 
-use indicatif::{BinaryBytes, DecimalBytes, MultiProgress};
+use indicatif::{BinaryBytes, DecimalBytes, MultiProgress, ProgressDrawTarget};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 use wsferry::protocol::ChunkSize;
 use wsferry::transfer::Summary;
 
 use super::args::OutputArgs;
 use super::exit::Exit;
+use super::screen::Screen;
 use super::usage;
+use super::writer::{Stream, Weight, Writer};
+
+/// How often bars are drawn, in a second.
+const DRAWS: u8 = 20;
+/// How long a program that is done waits for a standard error that takes nothing.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How to tell what happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +38,10 @@ pub struct Output {
     pub mode: Mode,
     /// The bars that are on the screen; lines go above them.
     pub bars: MultiProgress,
-    /// Why standard output takes no more.
-    broken: Arc<OnceLock<io::Error>>,
+    out: Writer,
+    err: Writer,
+    /// Standard output was a terminal when the program started; one that went away does not look like one.
+    on_terminal: bool,
 }
 
 impl Output {
@@ -41,13 +51,24 @@ impl Output {
             OutputArgs { quiet: true, .. } => Mode::Quiet,
             _ => Mode::Human,
         };
-        Self { mode, bars: MultiProgress::new(), broken: Arc::default() }
+        let err = Writer::new();
+        // Lines and bars on one terminal stay in order.
+        let on_terminal = io::stdout().is_terminal();
+        let out = if on_terminal { err.clone() } else { Writer::new() };
+        let is_screen =
+            io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let target = if is_screen {
+            ProgressDrawTarget::term_like_with_hz(Box::new(Screen::new(err.clone())), DRAWS)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        Self { mode, bars: MultiProgress::with_draw_target(target), out, err, on_terminal }
     }
 
     /// A result, for people.
     pub fn line(&self, text: &str) {
         if self.mode == Mode::Human {
-            self.result(&printable(text));
+            self.result(&printable(text), Weight::Lasting);
         }
     }
 
@@ -91,26 +112,46 @@ impl Output {
     /// An event, for programs.
     pub fn event(&self, event: Value) {
         if self.mode == Mode::Json {
-            self.result(&event.to_string());
+            self.result(&event.to_string(), Weight::Lasting);
         }
     }
 
-    /// Why standard output took no more. A reader that has gone away is no failure.
-    pub fn broken(&self) -> Option<&io::Error> {
-        self.broken.get().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
+    /// An event that the next one like it makes out of date.
+    pub fn passing_event(&self, event: Value) {
+        if self.mode == Mode::Json {
+            self.result(&event.to_string(), Weight::Passing);
+        }
+    }
+
+    /// Waits until all that was said is written, at the end of the program.
+    pub fn drain(&self) {
+        self.out.drain(None);
+        // Whoever reads it may do so without reading on; a terminal that is held up is let go of some time.
+        self.err.drain((!io::stderr().is_terminal()).then_some(PATIENCE));
+    }
+
+    /// As [`drain`](Self::drain), for so long at most.
+    pub fn drain_for(&self, patience: Duration) {
+        self.out.drain(Some(patience));
+        self.err.drain(Some(patience));
+    }
+
+    /// Why standard output took no more. A reader, or a terminal, that has gone away is no failure.
+    pub fn broken(&self) -> Option<io::Error> {
+        let error = self.out.take_broken()?;
+        let is_gone = error.kind() == io::ErrorKind::BrokenPipe
+            || (self.on_terminal && Errno::from_io_error(&error) == Some(Errno::IO));
+        (!is_gone).then_some(error)
     }
 
     /// A line on standard output, above the bars.
-    fn result(&self, text: &str) {
-        let mut out = io::stdout();
-        if let Err(error) = self.bars.suspend(|| writeln!(out, "{text}").and_then(|()| out.flush())) {
-            let _ = self.broken.set(error);
-        }
+    fn result(&self, text: &str, weight: Weight) {
+        self.bars.suspend(|| self.out.write(Stream::Out, format!("{text}\n"), weight));
     }
 
-    /// A line on standard error, above the bars. There is no other place to tell of a failure.
+    /// A line on standard error, above the bars.
     fn complaint(&self, text: &str) {
-        let _ = self.bars.suspend(|| writeln!(io::stderr(), "{}", printable(text)));
+        self.bars.suspend(|| self.err.write(Stream::Err, format!("{}\n", printable(text)), Weight::Lasting));
     }
 }
 

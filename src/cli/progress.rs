@@ -126,7 +126,7 @@ impl View {
         match self.output.mode {
             Mode::Json => {
                 self.next_tell = now + EVENT_INTERVAL;
-                self.output.event(json!({
+                self.output.passing_event(json!({
                     "event": "progress", "transfer": self.transfer, "name": self.name,
                     "acknowledged": progress.acknowledged, "total": progress.total,
                     "durable": progress.durable, "resumed_at": progress.held, "verified": progress.verified,

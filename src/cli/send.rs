@@ -15,7 +15,7 @@ use super::args::{ChunkArg, SendArgs};
 use super::exit::Exit;
 use super::output::{self, Mode, Output};
 use super::progress::{self, View};
-use super::signals;
+use super::signals::{self, Hangup};
 
 /// How long a sender that was told to stop may take to do so: it has nothing to put in order.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
@@ -25,7 +25,7 @@ pub fn run(args: SendArgs, output: &Output) -> Exit {
         Ok(resolved) => resolved,
         Err(usage) => return output.error(&usage, Exit::Usage),
     };
-    let (shutdown, signalled) = match signals::watch(Some(STOP_PATIENCE)) {
+    let (shutdown, signalled) = match signals::watch(Hangup::IsIgnored, Some(STOP_PATIENCE), output) {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
     };
@@ -100,6 +100,7 @@ async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, out
         ..RetryOptions::default()
     };
     let files = args.files();
+    let count = files.len() as u64;
     let mut session = Session::new(endpoint, options, retry);
     let several = files.len() > 1 && output.mode == Mode::Human && !output.bars.is_hidden();
     let sizes: Vec<u64> =
@@ -110,6 +111,7 @@ async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, out
     let (mut sent, mut there, mut bytes) = (0, 0, 0);
     for (number, (file, size)) in (1..).zip(files.iter().zip(&sizes)) {
         let overall = overall.clone().map(|bar| (bar, before));
+        session.set_left(count - number);
         match send_one(&mut session, args, file, number, overall, output).await {
             Ok(summary) => {
                 output.event(output::finished(number, &summary));

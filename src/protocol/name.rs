@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
+
+use regex_syntax::hir::{Class, ClassUnicode, HirKind};
 
 /// The directory inside the destination that holds partial files; no file may take its name.
 pub const RESERVED: &str = ".wsferry";
@@ -68,10 +71,18 @@ impl FromStr for FileName {
     }
 }
 
-/// Whether a character moves what stands around it: control characters, and Unicode's bidirectional controls and line
-/// separators, which make a text look like another one.
+/// Unicode's property `Bidi_Control`: what orders a text otherwise than it is written.
+static BIDI_CONTROL: LazyLock<ClassUnicode> =
+    LazyLock::new(|| match regex_syntax::parse(r"\p{Bidi_Control}").map(regex_syntax::hir::Hir::into_kind) {
+        Ok(HirKind::Class(Class::Unicode(class))) => class,
+        _ => unreachable!("a property's name is a class of characters"),
+    });
+
+/// Whether a character moves what stands around it: control characters (Unicode category `Cc`), bidirectional controls
+/// (property `Bidi_Control`) and line separators (U+2028, U+2029), which make a text look like another one.
 pub(super) fn is_unprintable(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    let is_bidi = || BIDI_CONTROL.iter().any(|range| (range.start()..=range.end()).contains(&c));
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') || (!c.is_ascii() && is_bidi())
 }
 
 impl fmt::Display for FileName {
@@ -103,6 +114,22 @@ mod tests {
             (long.as_str(), NameError::TooLong(256)),
         ] {
             assert_eq!(name.parse::<FileName>(), Err(error), "{name:?}");
+        }
+        // Every character that Unicode 17 gives the property, and the line separators beside them.
+        let moving = ['\u{61C}', '\u{200E}', '\u{200F}'].into_iter();
+        let moving: Vec<char> =
+            moving.chain('\u{2028}'..='\u{202E}').chain('\u{2066}'..='\u{2069}').collect();
+        let has_property = |c| BIDI_CONTROL.iter().any(|range| range.start() <= c && c <= range.end());
+        for c in '\0'..=char::MAX {
+            let name = format!("a{c}b");
+            let refused = matches!(name.parse::<FileName>(), Err(NameError::Control(found)) if found == c);
+            assert_eq!(
+                refused,
+                c.is_control() || has_property(c) || moving.contains(&c),
+                "U+{:04X}",
+                c as u32
+            );
+            assert!(!moving.contains(&c) || refused, "U+{:04X}", c as u32);
         }
         let longest = "n".repeat(255);
         for name in ["a", "...", "..a", "-rf", "with space", "héllo.png", ".hidden", longest.as_str()] {

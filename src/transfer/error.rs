@@ -1,5 +1,6 @@
 //! Why a transfer ended without a receipt, and who ended it.
 
+use std::io;
 use std::time::Duration;
 
 use crate::protocol::{Code, MIN_FRAME_LIMIT, Violation};
@@ -113,6 +114,36 @@ pub enum ErrorKind {
 }
 
 impl Error {
+    /// What the peer is told, if it is this side that ends the transfer; `name` is the one that was offered. Nothing of
+    /// this side is in it: no path, no URL, no address.
+    pub(super) fn told(&self, name: &str) -> Option<(Code, String)> {
+        match self {
+            // Where the file is on this machine is nothing to the receiver.
+            Self::Source(SourceError::Changed { what, .. }) => {
+                Some((Code::Source, format!("the source changed while it was sent: {what}")))
+            }
+            Self::Source(_) => Some((Code::Storage, "the source cannot be read any more".to_owned())),
+            Self::Storage(error) => Some((error.code(), told_of_storage(error, name))),
+            Self::Violation { violation, .. } => {
+                Some((Code::Protocol, format!("what came broke the protocol: {violation}")))
+            }
+            Self::Transport(TransportError::Frame { why, .. }) => {
+                Some((Code::Protocol, format!("what came is not allowed by this protocol: {why}")))
+            }
+            Self::Stopped => Some((Code::Shutdown, self.to_string())),
+            _ => None,
+        }
+    }
+
+    /// Whether the cause may pass, so that another connection makes sense.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Storage(error) => error.may_pass(),
+            Self::Stopped => true,
+            _ => false,
+        }
+    }
+
     /// What the error means for what to do next.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -143,5 +174,90 @@ impl Error {
                 ErrorKind::Interrupted
             }
         }
+    }
+}
+
+/// What a sender is told of the destination: the name that it offered, the operation and the system's words.
+pub(super) fn told_of_storage(error: &StorageError, name: &str) -> String {
+    match error {
+        StorageError::Io { operation, source, .. } => {
+            let words = match source.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                // Whatever else an error carries may tell of this machine.
+                None => source.kind().into(),
+            };
+            let advice = match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                    "; what arrived is kept: make room, then run the same command"
+                }
+                _ => "",
+            };
+            format!("cannot {operation} {name}: {words}{advice}")
+        }
+        // They hold the offered name and numbers.
+        StorageError::Exists { .. }
+        | StorageError::NotAFile { .. }
+        | StorageError::Busy { .. }
+        | StorageError::NoSpace { .. }
+        | StorageError::NoBench
+        | StorageError::NewerJournal { .. }
+        | StorageError::Mismatch { .. } => error.to_string(),
+        _ => format!("{name} cannot be stored"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ChunkSize;
+
+    /// Every error, with this side's path, URL and address wherever it has a place for text.
+    fn errors() -> Vec<Error> {
+        let ours = || "ws://10.1.2.3:9000/private/inbox?token=SECRET".to_owned();
+        let io = |kind: io::ErrorKind| io::Error::new(kind, ours());
+        let storage = |source| StorageError::Io { operation: "open", path: ours(), source };
+        let digest = crate::protocol::FileDigest::from(blake3::hash(b""));
+        let name = || "photo.jpg".to_owned();
+        vec![
+            SourceError::Changed { path: ours().into(), what: "its size".into() }.into(),
+            SourceError::NotAFile(ours().into()).into(),
+            storage(io(io::ErrorKind::Other)).into(),
+            storage(io(io::ErrorKind::StorageFull)).into(),
+            storage(io::Error::from_raw_os_error(2)).into(),
+            StorageError::Exists { name: name() }.into(),
+            StorageError::NotAFile { name: name() }.into(),
+            StorageError::Busy { name: name() }.into(),
+            StorageError::NoSpace { name: name(), needed: 2, free: 1 }.into(),
+            StorageError::NewerJournal { name: name(), version: 9 }.into(),
+            StorageError::Mismatch { name: name(), expected: digest, actual: digest }.into(),
+            Error::Violation {
+                peer: ours(),
+                violation: Violation::field("chunk.offset", "0", ChunkSize::auto(0).raw()),
+            },
+            TransportError::Frame { address: ours(), why: "a binary frame".into() }.into(),
+            TransportError::Lost { address: ours(), why: ours() }.into(),
+            TransportError::Connect { address: ours(), source: io(io::ErrorKind::Other) }.into(),
+            Error::Refused { peer: ours(), name: name(), code: Code::Busy, reason: ours(), again: true },
+            Error::Declined { peer: ours(), name: name(), code: Code::Busy, reason: ours() },
+            Error::PeerEnded { peer: ours(), code: Code::Other, reason: ours(), again: false },
+            Error::Stalled { peer: ours(), silence: Duration::ZERO },
+            Error::Stopped,
+        ]
+    }
+
+    #[test]
+    fn what_a_peer_is_told_holds_nothing_of_this_side() {
+        for error in errors() {
+            let Some((_, told)) = error.told("photo.jpg") else { continue };
+            for ours in ["SECRET", "10.1.2.3", "9000", "/", "ws:"] {
+                assert!(!told.contains(ours), "{told}");
+            }
+        }
+        let told: Vec<_> = errors().iter().filter_map(|error| error.told("photo.jpg")).collect();
+        assert_eq!(told.len(), 14, "{told:?}");
+        assert!(told.contains(&(
+            Code::Storage,
+            "cannot open photo.jpg: No such file or directory (os error 2)".to_owned()
+        )));
     }
 }

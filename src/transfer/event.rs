@@ -9,6 +9,15 @@ use crate::protocol::{FileDigest, Progress};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
+    /// A file was offered to a receiver, which will accept or refuse it.
+    Offered {
+        /// Its name at the destination.
+        name: String,
+        /// How many more files the sender means to offer.
+        left: u64,
+        /// The sender's run, if it tells.
+        session: Option<String>,
+    },
     /// A file was offered and accepted.
     Started {
         /// Its name at the destination.
@@ -44,6 +53,8 @@ pub enum Event {
     Finished(Summary),
     /// The transfer ended without a receipt.
     Failed(Error),
+    /// A connection to a receiver ended before a file was offered on it: a health check, a port scan, a web page.
+    Unserved(Error),
 }
 
 /// How a finished transfer went.

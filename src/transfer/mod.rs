@@ -3,6 +3,7 @@
 mod claims;
 mod error;
 mod event;
+mod once;
 mod receive;
 mod recovery;
 mod send;

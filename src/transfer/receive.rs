@@ -12,10 +12,11 @@ use futures::{AsyncRead, AsyncWrite, Future};
 use futures::channel::oneshot;
 
 use super::claims::{self, Claim, Claims, Wanted};
+use super::error::told_of_storage;
 use super::{Error, Event, PROGRESS_INTERVAL, Pace, SCRATCH, Shutdown, Summary, TURNS_PER_POLL, part};
 use crate::protocol::{
-    Action, BlockDigest, BlockHashes, CheckedOffer, Code, FileDigest, Opened, Progress, Receiver,
-    ReceiverConfig, ReceiverEvent, Write,
+    Action, BlockDigest, BlockHashes, CheckedOffer, FileDigest, Opened, Progress, Receiver, ReceiverConfig,
+    ReceiverEvent, Write,
 };
 use crate::runtime::{self, Timer};
 use crate::storage::{Inbox, Sealed, StorageError, Target};
@@ -69,6 +70,7 @@ where
         observer,
         shutdown,
         offer: None,
+        declined: None,
         target: None,
         jobs: FuturesUnordered::new(),
         timer: Timer::new(),
@@ -126,6 +128,8 @@ struct Pump<'a> {
     observer: &'a mut (dyn FnMut(Event) + Send),
     shutdown: Shutdown,
     offer: Option<CheckedOffer>,
+    /// Why the storage did not take the offer.
+    declined: Option<String>,
     target: Option<Arc<Target>>,
     jobs: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
     timer: Timer,
@@ -310,13 +314,17 @@ impl Pump<'_> {
     }
 
     fn refuse(&mut self, error: &StorageError) {
-        self.machine.refuse(error.code(), error.to_string(), error.may_pass());
+        let told = told_of_storage(error, self.name());
+        self.declined = Some(error.to_string());
+        self.machine.refuse(error.code(), told, error.may_pass());
     }
 
     fn handle_events(&mut self, peer: &str) -> Result<(), Error> {
         while let Some(event) = self.machine.poll_event() {
             match event {
-                ReceiverEvent::Offered { .. } => {}
+                ReceiverEvent::Offered { name, left, session } => {
+                    (self.observer)(Event::Offered { name, left, session });
+                }
                 ReceiverEvent::Accepted { held, complete } => {
                     (self.held, self.complete) = (held, complete);
                     if let Some(offer) = &self.offer {
@@ -332,7 +340,8 @@ impl Pump<'_> {
                     (self.observer)(Event::Replacing { held });
                 }
                 ReceiverEvent::Refused { name, code, reason } => {
-                    let peer = peer.to_owned();
+                    // On this side the whole of it is told.
+                    let (peer, reason) = (peer.to_owned(), self.declined.take().unwrap_or(reason));
                     self.ending = Some(Err(Error::Declined { peer, name, code, reason }));
                 }
                 ReceiverEvent::Sealed(digest) => {
@@ -360,9 +369,8 @@ impl Pump<'_> {
     {
         let Err(error) = result else { return result };
         let storage_failed = matches!(error, Error::Storage(_));
-        // A connection that the sender left is not waited for: it is back on another.
-        if !matches!(error, Error::TakenOver) {
-            tell(connection, &error).await;
+        if let Some((code, reason)) = error.told(self.name()) {
+            part(connection, code, &reason, error.may_pass()).await;
         }
         let sealed = match self.ending.take() {
             Some(Ok(digest)) => Some(digest),
@@ -402,6 +410,11 @@ impl Pump<'_> {
         self.target.as_ref().expect("chunks are taken for a file that was opened")
     }
 
+    /// The offered name.
+    fn name(&self) -> &str {
+        self.offer.as_ref().map_or("the file", |offer| offer.name.as_str())
+    }
+
     fn progress(&self) -> Progress {
         Progress {
             total: self.offer.as_ref().map_or(0, |offer| offer.geometry.size()),
@@ -419,20 +432,6 @@ impl Pump<'_> {
             (self.observer)(Event::Progress(progress));
         }
     }
-}
-
-/// Tells the sender of an error that it does not know of, and ends the connection with it.
-async fn tell<S>(connection: &mut Connection<S>, error: &Error)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let (code, again) = match error {
-        Error::Storage(error) => (error.code(), error.may_pass()),
-        Error::Violation { .. } | Error::Transport(TransportError::Frame { .. }) => (Code::Protocol, false),
-        Error::Stopped => (Code::Shutdown, true),
-        _ => return,
-    };
-    part(connection, code, &error.to_string(), again).await;
 }
 
 /// Does what the machine asked for. Blocks.

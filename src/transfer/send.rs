@@ -10,8 +10,8 @@ use futures::{AsyncRead, AsyncWrite, Future};
 
 use super::{Error, Event, PROGRESS_INTERVAL, Pace, SCRATCH, Summary, TURNS_PER_POLL, part};
 use crate::protocol::{
-    BlockHashes, ChunkSize, Code, DEFAULT_WINDOW, FileDigest, HeartbeatConfig, MAX_FRAME, Offer, Path,
-    Progress, Sender, SenderConfig, SenderEvent, chunk,
+    BlockHashes, ChunkSize, DEFAULT_WINDOW, FileDigest, HeartbeatConfig, MAX_FRAME, Offer, Path, Progress,
+    Sender, SenderConfig, SenderEvent, chunk,
 };
 use crate::runtime::{self, Timer};
 use crate::storage::{Source, SourceError};
@@ -36,6 +36,10 @@ pub struct SendOptions {
     pub repair: bool,
     /// Have the receiver remove the file once it is checked, if it takes such files: a measurement.
     pub discard: bool,
+    /// How many more files are to follow this one, for a receiver that ends with the last of them.
+    pub left: u64,
+    /// Tells the receiver that several connections are one sender's; random.
+    pub session: Option<u128>,
     /// Between two [`Event::Progress`] at the least.
     pub progress_interval: Duration,
     /// Signs of life.
@@ -50,6 +54,8 @@ impl Default for SendOptions {
             window: DEFAULT_WINDOW,
             repair: false,
             discard: false,
+            left: 0,
+            session: None,
             progress_interval: PROGRESS_INTERVAL,
             heartbeat: HeartbeatConfig::default(),
         }
@@ -168,18 +174,10 @@ pub(super) async fn tell<S>(connection: &mut Connection<S>, error: &Error)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    // Where the file is on this machine is nothing to the receiver.
-    let (code, reason) = match error {
-        Error::Source(SourceError::Changed { what, .. }) => {
-            (Code::Source, format!("the source changed while it was sent: {what}"))
-        }
-        Error::Source(_) => (Code::Storage, "the source cannot be read any more".to_owned()),
-        Error::Violation { .. } | Error::Transport(TransportError::Frame { .. }) => {
-            (Code::Protocol, error.to_string())
-        }
-        _ => return,
-    };
-    part(connection, code, &reason, false).await;
+    // Of a receiver's errors there is none here.
+    if let Some((code, reason)) = error.told("the file") {
+        part(connection, code, &reason, false).await;
+    }
 }
 
 /// A block that is being hashed behind the transfer.

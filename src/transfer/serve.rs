@@ -2,45 +2,59 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::channel::mpsc;
 use futures::future::{Either, FutureExt, select};
 use futures::stream::{FuturesUnordered, StreamExt};
+use rustix::process::{Resource, getrlimit};
 
 use super::claims::Claims;
+use super::once::{Offered, Once};
 use super::receive::receive_claimed;
-use super::{Error, ErrorKind, Event, ReceiveOptions, Shutdown};
+use super::{Error, ErrorKind, Event, ReceiveOptions, Shutdown, ShutdownHandle};
 use crate::protocol::Code;
 use crate::runtime::{self, TcpListener, TcpStream};
 use crate::storage::Inbox;
-use crate::transport::{Connection, HANDSHAKE_TIMEOUT, TransportError, server_handshake};
+use crate::transport::{Connection, HANDSHAKE_TIMEOUT, Origins, TransportError, server_handshake};
 
 /// How long to wait when the system has no descriptor for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections at one time.
-const MAX_CONNECTIONS: usize = 4096;
+/// Connections at one time, however many descriptors there are.
+const MAX_CONNECTIONS: u64 = 4096;
+/// Descriptors of a connection: its socket, its partial file, its journal, its lock, and two that are open for a moment
+/// while the file is opened or sealed.
+const DESCRIPTORS_EACH: u64 = 6;
+/// Descriptors of the rest: standard streams, the listener, the runtime's, the destination's.
+const DESCRIPTORS_BESIDE: u64 = 24;
 
 /// How to serve.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ServeOptions {
     /// How to receive on each connection.
     pub receive: ReceiveOptions,
-    /// Stop after the connection that carried the first transfer that ended for good.
+    /// Stop once all that the first sender meant to send was received or refused.
     pub once: bool,
+    /// Which web pages may connect.
+    pub origins: Origins,
+    /// Once this is given, no connection is accepted any more; serving ends with the last transfer that runs.
+    pub drain: Option<Shutdown>,
 }
 
-/// How a transfer that ended for good ended: done, or the kind of its error.
+/// How a transfer that ended for good ended, or all of a sender's: done, or the kind of the first error.
 pub type Served = Result<(), ErrorKind>;
 
 /// Told what happens, with a number for the connection it happens on.
 pub type ServeObserver = Arc<dyn Fn(u64, Event) + Send + Sync>;
 
-/// Accepts connections and receives files on each, until told to stop, or with
-/// [`once`](ServeOptions::once) until the first transfer ended for good: a connection that was cut is no end, since
-/// its sender may come back. On return every journal is synced.
+/// Accepts connections and receives files on each, until told to stop, or with [`once`](ServeOptions::once) until all
+/// that the first sender meant to send was received or refused: a connection that was cut is no end, since its sender may
+/// come back. On return every journal is synced.
+///
+/// It serves as many connections at a time as the process has descriptors for; those beyond wait to be accepted.
 ///
 /// # Errors
 /// If the listener itself fails.
@@ -51,37 +65,42 @@ pub async fn serve(
     shutdown: Shutdown,
     observer: ServeObserver,
 ) -> io::Result<Option<Served>> {
-    let (ended, mut ends) = mpsc::unbounded();
+    let most = most_connections();
+    let options = Arc::new(options);
     let claims = Claims::default();
+    let (tell, mut told) = mpsc::unbounded();
     let mut connections = FuturesUnordered::new();
-    // Dropping a connection's handle stops it.
-    let mut handles = HashMap::new();
+    let mut guests = Guests::new(options.once);
     let mut shutdown = shutdown.fuse();
+    let drain = async {
+        match options.drain.clone() {
+            Some(drain) => drain.await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut drain = std::pin::pin!(drain.fuse());
     let mut number = 0;
-    let outcome = loop {
-        let mut accept = std::pin::pin!(listener.accept().fuse());
+    let mut accept_from = Instant::now();
+    while !guests.is_closing || !connections.is_empty() {
+        let may_accept = !guests.is_closing && guests.live.len() < most;
+        let mut accept = std::pin::pin!(accept(listener, may_accept, accept_from).fuse());
         futures::select_biased! {
-            () = shutdown => {
-                handles.clear();
-                break None;
-            }
-            (number, served) = ends.select_next_some() => if options.once {
-                // It may carry more files; the others may go.
-                handles.retain(|&other, _| other == number);
-                break Some(served);
-            },
+            () = shutdown => guests.stop(),
+            () = drain => guests.drain(),
+            (number, said) = told.select_next_some() => guests.hear(number, said),
             number = connections.select_next_some() => {
-                handles.remove(&number);
+                // What it said before it ended may have come only now.
+                while let Some(Some((number, said))) = told.next().now_or_never() {
+                    guests.hear(number, said);
+                }
+                guests.gone(number);
             }
             accepted = accept => match accepted {
-                // One more than can be served is hung up on.
-                Ok(_) if handles.len() >= MAX_CONNECTIONS => {}
                 Ok((stream, address)) => {
                     number += 1;
-                    let (handle, shutdown) = Shutdown::new();
-                    handles.insert(number, handle);
-                    let (inbox, claims) = (inbox.clone(), claims.clone());
-                    let tell = Tell { number, observer: observer.clone(), ended: ended.clone() };
+                    let shutdown = guests.welcome(number);
+                    let (inbox, claims, options) = (inbox.clone(), claims.clone(), options.clone());
+                    let tell = Tell { number, observer: observer.clone(), tell: tell.clone() };
                     let connection = async move {
                         one_connection(stream, address.to_string(), (&inbox, &claims), &options, shutdown, tell).await;
                         number
@@ -94,26 +113,135 @@ pub async fn serve(
                     });
                 }
                 Err(error) if is_fatal(&error) => return Err(error),
-                Err(_) => runtime::sleep(ACCEPT_PAUSE).await,
+                // Those that are served go on meanwhile.
+                Err(_) => accept_from = Instant::now() + ACCEPT_PAUSE,
             },
         }
-    };
-    while !connections.is_empty() {
-        futures::select_biased! {
-            () = shutdown => handles.clear(),
-            number = connections.select_next_some() => {
-                handles.remove(&number);
+    }
+    Ok(guests.once.and_then(|once| once.outcome()))
+}
+
+/// The next connection, if there may be one, and not before `from`.
+async fn accept(
+    listener: &TcpListener,
+    may_accept: bool,
+    from: Instant,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    if !may_accept {
+        return std::future::pending().await;
+    }
+    let pause = from.saturating_duration_since(Instant::now());
+    if !pause.is_zero() {
+        runtime::sleep(pause).await;
+    }
+    listener.accept().await
+}
+
+/// As many connections as there are descriptors for.
+fn most_connections() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let most = descriptors.saturating_sub(DESCRIPTORS_BESIDE) / DESCRIPTORS_EACH;
+    usize::try_from(most.clamp(1, MAX_CONNECTIONS)).expect("it is at most 4096")
+}
+
+/// The connections that are served.
+struct Guests {
+    live: HashMap<u64, Guest>,
+    once: Option<Once>,
+    /// No other is accepted.
+    is_closing: bool,
+}
+
+/// One of them. Dropping it stops the connection.
+struct Guest {
+    _handle: ShutdownHandle,
+    /// A file was offered and has not ended.
+    is_running: bool,
+    /// How many more its sender means to offer.
+    left: u64,
+}
+
+/// What happens on a connection, as far as it decides how long to serve.
+enum Said {
+    Offered(Offered),
+    Started,
+    /// Another transfer is writing the name: its sender may be back.
+    Busy,
+    /// The transfer ended for good.
+    Ended(Served),
+    /// The sender will offer no more, although it meant to.
+    GaveUp,
+}
+
+impl Guests {
+    fn new(once: bool) -> Self {
+        Self { live: HashMap::new(), once: once.then(Once::default), is_closing: false }
+    }
+
+    /// A connection was accepted.
+    fn welcome(&mut self, number: u64) -> Shutdown {
+        let (handle, shutdown) = Shutdown::new();
+        self.live.insert(number, Guest { _handle: handle, is_running: false, left: 0 });
+        shutdown
+    }
+
+    fn hear(&mut self, number: u64, said: Said) {
+        if let Some(guest) = self.live.get_mut(&number) {
+            match &said {
+                Said::Offered(offered) => (guest.is_running, guest.left) = (true, offered.left),
+                Said::Started | Said::GaveUp => {}
+                Said::Busy | Said::Ended(_) => guest.is_running = false,
             }
         }
+        match (&mut self.once, said) {
+            (None, _) => {}
+            (Some(once), Said::Offered(offered)) => once.offered(number, offered),
+            (Some(once), Said::Started) => once.started(number, Instant::now()),
+            (Some(once), Said::Busy) => once.busy(number),
+            (Some(once), Said::Ended(served)) => once.ended(number, served),
+            (Some(once), Said::GaveUp) => once.gave_up(number),
+        }
+        match &self.once {
+            // Its connection may carry more files; the others may go.
+            Some(once) if once.is_over() => {
+                self.is_closing = true;
+                self.live.retain(|&number, _| once.is_chosen(number));
+            }
+            _ if self.is_closing => self.hang_up(),
+            _ => {}
+        }
     }
-    Ok(outcome)
+
+    fn gone(&mut self, number: u64) {
+        self.live.remove(&number);
+        if let Some(once) = &mut self.once {
+            once.gone(number, Instant::now());
+        }
+    }
+
+    fn stop(&mut self) {
+        self.is_closing = true;
+        self.live.clear();
+    }
+
+    fn drain(&mut self) {
+        if !self.is_closing {
+            self.is_closing = true;
+            self.hang_up();
+        }
+    }
+
+    /// Ends the connections where nothing runs and nothing is to follow.
+    fn hang_up(&mut self) {
+        self.live.retain(|_, guest| guest.is_running || guest.left > 0);
+    }
 }
 
 /// Where one connection tells what happens on it.
 struct Tell {
     number: u64,
     observer: ServeObserver,
-    ended: mpsc::UnboundedSender<(u64, Served)>,
+    tell: mpsc::UnboundedSender<(u64, Said)>,
 }
 
 impl Tell {
@@ -121,10 +249,9 @@ impl Tell {
         (self.observer)(self.number, event);
     }
 
-    /// A transfer ended for good.
-    fn ended(&self, served: Served) {
+    fn say(&self, said: Said) {
         // Nobody listens any more once the server stops.
-        let _ = self.ended.unbounded_send((self.number, served));
+        let _ = self.tell.unbounded_send((self.number, said));
     }
 }
 
@@ -137,7 +264,8 @@ async fn one_connection(
     tell: Tell,
 ) {
     let _ = stream.set_nodelay(true);
-    let handshake = runtime::timeout(HANDSHAKE_TIMEOUT, server_handshake(stream, address.clone()));
+    let handshake = server_handshake(stream, address.clone(), &options.origins);
+    let handshake = runtime::timeout(HANDSHAKE_TIMEOUT, handshake);
     let stopped = shutdown.clone();
     let handshake = match select(std::pin::pin!(handshake), stopped).await {
         Either::Left((handshake, _)) => handshake,
@@ -145,7 +273,7 @@ async fn one_connection(
     };
     match handshake.unwrap_or(Err(TransportError::HandshakeTimeout { address, limit: HANDSHAKE_TIMEOUT })) {
         Ok(connection) => receive_all(connection, destination, &options.receive, shutdown, tell).await,
-        Err(error) => tell.event(Event::Failed(error.into())),
+        Err(error) => tell.event(Event::Unserved(error.into())),
     }
 }
 
@@ -157,27 +285,51 @@ async fn receive_all(
     shutdown: Shutdown,
     tell: Tell,
 ) {
+    let mut served = false;
     loop {
-        let mut started = false;
+        let (mut offered, mut started) = (false, false);
         let mut observer = |event| {
-            started |= matches!(event, Event::Started { .. });
+            match &event {
+                Event::Offered { name, left, session } => {
+                    offered = true;
+                    let (name, left, session) = (name.clone(), *left, session.clone());
+                    tell.say(Said::Offered(Offered { name, left, session }));
+                }
+                Event::Started { .. } => {
+                    started = true;
+                    tell.say(Said::Started);
+                }
+                _ => {}
+            }
             tell.event(event);
         };
-        match receive_claimed(&mut connection, destination, options, shutdown.clone(), &mut observer).await {
+        let received =
+            receive_claimed(&mut connection, destination, options, shutdown.clone(), &mut observer).await;
+        served |= offered;
+        match received {
             Ok(Some(summary)) => {
                 tell.event(Event::Finished(summary));
-                tell.ended(Ok(()));
+                tell.say(Said::Ended(Ok(())));
             }
             Ok(None) => return,
+            // Nothing was under way.
+            Err(Error::Stopped) if !offered => return,
             Err(error) => {
                 let declined = matches!(error, Error::Declined { .. });
-                // A name that is being written is free again soon: its sender will be back.
-                let busy = matches!(error, Error::Declined { code: Code::Busy, .. });
                 let kind = error.kind();
-                tell.event(Event::Failed(error));
-                // What a stranger says before a file was taken or refused is no transfer.
-                if kind != ErrorKind::Interrupted && (started || declined) && !busy {
-                    tell.ended(Err(kind));
+                let said = match &error {
+                    // A name that is being written is free again soon.
+                    Error::Declined { code: Code::Busy, .. } => Some(Said::Busy),
+                    Error::PeerEnded { code: Code::Source, .. } if !offered => Some(Said::GaveUp),
+                    // What a stranger says before a file was taken or refused is no transfer.
+                    _ if kind != ErrorKind::Interrupted && (started || declined) => {
+                        Some(Said::Ended(Err(kind)))
+                    }
+                    _ => None,
+                };
+                tell.event(if served { Event::Failed(error) } else { Event::Unserved(error) });
+                if let Some(said) = said {
+                    tell.say(said);
                 }
                 if !declined {
                     return;

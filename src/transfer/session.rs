@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::recovery::{self, Facts, Next};
 use super::send::{Attempt, Known, attempt, tell};
-use super::{Error, Event, SendOptions, Summary};
+use super::{Error, Event, SendOptions, Summary, part};
 use crate::protocol::{Code, FileName, Progress};
 use crate::runtime::{self, TcpStream};
 use crate::storage::Source;
@@ -46,18 +46,21 @@ pub struct Session {
     /// A receiver took or refused a file of this session: from then on a lost connection is a cut.
     reached: bool,
     known: Known,
+    /// How many files the receiver was told to expect behind the last one.
+    owes: u64,
 }
 
 impl Session {
     /// A session that will dial `endpoint`.
     pub fn new(endpoint: Endpoint, options: SendOptions, retry: RetryOptions) -> Self {
         let known = Known { session: Some(random_id()), ..Known::default() };
-        Self { endpoint, options, retry, connection: None, reached: false, known }
+        Self { endpoint, options, retry, connection: None, reached: false, known, owes: 0 }
     }
 
-    /// How many more files will be sent behind the next one: a receiver of one run ends behind the last.
-    pub fn set_left(&mut self, left: u64) {
-        self.known.left = left;
+    /// How many more files are to be sent behind the next one: a receiver that waits for this sender alone ends with the
+    /// last of them.
+    pub fn set_left(&mut self, files: u64) {
+        self.known.left = files;
     }
 
     /// Sends one file, under its own name or under `name`.
@@ -93,8 +96,13 @@ impl Session {
         }
     }
 
-    /// Says goodbye.
+    /// Says goodbye, and, where more files were to follow than could be sent, that they do not.
     pub async fn close(mut self) {
+        if self.owes > 0
+            && let Some(mut connection) = self.connection.take()
+        {
+            part(&mut connection, Code::Source, "not all files could be sent", false).await;
+        }
         self.hang_up(1000).await;
     }
 
@@ -108,6 +116,7 @@ impl Session {
             Some(connection) => connection,
             none => none.insert(dial(&self.endpoint).await?),
         };
+        self.owes = self.known.left;
         let source = transfer.source.clone();
         let mut watch = |event| {
             if let Some(event) = transfer.pass(event) {

@@ -49,6 +49,14 @@ pub enum TransportError {
         /// What was wrong.
         why: String,
     },
+    /// A web page wanted to connect.
+    #[error("a web page of {origin} wanted to connect from {address}, and may not")]
+    Page {
+        /// The peer.
+        address: String,
+        /// What the browser says of the page, made safe to print.
+        origin: String,
+    },
     /// The connection broke without a word.
     #[error("the connection to {address} was lost: {why}")]
     Lost {

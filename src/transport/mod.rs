@@ -7,12 +7,14 @@ mod connection;
 mod endpoint;
 mod error;
 mod frame;
+mod origin;
 mod server;
 
 pub use client::handshake as client_handshake;
 pub use connection::Connection;
 pub use endpoint::Endpoint;
 pub use error::TransportError;
+pub use origin::{Origin, Origins};
 pub use server::handshake as server_handshake;
 
 use std::time::Duration;

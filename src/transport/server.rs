@@ -1,19 +1,30 @@
 //! The listening side of the handshake. It reads the request's head itself: a head has a limit, and a plain GET
 //! gets an answer that says what this port is.
+//!
+//! Any web page can have its reader's browser dial this port, on loopback too. The browser says in `Origin` whose page it
+//! is, and a page cannot keep it from that; so a request with an `Origin` is refused unless that one is allowed. That holds
+//! also for a page whose name was made to lead here (DNS rebinding), which is why any `Host` is taken: behind a proxy it
+//! may be any name.
 
 use async_tungstenite::tungstenite::handshake::server::{create_response, write_response};
-use async_tungstenite::tungstenite::http::{HeaderValue, Request, header};
+use async_tungstenite::tungstenite::http::uri::Authority;
+use async_tungstenite::tungstenite::http::{HeaderMap, HeaderValue, Request, header};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::frame::Role;
-use super::{Connection, MAX_HEAD, TransportError};
+use super::{Connection, MAX_HEAD, Origins, TransportError};
 use crate::protocol::SUBPROTOCOL;
+use crate::protocol::message::clip;
 
 /// The most headers of a request.
 const MAX_HEADERS: usize = 100;
 
-/// Answers the handshake of a peer that dialled.
-pub async fn handshake<S>(mut stream: S, peer: String) -> Result<Connection<S>, TransportError>
+/// Answers the handshake of a peer that dialled; of web pages those that `origins` allow.
+pub async fn handshake<S>(
+    mut stream: S,
+    peer: String,
+    origins: &Origins,
+) -> Result<Connection<S>, TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -33,15 +44,23 @@ where
             Ok(Some(parsed)) => break parsed,
             Ok(None) if read.len() < MAX_HEAD => {}
             Ok(None) => {
-                answer(&mut stream, "431 Request Header Fields Too Large", "").await.map_err(broken)?;
+                refuse(&mut stream, "431 Request Header Fields Too Large", "").await;
                 return Err(failed("the head of its request is too long"));
             }
             Err(why) => {
-                answer(&mut stream, "400 Bad Request", "").await.map_err(broken)?;
+                refuse(&mut stream, "400 Bad Request", "").await;
                 return Err(failed(&why));
             }
         }
     };
+    if !names_one_host(request.headers()) {
+        refuse(&mut stream, "400 Bad Request", "").await;
+        return Err(failed("its request does not have one Host"));
+    }
+    if let Some(origin) = refused_origin(request.headers(), origins) {
+        refuse(&mut stream, "403 Forbidden", "").await;
+        return Err(TransportError::Page { address: peer, origin });
+    }
     let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let mut offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     let speaks_ours = offered.any(|protocol| protocol.trim() == SUBPROTOCOL);
@@ -56,7 +75,7 @@ where
             let extra = format!(
                 "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n"
             );
-            answer(&mut stream, "426 Upgrade Required", &extra).await.map_err(broken)?;
+            refuse(&mut stream, "426 Upgrade Required", &extra).await;
             return Err(failed(&why));
         }
     };
@@ -67,6 +86,27 @@ where
     stream.flush().await.map_err(broken)?;
 
     Ok(Connection::new(stream, Role::Server, &read[head_len..], peer))
+}
+
+/// Whether there is one `Host`, as RFC 9112 demands in section 3.2, and it is one.
+fn names_one_host(headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host =
+        hosts.next().and_then(|host| host.to_str().ok()).and_then(|host| host.parse::<Authority>().ok());
+    host.is_some_and(|host| !host.host().is_empty() && !host.as_str().contains('@')) && hosts.next().is_none()
+}
+
+/// What the request says in `Origin`, made safe to print, if a page from there may not connect.
+fn refused_origin(headers: &HeaderMap, origins: &Origins) -> Option<String> {
+    let said: Vec<_> = headers.get_all(header::ORIGIN).iter().map(HeaderValue::as_bytes).collect();
+    let text = |origin: &[u8]| std::str::from_utf8(origin).is_ok_and(|origin| origins.allow(origin));
+    match said.as_slice() {
+        [] => None,
+        [origin] if text(origin) => None,
+        // Several are as good as none that is allowed, whatever they are.
+        _ if origins.any => None,
+        refused => Some(clip(&String::from_utf8_lossy(&refused.join(&b", "[..]))).into_owned()),
+    }
 }
 
 /// The request and the length of its head, once that is whole.
@@ -90,14 +130,15 @@ fn parse(read: &[u8]) -> Result<Option<(Request<()>, usize)>, String> {
     Ok(Some((request, head_len)))
 }
 
-async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, status: &str, headers: &str) -> std::io::Result<()> {
+/// Answers a request that is no sender's. Whether that arrives changes nothing about why.
+async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, status: &str, headers: &str) {
     let body = "This is a wsferry receiver. Send it a file with:  wsferry send FILE ws://HOST:PORT\n";
-    let head = format!(
+    let answer = format!(
         "HTTP/1.1 {status}\r\n{headers}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n",
+         Connection: close\r\n\r\n{body}",
         body.len()
     );
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(body.as_bytes()).await?;
-    stream.close().await
+    if stream.write_all(answer.as_bytes()).await.is_ok() {
+        let _ = stream.close().await;
+    }
 }

@@ -112,7 +112,8 @@ fn a_message_in_pieces_with_a_ping_between_them_is_one_message() {
 #[test]
 fn what_breaks_websockets_rules_ends_that_connection_with_the_reason() {
     let place = Place::new();
-    let receiver = Receiver::start(&place, &[]);
+    // Each has a receiver of its own, which tells of the first connection that carries no file.
+    let start = || Receiver::start(&place, &[]);
     let long = vec![b'x'; 126];
     let most = vec![b'x'; 3_000_000];
     type Frames<'a> = &'a [(u8, &'a [u8])];
@@ -128,6 +129,7 @@ fn what_breaks_websockets_rules_ends_that_connection_with_the_reason() {
         ("invalid utf-8", &[(0x81, b"{\"type\":\"\xff\"}")]),
     ];
     for (why, frames) in cases {
+        let receiver = start();
         let mut raw = Raw::dial(&receiver);
         for (first, payload) in frames {
             raw.say(*first, payload);
@@ -138,11 +140,13 @@ fn what_breaks_websockets_rules_ends_that_connection_with_the_reason() {
         assert!(reason.contains(why), "{why}: {reason}");
     }
     // A frame that is not masked.
+    let receiver = start();
     let mut raw = Raw::dial(&receiver);
     raw.stream.write_all(b"\x81\x01x").unwrap();
     let _ = raw.stream.shutdown(Shutdown::Write);
     receiver.running.wait_for(|event| event["reason"].as_str().is_some_and(|why| why.contains("unmasked")));
     // One character with its length in two bytes, which is for 126 and more.
+    let receiver = start();
     let mut raw = Raw::dial(&receiver);
     raw.stream.write_all(b"\x81\xfe\x00\x01\0\0\0\0x").unwrap();
     let _ = raw.stream.shutdown(Shutdown::Write);

@@ -19,7 +19,8 @@ use self::spread::Spread;
 use super::args::BenchArgs;
 use super::exit::Exit;
 use super::output::{Mode, Output};
-use super::{progress, signals};
+use super::progress;
+use super::signals::{self, Hangup};
 
 /// The size over loopback, and over a real path.
 const SIZE: u64 = 1 << 30;
@@ -159,7 +160,7 @@ pub fn run(args: BenchArgs, output: &Output) -> Exit {
         Ok(settings) => settings,
         Err(usage) => return output.error(&usage, Exit::Usage),
     };
-    let (shutdown, signalled) = match signals::watch(None) {
+    let (shutdown, signalled) = match signals::watch(Hangup::Stops, None, output) {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
     };
