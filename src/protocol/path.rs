@@ -25,6 +25,8 @@ const CHUNK_TIME: Duration = Duration::from_millis(50);
 /// Where connections are cut, at most this part of what one carried is in flight, and a chunk is at most this part of it.
 const FLIGHT_OF_LIFE: u64 = 32;
 const CHUNK_OF_LIFE: u64 = 64;
+/// A single connection that carried less before it was cut may have met with an accident.
+const LIFE_TO_BELIEVE: u64 = 1 << 20;
 /// How long a rate counts at the least, in how many round trips, and at the most.
 const RATE_PERIOD: Duration = Duration::from_millis(500);
 const RATE_PERIOD_MOST: Duration = Duration::from_secs(5);
@@ -52,8 +54,9 @@ pub struct Path {
     delivered_at: Option<Instant>,
     /// Bytes in flight on a connection that has measured nothing yet.
     first_flight: u64,
-    /// Bytes that connections carried before they were cut: the last one that was, or this one, if it carried more.
-    life: Option<u64>,
+    /// Bytes that the last connection carried before it was cut, and the one before it.
+    last_life: Option<u64>,
+    life_before: Option<u64>,
     /// What was delivered before this connection.
     earlier: u64,
     /// Until this many bytes are delivered the flight runs low.
@@ -90,7 +93,8 @@ impl Default for Path {
             delivered: 0,
             delivered_at: None,
             first_flight: FIRST_FLIGHT,
-            life: None,
+            last_life: None,
+            life_before: None,
             earlier: 0,
             low_until: None,
             chunk: FIRST_CHUNK,
@@ -117,19 +121,19 @@ impl Path {
 
     /// The chunk to send next.
     pub(super) fn chunk(&self, most: ChunkSize) -> ChunkSize {
-        let life = self.life.map_or(u64::MAX, |life| (life / CHUNK_OF_LIFE).max(least()));
+        let life = self.life().map_or(u64::MAX, |life| (life / CHUNK_OF_LIFE).max(least()));
         ChunkSize::at_most(self.chunk.min(life)).map_or(most, |chunk| chunk.min(most))
     }
 
     /// The most bytes to keep in flight in chunks of this size.
     pub(super) fn in_flight(&self, chunk: u64, window: u64) -> u64 {
-        let of_life = self.life.map_or(u64::MAX, |life| life / FLIGHT_OF_LIFE);
+        let of_life = self.life().map_or(u64::MAX, |life| life / FLIGHT_OF_LIFE);
         let measured = (self.rate.best(), self.round_trip.best(), self.batch.best());
         let wanted = if let (Some(rate), Some(round_trip), Some(batch)) = measured {
             let held = rate * round_trip;
             let gain = if self.low_until.is_some() { LOW_GAIN } else { GAIN };
             // A path is filled, however short its connections live.
-            ((held * gain + batch * BATCHES) as u64).min(of_life.max((held + batch) as u64))
+            ((held * gain + batch * BATCHES) as u64).min(of_life.max(held as u64))
         } else {
             self.first_flight.min(of_life)
         };
@@ -147,9 +151,6 @@ impl Path {
         let &Acknowledged { crossed, largest, oldest, newest, .. } = acknowledged;
         self.delivered += crossed;
         self.delivered_at = Some(now);
-        if let Some(life) = &mut self.life {
-            *life = (*life).max(self.delivered - self.earlier);
-        }
         self.least_failed = 0;
         let since = |then: Instant| now.saturating_duration_since(then).max(Duration::from_micros(1));
         let round_trip = since(oldest.sent_at);
@@ -190,10 +191,24 @@ impl Path {
         self.low_until = None;
         let carried = self.delivered - std::mem::replace(&mut self.earlier, self.delivered);
         // One that carried nothing tells nothing.
-        self.life = Some(carried).filter(|&carried| carried > 0).or(self.life);
+        // Less is lost with the next one if it is as short.
+        if carried == 0 && largest.is_some() {
+            self.first_flight /= 2;
+        }
+        if carried > 0 {
+            self.life_before = self.last_life.replace(carried);
+        }
         if let Some(len) = largest.filter(|&len| len > self.carried) {
             self.fail(len);
         }
+    }
+
+    /// How many bytes a connection carries on this path, as far as that is known: what the last two did, or what this one
+    /// has.
+    fn life(&self) -> Option<u64> {
+        let last = self.last_life?;
+        let before = self.life_before.or((last >= LIFE_TO_BELIEVE).then_some(last))?;
+        Some(last.max(before).max(self.delivered - self.earlier))
     }
 
     /// A chunk that is larger than all that arrived did not.
@@ -208,7 +223,7 @@ impl Path {
 
     fn fit_chunk(&mut self, largest: u64) {
         let Some(rate) = self.rate.best() else { return };
-        let most = self.life.map_or(u64::MAX, |life| life / CHUNK_OF_LIFE);
+        let most = self.life().map_or(u64::MAX, |life| life / CHUNK_OF_LIFE);
         let wanted = ((rate * CHUNK_TIME.as_secs_f64()) as u64).min(most).max(least());
         let doubled = 2 * self.chunk;
         if wanted < self.chunk {

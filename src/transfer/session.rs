@@ -140,7 +140,8 @@ impl Session {
             reached: self.reached,
             began: transfer.told_start || transfer.changes > 0 || transfer.attempts > 0,
             changes: transfer.changes,
-            least_failed: self.known.path.least_failed(),
+            // Where something moved since, some frame has passed, acknowledged or not.
+            least_failed: self.known.path.least_failed().min(transfer.attempts),
             waits_for_name: self.retry.wait_for_name,
             idle: transfer.moved.elapsed(),
             retry_for: self.retry.retry_for,

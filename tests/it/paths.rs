@@ -57,8 +57,8 @@ fn a_cut_costs_what_the_path_held_also_where_that_is_little() {
 
 #[test]
 fn a_connection_that_passes_less_than_a_block_still_makes_progress() {
-    for (bytes, most) in [(8 << 20, 0.3), (2 * MB, 0.3), (300_000, 0.5), (100_000, 1.0)] {
-        let size = (20 * bytes).min(40 * MB);
+    for (bytes, most) in [(8 << 20, 0.5), (2 * MB, 0.5), (300_000, 1.0), (100_000, 2.0)] {
+        let size = (15 * bytes).min(40 * MB);
         let (resent, connections) = through(Limits { bytes: Some(bytes), ..Limits::default() }, size, &[]);
         assert!(connections as u64 >= size * 4 / 3 / bytes, "{connections}");
         assert!(resent <= most, "{bytes} bytes a connection: {resent}");
