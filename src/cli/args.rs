@@ -124,6 +124,10 @@ pub struct ReceiveArgs {
     #[arg(long)]
     pub overwrite: bool,
 
+    /// Remove a partial file once nothing has come for it for this long
+    #[arg(long, value_name = "DURATION", default_value = "30days")]
+    pub keep_partial: humantime::Duration,
+
     /// Let `wsferry bench` measure the path to here: its files are received, checked and removed
     #[arg(long, conflicts_with = "once")]
     pub allow_bench: bool,

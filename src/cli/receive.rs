@@ -1,7 +1,8 @@
 //! `wsferry receive`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use indicatif::BinaryBytes;
 use serde_json::json;
@@ -15,6 +16,9 @@ use super::exit::Exit;
 use super::output::{self, Output};
 use super::progress::View;
 use super::signals;
+
+/// How often partial files that have become too old are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
     let port = args.listen.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains('/'));
@@ -33,11 +37,15 @@ pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
             return output.error(&format_args!("cannot listen on {}: {error}", args.listen), Exit::Failed);
         }
     };
-    let options = InboxOptions { overwrite: args.overwrite, allow_bench: args.allow_bench };
+    let keep_partial = args.keep_partial.into();
+    let options = InboxOptions { overwrite: args.overwrite, allow_bench: args.allow_bench, keep_partial };
     let inbox = match Inbox::open(&args.directory, options) {
         Ok(inbox) => Arc::new(inbox),
         Err(error) => return output.error(&error, Exit::Failed),
     };
+    for warning in inbox.warnings() {
+        output.notice(&format!("{}: {warning}", args.directory.display()));
+    }
     match runtime::block_on(serve(&args, &listener, &inbox, shutdown, output)) {
         Ok(Some(exit)) => exit,
         Ok(None) => {
@@ -77,12 +85,22 @@ async fn serve(
         let mut views = views.lock().unwrap_or_else(PoisonError::into_inner);
         show(&watching, &mut views, connection, &event);
     });
+    drop(runtime::spawn(sweep(Arc::downgrade(inbox))));
     let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
     let receive = ReceiveOptions { heartbeat, ..ReceiveOptions::default() };
     let options = ServeOptions { once: args.once, receive };
     let served = transfer::serve(listener, inbox, options, shutdown, observer).await;
     let served = served.map_err(|error| format!("cannot accept connections on ws://{address}: {error}"))?;
     Ok(served.map(|served| served.map_or_else(Exit::from, |()| Exit::Done)))
+}
+
+/// Removes partial files that have become too old, every hour.
+async fn sweep(inbox: Weak<Inbox>) {
+    loop {
+        runtime::sleep(SWEEP_INTERVAL).await;
+        let Some(inbox) = inbox.upgrade() else { return };
+        runtime::spawn_blocking(move || inbox.sweep()).await;
+    }
 }
 
 /// Shows an event of one connection; it has a view from its transfer's start to its end.

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::folder::Obstacle;
 use crate::protocol::{Code, FileDigest};
 
 /// Why the destination could not take or finish a file.
@@ -38,11 +39,47 @@ pub enum StorageError {
         /// The name.
         name: String,
     },
+    /// The file that is there cannot be replaced.
+    #[error("the file named {name} cannot be replaced: {obstacle}; use --name")]
+    Fixed {
+        /// The name.
+        name: String,
+        /// Why not.
+        obstacle: Obstacle,
+    },
+    /// The file is whole, and cannot be given its name.
+    #[error("{name} is whole, and cannot be given its name: {source}; use --name, or make way for it")]
+    NoName {
+        /// The name.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file of that name is there, and whether it is what was offered cannot be told.
+    #[error("the file named {name} that is there cannot be relied on: {what}; remove it, or use --name")]
+    Unreliable {
+        /// The name.
+        name: String,
+        /// Why not.
+        what: &'static str,
+    },
     /// Another transfer is writing that name.
     #[error("another transfer is writing {name}; try again when it has ended")]
     Busy {
         /// The name.
         name: String,
+    },
+    /// Somebody else took the partial file's place.
+    #[error("{name} was moved or changed here by another program meanwhile; what is left of it is kept")]
+    Disturbed {
+        /// The name.
+        name: String,
+    },
+    /// The directory of partial files is not this program's alone.
+    #[error(".wsferry in the destination {what}; remove it, or choose another directory")]
+    NotOurs {
+        /// What is wrong with it.
+        what: &'static str,
     },
     /// The file does not fit.
     #[error(
@@ -102,8 +139,13 @@ impl StorageError {
     /// The code that tells a peer of it.
     pub fn code(&self) -> Code {
         match self {
-            Self::Io { .. } => Code::Storage,
-            Self::Exists { .. } | Self::Outdated { .. } | Self::NotAFile { .. } => Code::Exists,
+            Self::Io { .. } | Self::Disturbed { .. } | Self::NotOurs { .. } => Code::Storage,
+            Self::Exists { .. }
+            | Self::Outdated { .. }
+            | Self::NotAFile { .. }
+            | Self::Fixed { .. }
+            | Self::NoName { .. }
+            | Self::Unreliable { .. } => Code::Exists,
             Self::Busy { .. } => Code::Busy,
             Self::NoSpace { .. } => Code::TooLarge,
             Self::NoBench => Code::Discard,

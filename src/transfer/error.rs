@@ -101,7 +101,9 @@ impl Error {
         match self {
             Self::Source(SourceError::Changed { .. }) => ErrorKind::Mismatch,
             Self::Source(_) => ErrorKind::Failed,
-            Self::Storage(StorageError::Io { .. } | StorageError::Outdated { .. }) => ErrorKind::Interrupted,
+            Self::Storage(
+                StorageError::Io { .. } | StorageError::Outdated { .. } | StorageError::Disturbed { .. },
+            ) => ErrorKind::Interrupted,
             Self::Storage(StorageError::Mismatch { .. }) => ErrorKind::Mismatch,
             Self::Storage(_) => ErrorKind::Refused,
             Self::Transport(TransportError::Lost { .. } | TransportError::Closed { .. }) => {

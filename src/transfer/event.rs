@@ -57,6 +57,8 @@ pub struct Summary {
     pub complete: bool,
     /// The receiver removed it once it was checked, as was asked for.
     pub discarded: bool,
+    /// What the receiver's file system would not do for the file; only a receiver knows it.
+    pub warnings: Vec<String>,
     /// Bytes of WebSocket frames that crossed for it, both ways together, on all connections.
     pub wire_bytes: u64,
 }

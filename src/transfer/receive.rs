@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{AsyncRead, AsyncWrite, Future};
@@ -17,11 +17,15 @@ use crate::protocol::{
     ReceiverConfig, ReceiverEvent,
 };
 use crate::runtime::{self, Timer};
-use crate::storage::{Inbox, Partial, StorageError, Target};
+use crate::storage::{Inbox, Sealed, StorageError, Target, Warning};
 use crate::transport::{Connection, TransportError};
 
 /// Frames read before acknowledgements are sent.
 const FRAMES_PER_TURN: usize = 8;
+
+/// How long to wait for another transfer to let go of the name: one that was cut may still be syncing.
+const NAME_WAIT: Duration = Duration::from_secs(3);
+const NAME_POLL: Duration = Duration::from_millis(20);
 
 /// How to receive.
 pub type ReceiveOptions = ReceiverConfig;
@@ -58,6 +62,7 @@ where
         started: now,
         held: 0,
         complete: false,
+        warnings: Vec::new(),
         ending: None,
     };
     let wire_before = connection.wire_bytes();
@@ -80,6 +85,8 @@ where
         // The file may have got its final name although nobody is left to tell.
         let sealed = match pump.ending.take() {
             Some(Ok(digest)) => Some(digest),
+            // What was compared is kept in mind by what was begun in its place.
+            _ if matches!(error, Error::Storage(StorageError::Outdated { .. })) => None,
             _ => pump.keep_what_arrived(matches!(error, Error::Storage(_))).await,
         };
         if let Some(digest) = sealed {
@@ -95,6 +102,7 @@ where
             progress: pump.progress(),
             complete: pump.complete,
             discarded: offer.discard,
+            warnings: pump.warnings.iter().map(Warning::to_string).collect(),
             wire_bytes: connection.wire_bytes() - wire_before,
         })),
         (Err(Error::Transport(TransportError::Closed { .. } | TransportError::Lost { .. })), None) => {
@@ -107,12 +115,12 @@ where
 
 /// An action that was carried out on another thread.
 enum Done {
-    Opened(Result<(Target, Opened), StorageError>),
+    Opened(Result<(Arc<Target>, Opened), StorageError>),
     Synced(Result<(), StorageError>),
-    Hashed(u64, Result<BlockHashes, StorageError>),
+    Hashed(u64, Result<Option<BlockHashes>, StorageError>),
     Checked(u64, Result<bool, StorageError>),
     Digests(u64, Result<Vec<BlockDigest>, StorageError>),
-    Sealed(FileDigest, Result<(), StorageError>),
+    Sealed(FileDigest, Result<Sealed, StorageError>),
 }
 
 struct Pump<'a> {
@@ -128,6 +136,8 @@ struct Pump<'a> {
     started: Instant,
     held: u64,
     complete: bool,
+    /// What the file system would not do for the file.
+    warnings: Vec<Warning>,
     /// How it ended, once the sender has been told.
     ending: Option<Result<FileDigest, Error>>,
 }
@@ -190,7 +200,7 @@ impl Pump<'_> {
             let frame = frame?;
             let handled = SCRATCH.with_borrow_mut(|bytes| {
                 let write = self.machine.handle_frame(frame, bytes, Instant::now())?;
-                Ok(write.map(|write| self.partial().write_at(&bytes[..write.len], write.offset)))
+                Ok(write.map(|write| self.target().write_at(&bytes[..write.len], write.offset)))
             });
             let written = handled
                 .map_err(|violation| Error::Violation { peer: connection.peer().to_owned(), violation })?;
@@ -218,17 +228,14 @@ impl Pump<'_> {
 
     /// Begins an action on a thread that may block.
     fn start(&mut self, action: Action) {
-        let job = |work: Box<dyn FnOnce() -> Done + Send>| Box::pin(runtime::spawn_blocking(work));
-        let work: Box<dyn FnOnce() -> Done + Send> = if let Action::Open(offer) = action {
+        if let Action::Open(offer) = action {
             self.started = Instant::now();
             self.offer = Some(offer.clone());
-            let inbox = self.inbox.clone();
-            Box::new(move || Done::Opened(inbox.begin(offer)))
+            self.jobs.push(Box::pin(open(self.inbox.clone(), offer)));
         } else {
             let target = self.target.clone().expect("actions on a file come after it was opened");
-            Box::new(move || carry_out(action, &target))
-        };
-        self.jobs.push(job(work));
+            self.jobs.push(Box::pin(runtime::spawn_blocking(move || carry_out(action, &target))));
+        }
     }
 
     /// Takes the result of an action.
@@ -236,7 +243,7 @@ impl Pump<'_> {
         let now = Instant::now();
         match done {
             Done::Opened(Ok((target, opened))) => {
-                self.target = Some(Arc::new(target));
+                self.target = Some(target);
                 self.machine.opened(opened);
             }
             Done::Opened(Err(error)) => self.machine.refuse(error.code(), error.to_string()),
@@ -244,12 +251,17 @@ impl Pump<'_> {
                 synced?;
                 self.machine.synced(now);
             }
-            Done::Hashed(block, hashes) => self.machine.hashed(block, hashes?, now),
+            Done::Hashed(block, hashes) => match hashes? {
+                Some(hashes) => self.machine.hashed(block, hashes, now),
+                None => return Err(unreadable(block).into()),
+            },
             Done::Checked(block, same) => self.machine.checked(block, same?),
             Done::Digests(first, digests) => self.machine.digests(first, &digests?),
             Done::Sealed(digest, sealed) => {
-                self.note(&sealed);
-                sealed?;
+                match sealed? {
+                    Sealed::Stored(warnings) => self.warnings = warnings,
+                    Sealed::Differs(_) => return Err(self.outdated().into()),
+                }
                 self.machine.sealed(digest);
             }
         }
@@ -295,42 +307,31 @@ impl Pump<'_> {
         let mut sealed = None;
         while let Some(done) = self.jobs.next().await {
             match done {
-                Done::Sealed(digest, result) => {
-                    self.note(&result);
-                    sealed = result.is_ok().then_some(digest);
+                Done::Sealed(digest, Ok(Sealed::Stored(warnings))) => {
+                    self.warnings = warnings;
+                    sealed = Some(digest);
                 }
-                Done::Hashed(block, Ok(hashes)) => self.machine.hashed(block, hashes, Instant::now()),
-                Done::Opened(Ok((target, _))) => self.target = Some(Arc::new(target)),
+                Done::Hashed(block, Ok(Some(hashes))) => self.machine.hashed(block, hashes, Instant::now()),
+                Done::Opened(Ok((target, _))) => self.target = Some(target),
                 Done::Synced(Err(_)) => storage_failed = true,
                 _ => {}
             }
         }
         let blocks = if storage_failed { Vec::new() } else { self.machine.take_unsynced() };
         if let Some(target) = self.target.take().filter(|_| sealed.is_none()) {
-            let put_away = move || {
-                if let Some(partial) = target.partial() {
-                    partial.put_away(&blocks);
-                }
-            };
-            runtime::spawn_blocking(put_away).await;
+            runtime::spawn_blocking(move || target.put_away(&blocks, None)).await;
         }
         sealed
     }
 
-    /// Keeps in mind how sealing went, for a sender that comes back.
-    fn note(&self, sealed: &Result<(), StorageError>) {
-        if let Some(offer) = self.offer.as_ref().filter(|offer| !offer.discard) {
-            match sealed {
-                Ok(()) => self.inbox.remember(&offer.id, true),
-                Err(StorageError::Outdated { .. }) => self.inbox.remember(&offer.id, false),
-                Err(_) => {}
-            }
-        }
+    /// What is there is another file, or something was lost: it is to be offered again.
+    fn outdated(&self) -> StorageError {
+        let name = self.offer.as_ref().map_or_else(String::new, |offer| offer.name.to_string());
+        StorageError::Outdated { name }
     }
 
-    fn partial(&self) -> &Partial {
-        let partial = self.target.as_ref().and_then(|target| target.partial());
-        partial.expect("the machine takes chunks for a partial file alone")
+    fn target(&self) -> &Target {
+        self.target.as_ref().expect("the machine takes chunks once the file is open")
     }
 
     fn progress(&self) -> Progress {
@@ -352,15 +353,57 @@ impl Pump<'_> {
     }
 }
 
+/// Opens what the file is received into. Waits a moment for another transfer to let go of the name.
+async fn open(inbox: Arc<Inbox>, offer: CheckedOffer) -> Done {
+    let deadline = Instant::now() + NAME_WAIT;
+    loop {
+        let (inbox, offer) = (inbox.clone(), offer.clone());
+        let opened = runtime::spawn_blocking(move || {
+            let (target, opened) = inbox.begin(offer)?;
+            let opened = hash_at_once(&target, opened)?;
+            Ok((Arc::new(target), opened))
+        });
+        match opened.await {
+            Err(StorageError::Busy { .. }) if Instant::now() < deadline => runtime::sleep(NAME_POLL).await,
+            opened => return Done::Opened(opened),
+        }
+    }
+}
+
+/// Hashes what is there and not in the journal, so that it is held.
+fn hash_at_once(target: &Target, mut opened: Opened) -> Result<Opened, StorageError> {
+    let unhashed = std::mem::take(&mut opened.unhashed);
+    let mut batch = Vec::new();
+    for block in unhashed.runs().flatten() {
+        if let Some(hashes) = target.hash_block(block)? {
+            batch.push((block, hashes));
+            opened.held.insert(block);
+        }
+        // A batch at a time, so that memory stays flat when the whole journal is gone.
+        if batch.len() == 256 {
+            target.sync(&std::mem::take(&mut batch))?;
+        }
+    }
+    if !batch.is_empty() {
+        target.sync(&batch)?;
+    }
+    Ok(opened)
+}
+
+/// A block that came and cannot be read back.
+fn unreadable(block: u64) -> StorageError {
+    let source = std::io::ErrorKind::InvalidData.into();
+    StorageError::Io { operation: "read back", path: format!("block {block}"), source }
+}
+
 /// Does what the machine asked for. Blocks.
 fn carry_out(action: Action, target: &Target) -> Done {
-    let partial = || target.partial().expect("the machine does this with a partial file alone");
     match action {
         Action::Open(_) => unreachable!("opening makes the target"),
-        Action::Sync(blocks) => Done::Synced(partial().sync(&blocks)),
-        Action::HashBlock(block) => Done::Hashed(block, partial().hash_block(block)),
-        Action::CheckBlock(block) => Done::Checked(block, partial().check_block(block)),
-        Action::ReadDigests { first, count } => Done::Digests(first, partial().digests(first, count)),
+        Action::Sync(blocks) => Done::Synced(target.sync(&blocks)),
+        Action::HashBlock(block) => Done::Hashed(block, target.hash_block(block)),
+        Action::CheckBlock(block) => Done::Checked(block, target.check_block(block)),
+        Action::ReadDigests { first, count } => Done::Digests(first, target.digests(first, count)),
         Action::Seal(digest) => Done::Sealed(digest, target.seal(digest)),
     }
 }

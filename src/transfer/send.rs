@@ -129,6 +129,7 @@ where
         progress: pump.machine.progress(),
         complete: pump.complete,
         discarded: discard,
+        warnings: Vec::new(),
         wire_bytes: connection.wire_bytes() - wire_before,
     })
 }

@@ -303,7 +303,12 @@ impl<'a> Link<'a> {
                     held.insert_run(0..geometry.blocks());
                 }
                 self.offer = Some(offer);
-                self.receiver.opened(Opened { held, received: self.disk.part.len() as u64, complete });
+                self.receiver.opened(Opened {
+                    held,
+                    received: self.disk.part.len() as u64,
+                    complete,
+                    ..Opened::default()
+                });
             }
             Action::Sync(blocks) => {
                 self.disk.journal.extend(blocks);

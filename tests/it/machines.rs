@@ -361,7 +361,8 @@ fn accepted(file: &File, held: u64, now: Instant) -> Receiver {
     let offer = Link::new(file, &mut disk, Options::default()).sender.poll_message(now).unwrap();
     receiver.handle_frame(offer.to_text().as_bytes(), &mut Vec::new(), now).unwrap();
     assert!(matches!(receiver.poll_action(now), Some(Action::Open(_))));
-    let opened = Opened { held: std::iter::once(0..held).collect(), received: held * BLOCK, complete: false };
+    let opened =
+        Opened { held: std::iter::once(0..held).collect(), received: held * BLOCK, ..Opened::default() };
     receiver.opened(opened);
     assert!(matches!(receiver.poll_message(now), Some(Message::Accept(_))));
     receiver

@@ -19,5 +19,6 @@ mod hostile;
 mod layers;
 mod link;
 mod machines;
+mod neighbours;
 mod resume;
 mod transfer;

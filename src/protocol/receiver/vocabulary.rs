@@ -62,7 +62,9 @@ pub enum Action {
 pub struct Opened {
     /// Blocks that are whole and in the journal.
     pub held: BlockSet,
-    /// The partial file's length: how far bytes of it ever got.
+    /// Blocks that are whole as far as data and length tell, and not in the journal: to be hashed behind the transfer.
+    pub unhashed: BlockSet,
+    /// How far bytes of the file ever got: the partial file's length, at most the size.
     pub received: u64,
     /// The file stands under its final name already.
     pub complete: bool,
