@@ -35,7 +35,7 @@ impl Target {
                 Err(error) => return Err(self.error("open", error)),
             };
             let before = file.info().map_err(|error| self.error("stat", error))?;
-            if before.id != there.id {
+            if before.stamp() != there.stamp() {
                 continue;
             }
             let found = self.read_digest(&*file, &before)?;

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::error::StorageError;
+use super::folder::FileInfo;
 use super::partial::Partial;
 use super::target::{Sealed, Target, lock, partial_of};
 use super::warning::Warning;
@@ -40,6 +41,9 @@ impl Target {
             return Err(self.error("sync", error));
         }
         let settled = file.info().map_err(stat)?;
+        if settled.len != self.geometry().size() {
+            return Err(StorageError::Disturbed { name: self.offer.name.to_string() });
+        }
         // Someone may have cut the file meanwhile: what was lengthened again would be zeros.
         let lost = self.lost_blocks(partial, found)?;
         if !lost.is_empty() {
@@ -66,11 +70,11 @@ impl Target {
         }
         partial.remove(&self.destination);
         // The receipt is for this very file under this name, as it was written.
-        let now = file.info().map_err(stat)?;
         let named = inbox.lookup(name).map_err(stat)?;
-        if named.is_none_or(|named| named.id != partial.id())
-            || (now.len, now.mtime) != (settled.len, settled.mtime)
-        {
+        let as_written = |named: FileInfo| {
+            named.id == partial.id() && (named.len, named.mtime) == (settled.len, settled.mtime)
+        };
+        if !named.is_some_and(as_written) {
             return Err(StorageError::Disturbed { name: name.to_owned() });
         }
         self.destination.memory.trust(partial.id());

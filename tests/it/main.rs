@@ -11,6 +11,7 @@ mod bench;
 mod chaos;
 mod command;
 mod errors;
+mod faults;
 mod forged;
 mod frames;
 mod fuzzed;
