@@ -73,6 +73,10 @@ pub struct SendArgs {
     #[arg(long)]
     pub wait: bool,
 
+    /// Send what a file has at the start, whatever is added to it meanwhile
+    #[arg(long)]
+    pub growing: bool,
+
     /// Send only what differs from the file that is there; the receiver needs --overwrite
     #[arg(long)]
     pub repair: bool,

@@ -13,7 +13,7 @@ use super::Violation;
 use super::blocks::BlockSet;
 use super::check::{Check, Need};
 use super::chunk;
-use super::digest::{BlockHasher, BlockHashes, DigestTree};
+use super::digest::{BlockHasher, BlockHashes, DigestTree, FileDigest};
 use super::flight::{Flight, Sent};
 use super::geometry::{ChunkSize, Geometry, MIN_FRAME_LIMIT};
 use super::heartbeat::{Beat, Heartbeat};
@@ -225,6 +225,11 @@ impl Sender {
             self.progress.repaired_blocks += 1;
         }
         self.settle();
+    }
+
+    /// The digest of what was sent, once each block was hashed.
+    pub fn digest(&self) -> Option<FileDigest> {
+        self.tree.digest()
     }
 
     /// The source is what it was: sends `finish`. Does nothing if the receiver has asked for more since

@@ -25,7 +25,7 @@ pub use disk::DiskFolder;
 pub use error::StorageError;
 pub use folder::{FileId, FileInfo, Folder, FolderFile, Obstacle, Time};
 pub use inbox::{Inbox, InboxOptions, Resumable};
-pub use source::{Source, SourceError};
+pub use source::{Source, SourceError, Standing};
 pub use target::{Sealed, Target};
 pub use warning::Warning;
 

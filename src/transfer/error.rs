@@ -99,7 +99,7 @@ impl Error {
     /// What the error means for what to do next.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Source(SourceError::Changed { .. }) => ErrorKind::Mismatch,
+            Self::Source(SourceError::Changed { .. } | SourceError::Replaced(_)) => ErrorKind::Mismatch,
             Self::Source(_) => ErrorKind::Failed,
             Self::Storage(
                 StorageError::Io { .. } | StorageError::Outdated { .. } | StorageError::Disturbed { .. },

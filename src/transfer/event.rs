@@ -25,6 +25,11 @@ pub enum Event {
     },
     /// How far it is; several times a second at most.
     Progress(Progress),
+    /// Something worth knowing that ends nothing.
+    Notice {
+        /// What.
+        what: String,
+    },
     /// The connection was cut, and will be made again.
     Reconnecting {
         /// After this long.

@@ -69,7 +69,7 @@ impl Session {
     ) -> Result<Summary, Error> {
         // Of the version that arrives.
         let mut started = Instant::now();
-        let mut source = Arc::new(Source::open(path, name.clone())?);
+        let mut source = Arc::new(Source::open(path, name)?.growing(self.options.growing));
         let mut sent_up_to = 0;
         let mut changes = 0;
         let mut replaced = false;
@@ -89,7 +89,7 @@ impl Session {
                 }
             };
             let dialled = Instant::now();
-            let error = match self.attempt(&source, &mut sent_up_to, &mut wire_bytes, &mut watch).await {
+            let mut error = match self.attempt(&source, &mut sent_up_to, &mut wire_bytes, &mut watch).await {
                 Ok(mut summary) => {
                     summary.elapsed = started.elapsed();
                     summary.wire_bytes = wire_bytes;
@@ -103,11 +103,14 @@ impl Session {
             let busy = matches!(error, Error::Refused { code: Code::Busy, .. });
             let connection =
                 if matches!(error, Error::Refused { .. }) { None } else { self.connection.take() };
-            // One that is gone has not become anything.
-            if matches!(error, Error::Source(SourceError::Changed { .. }))
-                && changes < MAX_CHANGES
-                && let Ok(became) = Source::open(path, name.clone())
-            {
+            let became = match &error {
+                Error::Source(SourceError::Changed { .. }) if changes < MAX_CHANGES => Some(source.reopen()),
+                _ => None,
+            };
+            // One that is gone has not become anything, and another file of that path is another transfer.
+            if let Some(Err(replaced @ SourceError::Replaced(_))) = became {
+                error = replaced.into();
+            } else if let Some(Ok(became)) = became {
                 // The new version is offered; of what the receiver holds only the blocks that differ are sent. To the
                 // receiver this is a cut like any other, and no end.
                 changes += 1;

@@ -22,4 +22,5 @@ mod link;
 mod machines;
 mod neighbours;
 mod resume;
+mod sources;
 mod transfer;
