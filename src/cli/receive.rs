@@ -44,7 +44,9 @@ pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
         Err(error) => return output.error(&error, Exit::Failed),
     };
     for warning in inbox.warnings() {
-        output.notice(&format!("{}: {warning}", args.directory.display()));
+        let what = format!("{}: {warning}", args.directory.display());
+        output.event(json!({ "event": "notice", "transfer": null, "name": null, "reason": what }));
+        output.notice(&what);
     }
     match runtime::block_on(serve(&args, &listener, &inbox, shutdown, output)) {
         Ok(Some(exit)) => exit,

@@ -68,8 +68,24 @@ impl Destination {
             shelf: Mutex::default(),
             said: AtomicBool::new(false),
         };
-        destination.shelf()?;
+        if destination.shelf()?.is_none() {
+            destination.try_privacy(&probe)?;
+        }
         Ok(destination)
+    }
+
+    /// Some file systems give everything the same permissions: a directory of ours has to be ours alone there too.
+    fn try_privacy(&self, probe: &str) -> Result<(), StorageError> {
+        // What cannot be tried is seen when the first file comes.
+        if self.folder.create_dir(probe).is_err() {
+            return Ok(());
+        }
+        let made = self.folder.lookup(probe);
+        let _ = self.folder.remove_dir(probe);
+        match made {
+            Ok(Some(made)) if made.mode & OTHERS_WRITE != 0 => Err(StorageError::NotPrivate),
+            _ => Ok(()),
+        }
     }
 
     /// The directory of partial files, if it is there: the one that has its name now.

@@ -81,6 +81,11 @@ pub enum StorageError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// The file system lets others write into every directory.
+    #[error(
+        "others can write to every directory of this file system; mount it with umask=022, or choose another directory"
+    )]
+    NotPrivate,
     /// The file does not fit.
     #[error(
         "{name} needs {needed} more bytes and {free} are free; free some space, then run the same command"
@@ -136,10 +141,35 @@ impl StorageError {
         move |source| Self::Io { operation, path, source }
     }
 
+    /// Whether the cause may pass by itself, so that another try makes sense a little later.
+    pub fn may_pass(&self) -> bool {
+        use rustix::io::Errno;
+        match self {
+            Self::Busy { .. } | Self::Disturbed { .. } | Self::Outdated { .. } => true,
+            Self::Io { source, .. } => matches!(
+                Errno::from_io_error(source),
+                Some(
+                    Errno::MFILE
+                        | Errno::NFILE
+                        | Errno::NOMEM
+                        | Errno::AGAIN
+                        | Errno::BUSY
+                        | Errno::INTR
+                        | Errno::TIMEDOUT
+                        | Errno::STALE
+                        | Errno::NOLCK
+                )
+            ),
+            _ => false,
+        }
+    }
+
     /// The code that tells a peer of it.
     pub fn code(&self) -> Code {
         match self {
-            Self::Io { .. } | Self::Disturbed { .. } | Self::NotOurs { .. } => Code::Storage,
+            Self::Io { .. } | Self::Disturbed { .. } | Self::NotOurs { .. } | Self::NotPrivate => {
+                Code::Storage
+            }
             Self::Exists { .. }
             | Self::Outdated { .. }
             | Self::NotAFile { .. }

@@ -40,6 +40,17 @@ pub struct Target {
     /// The partial file has, or had, the final name.
     pub(super) named: AtomicBool,
     pub(super) warnings: Mutex<Vec<Warning>>,
+    /// Behind all else, when nothing is open any more.
+    _tidy: Tidy,
+}
+
+/// Removes the shelf if it is empty: some file systems keep a name for what is open, whatever was removed.
+struct Tidy(Arc<Destination>);
+
+impl Drop for Tidy {
+    fn drop(&mut self) {
+        self.0.clear_shelf();
+    }
 }
 
 /// How sealing went.
@@ -72,6 +83,7 @@ impl Target {
     ) -> Self {
         Self {
             names: Names::of(&offer.name, offer.discard),
+            _tidy: Tidy(destination.clone()),
             destination,
             offer,
             overwrite,

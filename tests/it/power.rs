@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wsferry::protocol::message::transfer_id;
 use wsferry::protocol::{BlockHashes, CheckedOffer, Offer};
-use wsferry::storage::{Inbox, InboxOptions, Sealed, StorageError};
+use wsferry::storage::{Folder, Inbox, InboxOptions, Sealed, StorageError};
 
 use crate::link::File;
 use crate::model::{Lie, Loss, Model};
@@ -178,4 +178,32 @@ fn a_receipt_for_a_file_that_was_there_is_given_once_it_is_durable() {
     assert!(opened.complete);
     target.seal(blake3::hash(&file.bytes).into()).unwrap();
     assert!(model.restart(Loss::All).content(&file.name).as_ref() == Some(&file.bytes));
+}
+
+#[test]
+fn a_file_that_was_there_and_could_not_be_synced_is_not_believed_until_the_disk_itself_says_so() {
+    let file = File::new(random(1_000_000, 4));
+    let digest = blake3::hash(&file.bytes).into();
+    for overwrite in [false, true] {
+        let model = Model::new(Lie::No);
+        // Of the past month, so that its time is the offer's.
+        model.put(&file.name, &file.bytes);
+        model.open(&file.name, true).unwrap().set_mtime(file.mtime, 5).unwrap();
+        let options = InboxOptions { overwrite, ..InboxOptions::default() };
+        let inbox = Inbox::new(Arc::new(model.clone()), options).unwrap();
+        let (target, opened) = inbox.begin(offer(&file)).unwrap();
+        assert!(opened.complete);
+        model.fail_sync_at(model.syncs());
+        let error = target.seal(digest).unwrap_err();
+        assert!(error.to_string().contains("cannot sync"), "{error}");
+        drop(target);
+        // What was lost still reads well, and the next sync says that all is well.
+        let (target, opened) = inbox.begin(offer(&file)).unwrap();
+        assert!(opened.complete);
+        match target.seal(digest) {
+            Ok(Sealed::Differs(opened)) => assert!(overwrite && opened.held.is_empty()),
+            Err(StorageError::Exists { .. }) => assert!(!overwrite),
+            sealed => panic!("{sealed:?}"),
+        }
+    }
 }
