@@ -12,6 +12,7 @@ mod chaos;
 mod command;
 mod errors;
 mod faults;
+mod filesystems;
 mod forged;
 mod frames;
 mod fuzzed;
