@@ -17,6 +17,7 @@ mod forged;
 mod frames;
 mod fuzzed;
 mod golden;
+mod holes;
 mod hostile;
 mod layers;
 mod link;
