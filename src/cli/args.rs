@@ -74,6 +74,10 @@ pub struct SendArgs {
     #[arg(long)]
     pub wait: bool,
 
+    /// Send what a file has at the start, whatever is added to it meanwhile
+    #[arg(long)]
+    pub growing: bool,
+
     /// Send only what differs from the file that is there; the receiver needs --overwrite
     #[arg(long)]
     pub repair: bool,
@@ -124,6 +128,10 @@ pub struct ReceiveArgs {
     /// Replace files that are there
     #[arg(long)]
     pub overwrite: bool,
+
+    /// Remove a partial file once nothing has come for it for this long
+    #[arg(long, value_name = "DURATION", default_value = "30days")]
+    pub keep_partial: humantime::Duration,
 
     /// Let `wsferry bench` measure the path to here: its files are received, checked and removed
     #[arg(long, conflicts_with = "once")]

@@ -167,10 +167,11 @@ fn printable(text: &str) -> Cow<'_, str> {
 pub fn describe(sent: bool, summary: &Summary) -> String {
     let Summary { name, digest, elapsed, progress, complete, discarded, .. } = summary;
     let size = BinaryBytes(progress.total);
+    let warnings: String = summary.warnings.iter().map(|warning| format!("; {warning}")).collect();
     let seconds = elapsed.as_secs_f64();
     if *complete {
         return format!(
-            "{name}: {size}, already there with the same content, {seconds:.2} s, blake3 {digest}"
+            "{name}: {size}, already there with the same content, {seconds:.2} s, blake3 {digest}{warnings}"
         );
     }
     let resumed = match progress.held {
@@ -195,7 +196,9 @@ pub fn describe(sent: bool, summary: &Summary) -> String {
         (false, false) => "received",
         (false, true) => "received, checked and removed",
     };
-    format!("{done} {name}: {size} in {seconds:.2} s{rate}{resumed}{resent}{mended}, blake3 {digest}")
+    format!(
+        "{done} {name}: {size} in {seconds:.2} s{rate}{resumed}{resent}{mended}, blake3 {digest}{warnings}"
+    )
 }
 
 /// The `finished` event.
@@ -206,7 +209,7 @@ pub fn finished(transfer: u64, summary: &Summary) -> Value {
         "resumed_at": summary.progress.held, "new_bytes": summary.new_bytes(),
         "resent_bytes": summary.progress.resent, "damaged_chunks": summary.progress.naks,
         "repaired_blocks": summary.progress.repaired_blocks, "already_there": summary.complete,
-        "blake3": summary.digest, "wire_bytes": summary.wire_bytes,
+        "blake3": summary.digest, "warnings": summary.warnings, "wire_bytes": summary.wire_bytes,
         "cpu_seconds": usage::cpu_seconds(), "peak_memory": usage::peak_memory(),
     })
 }

@@ -59,6 +59,12 @@ impl View {
                 }
             }
             Event::Progress(progress) => self.progress(progress),
+            Event::Notice { what } => {
+                self.output.event(json!({
+                    "event": "notice", "transfer": self.transfer, "name": self.name, "reason": what,
+                }));
+                self.output.notice(what);
+            }
             Event::Reconnecting { delay, attempt, why } => {
                 let seconds = delay.as_secs_f64();
                 let text = format!("trying again in {seconds:.1} s (attempt {attempt})");

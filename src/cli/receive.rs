@@ -1,8 +1,8 @@
 //! `wsferry receive`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use indicatif::BinaryBytes;
 use serde_json::json;
@@ -19,6 +19,9 @@ use super::limits;
 use super::output::{self, Output};
 use super::progress::View;
 use super::signals::{self, Hangup};
+
+/// How often partial files that have become too old are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
     let port = args.listen.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains('/'));
@@ -39,11 +42,17 @@ pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
             return output.error(&format_args!("cannot listen on {}: {error}", args.listen), Exit::Failed);
         }
     };
-    let options = InboxOptions { overwrite: args.overwrite, allow_bench: args.allow_bench };
+    let keep_partial = args.keep_partial.into();
+    let options = InboxOptions { overwrite: args.overwrite, allow_bench: args.allow_bench, keep_partial };
     let inbox = match Inbox::open(&args.directory, options) {
         Ok(inbox) => Arc::new(inbox),
         Err(error) => return output.error(&error, Exit::Failed),
     };
+    for warning in inbox.warnings() {
+        let what = format!("{}: {warning}", args.directory.display());
+        output.event(json!({ "event": "notice", "transfer": null, "name": null, "reason": what }));
+        output.notice(&what);
+    }
     match runtime::block_on(serve(&args, &listener, &inbox, (shutdown, drain), output)) {
         Ok(Some(exit)) => exit,
         Ok(None) => {
@@ -83,6 +92,7 @@ async fn serve(
     let desk = Arc::new(Desk::new(output.clone()));
     let watching = desk.clone();
     let observer = Arc::new(move |connection, event| watching.show(connection, &event));
+    drop(runtime::spawn(sweep(Arc::downgrade(inbox))));
     let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
     let receive = ReceiveOptions { heartbeat, ..ReceiveOptions::default() };
     let options = ServeOptions { receive, once: args.once, origins: args.origins(), drain: Some(drain) };
@@ -91,6 +101,15 @@ async fn serve(
     desk.tell_count(Kind::Refused);
     let served = served.map_err(|error| format!("cannot accept connections on ws://{address}: {error}"))?;
     Ok(served.map(|served| served.map_or_else(Exit::from, |()| Exit::Done)))
+}
+
+/// Removes partial files that have become too old, every hour.
+async fn sweep(inbox: Weak<Inbox>) {
+    loop {
+        runtime::sleep(SWEEP_INTERVAL).await;
+        let Some(inbox) = inbox.upgrade() else { return };
+        runtime::spawn_blocking(move || inbox.sweep()).await;
+    }
 }
 
 /// Shows what happens on all connections.

@@ -1,6 +1,8 @@
 //! `wsferry send`.
 
-use std::path::Path;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -49,6 +51,13 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), 
     if args.name.is_some() && files.len() > 1 {
         return Err("--name goes with one file, not with several".to_owned());
     }
+    if let Some((first, second, name)) = same_name(files) {
+        return Err(format!(
+            "{} and {} would both be named {name} at the destination; send one of them by itself, with --name",
+            first.display(),
+            second.display()
+        ));
+    }
     let ByteSize(window) = args.window;
     if window == 0 {
         return Err("--window is 0; at least 1 byte is needed".to_owned());
@@ -77,12 +86,31 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), 
             Some(chunk)
         }
     };
-    let (repair, discard) = (args.repair, args.discard);
+    let (growing, repair, discard) = (args.growing, args.repair, args.discard);
     let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
     Ok((
         endpoint,
-        SendOptions { chunk, frame_limit, window, repair, discard, heartbeat, ..SendOptions::default() },
+        SendOptions {
+            chunk,
+            frame_limit,
+            window,
+            growing,
+            repair,
+            discard,
+            heartbeat,
+            ..SendOptions::default()
+        },
     ))
+}
+
+/// Two files that would replace each other.
+fn same_name(files: &[PathBuf]) -> Option<(&Path, &Path, Cow<'_, str>)> {
+    let mut seen = HashMap::new();
+    files.iter().find_map(|file| {
+        let name = file.file_name()?;
+        let first = seen.insert(name, file.as_path())?;
+        Some((first, file.as_path(), name.to_string_lossy()))
+    })
 }
 
 /// Reads a URL. What is wrong with it is told without a password that may be in it.

@@ -288,17 +288,19 @@ impl Receiver {
             .push_back(ReceiverEvent::Accepted { held: self.assembly.filled(), complete: self.complete });
     }
 
-    /// What [`Action::Seal`] was to compare is another file, and is replaced by a partial file with this in it: asks for
-    /// what is missing.
+    /// What [`Action::Seal`] was to give its name, or to compare, is something else by now, and there is a partial file with
+    /// this in it: asks for what is missing.
     ///
     /// # Panics
-    /// Unless the offer was accepted as complete and sealing was asked for.
+    /// Unless sealing was asked for.
     pub fn differs(&mut self, opened: Opened) {
-        assert!(self.complete && self.state == State::Finishing, "a file that is there is being compared");
-        self.complete = false;
+        assert_eq!(self.state, State::Finishing, "a file is being sealed");
+        let was_complete = std::mem::take(&mut self.complete);
         self.begin(opened);
         let missing = self.assembly.missing();
-        self.events.push_back(ReceiverEvent::Replacing { held: self.assembly.filled() });
+        if was_complete {
+            self.events.push_back(ReceiverEvent::Replacing { held: self.assembly.filled() });
+        }
         self.ask_for(missing);
     }
 

@@ -15,7 +15,7 @@ use super::Violation;
 use super::blocks::BlockSet;
 use super::check::Need;
 use super::chunk::{self, Zeros};
-use super::digest::BlockHashes;
+use super::digest::{BlockHashes, FileDigest};
 use super::flight::{Flight, Sent};
 use super::geometry::{ChunkSize, Geometry, MIN_FRAME_LIMIT};
 use super::heartbeat::{Beat, Heartbeat};
@@ -238,6 +238,11 @@ impl Sender {
         self.progress.verified += self.geometry.block_len(block);
         self.progress.repaired_blocks += u64::from(self.outgoing.checked(block, hashes));
         self.settle();
+    }
+
+    /// The digest of what was sent, once each block was hashed.
+    pub fn digest(&self) -> Option<FileDigest> {
+        self.outgoing.digest()
     }
 
     /// The source is what it was: sends `finish`. Does nothing if the receiver has asked for more since

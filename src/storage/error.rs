@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::folder::Obstacle;
 use crate::protocol::{Code, FileDigest};
 
 /// Why the destination could not take or finish a file.
@@ -38,12 +39,53 @@ pub enum StorageError {
         /// The name.
         name: String,
     },
+    /// The file that is there cannot be replaced.
+    #[error("the file named {name} cannot be replaced: {obstacle}; use --name")]
+    Fixed {
+        /// The name.
+        name: String,
+        /// Why not.
+        obstacle: Obstacle,
+    },
+    /// The file is whole, and cannot be given its name.
+    #[error("{name} is whole, and cannot be given its name: {source}; use --name, or make way for it")]
+    NoName {
+        /// The name.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file of that name is there, and whether it is what was offered cannot be told.
+    #[error("the file named {name} that is there cannot be relied on: {what}; remove it, or use --name")]
+    Unreliable {
+        /// The name.
+        name: String,
+        /// Why not.
+        what: &'static str,
+    },
     /// Another transfer is writing that name.
     #[error("another transfer is writing {name}; try again when it has ended")]
     Busy {
         /// The name.
         name: String,
     },
+    /// Somebody else took the partial file's place.
+    #[error("{name} was moved or changed here by another program meanwhile; what is left of it is kept")]
+    Disturbed {
+        /// The name.
+        name: String,
+    },
+    /// The directory of partial files is not this program's alone.
+    #[error(".wsferry in the destination {what}; remove it, or choose another directory")]
+    NotOurs {
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The file system lets others write into every directory.
+    #[error(
+        "others can write to every directory of this file system; mount it with umask=022, or choose another directory"
+    )]
+    NotPrivate,
     /// The file does not fit.
     #[error(
         "{name} needs {needed} more bytes and {free} are free; free some space, then run the same command"
@@ -103,7 +145,7 @@ impl StorageError {
     pub fn may_pass(&self) -> bool {
         use rustix::io::Errno;
         match self {
-            Self::Busy { .. } => true,
+            Self::Busy { .. } | Self::Disturbed { .. } | Self::Outdated { .. } => true,
             Self::Io { source, .. } => matches!(
                 Errno::from_io_error(source),
                 Some(
@@ -125,8 +167,15 @@ impl StorageError {
     /// The code that tells a peer of it.
     pub fn code(&self) -> Code {
         match self {
-            Self::Io { .. } => Code::Storage,
-            Self::Exists { .. } | Self::Outdated { .. } | Self::NotAFile { .. } => Code::Exists,
+            Self::Io { .. } | Self::Disturbed { .. } | Self::NotOurs { .. } | Self::NotPrivate => {
+                Code::Storage
+            }
+            Self::Exists { .. }
+            | Self::Outdated { .. }
+            | Self::NotAFile { .. }
+            | Self::Fixed { .. }
+            | Self::NoName { .. }
+            | Self::Unreliable { .. } => Code::Exists,
             Self::Busy { .. } => Code::Busy,
             Self::NoSpace { .. } => Code::TooLarge,
             Self::NoBench => Code::Discard,

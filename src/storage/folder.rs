@@ -1,50 +1,63 @@
-//! The few file operations that the destination needs, as a trait: a directory of this machine, or a model of one.
+//! The few file operations that the destination needs, as traits: a directory of this machine, or a model of one.
+//!
+//! A [`Folder`] and a [`FolderFile`] are what is open, not what has a name: a name may be removed, replaced or moved
+//! by anyone at any moment, what is open stays what it is. [`FileId`] tells whether a name still means it.
 
-use std::fs::{File, Permissions};
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
-use rustix::fs::{self as sys, AtFlags, FallocateFlags, Mode, OFlags, RenameFlags};
-use rustix::io::Errno;
-
-/// A directory. Paths are relative to it: a file's name, or one directory's name and a file's.
+/// An open directory. Names are of one path component; symbolic links are never followed.
 pub trait Folder: Send + Sync {
-    /// Opens a file to read and, with `create`, to write: it is made with those permission bits, less the umask,
-    /// if it is not there. A symbolic link is not followed.
-    fn open(&self, path: &str, create: Option<u32>) -> io::Result<Box<dyn FolderFile>>;
-    /// What has this name, without following a link; `None` if nothing has.
-    fn info(&self, path: &str) -> io::Result<Option<FileInfo>>;
-    /// The names in a directory; none if it is not there.
-    fn list(&self, path: &str) -> io::Result<Vec<String>>;
-    /// Makes a directory; fine if it is there.
-    fn create_dir(&self, path: &str) -> io::Result<()>;
+    /// Which directory it is.
+    fn id(&self) -> FileId;
+    /// Whose it is and what others may do with it.
+    fn info(&self) -> io::Result<FileInfo>;
+    /// What has this name; `None` if nothing has.
+    fn lookup(&self, name: &str) -> io::Result<Option<FileInfo>>;
+    /// The names that are there, without those that are no UTF-8.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Opens a file that is there to read, or to read and write.
+    fn open(&self, name: &str, write: bool) -> io::Result<Box<dyn FolderFile>>;
+    /// Opens a file that is there to read what the disk has, not what memory says that the disk has.
+    fn open_past_cache(&self, name: &str) -> io::Result<Box<dyn FolderFile>>;
+    /// Makes a file to read and write, with these permission bits less the umask; `AlreadyExists` if the name is taken.
+    fn create(&self, name: &str, mode: u32) -> io::Result<Box<dyn FolderFile>>;
+    /// Opens a directory that is there.
+    fn open_dir(&self, name: &str) -> io::Result<Arc<dyn Folder>>;
+    /// Makes a directory for this user alone; `AlreadyExists` if the name is taken.
+    fn create_dir(&self, name: &str) -> io::Result<()>;
     /// Removes a directory, if it is empty.
-    fn remove_dir(&self, path: &str) -> io::Result<()>;
-    /// Removes a file.
-    fn remove_file(&self, path: &str) -> io::Result<()>;
-    /// Gives a file another name, in one step; with `replace` in the place of what had it, without it fails with
+    fn remove_dir(&self, name: &str) -> io::Result<()>;
+    /// Removes a name of a file.
+    fn remove_file(&self, name: &str) -> io::Result<()>;
+    /// Moves a file into `to`, in one step; with `replace` in the place of what has the name there, without it that is
     /// `AlreadyExists`.
-    fn rename(&self, from: &str, to: &str, replace: bool) -> io::Result<()>;
-    /// Copies a file's bytes into another file, which must not be there and is made with these permission bits, as far
-    /// as the umask lets it.
-    fn copy(&self, from: &str, to: &str, mode: u32) -> io::Result<()>;
-    /// Makes names in a directory durable; an empty path is the folder itself.
-    fn sync_dir(&self, path: &str) -> io::Result<()>;
+    fn rename(&self, from: &str, to: &dyn Folder, name: &str, replace: bool) -> io::Result<()>;
+    /// Gives an open file a name here; `AlreadyExists` if the name is taken.
+    fn link(&self, file: &dyn FolderFile, name: &str) -> io::Result<()>;
+    /// Makes names durable.
+    fn sync(&self) -> io::Result<()>;
     /// Bytes that can still be written.
     fn free_space(&self) -> io::Result<u64>;
+    /// What is known to keep this name from being given to another file.
+    fn obstacle(&self, name: &str) -> io::Result<Option<Obstacle>>;
+    /// The descriptor, of a directory of this machine.
+    fn handle(&self) -> Option<BorrowedFd<'_>>;
 }
 
-/// A file of a [`Folder`].
+/// An open file.
 pub trait FolderFile: Send + Sync {
     /// Reads some bytes; 0 at the end.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all bytes.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Length and modification time.
+    /// Has these bytes be zeros that take no room, where that can be; the file is lengthened to hold them.
+    fn zero(&self, bytes: Range<u64>) -> io::Result<()>;
+    /// The first run of bytes at or behind `offset` that was ever written, as far as the file system tells.
+    fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>>;
+    /// What and how long it is.
     fn info(&self) -> io::Result<FileInfo>;
     /// Cuts or lengthens the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
@@ -53,204 +66,85 @@ pub trait FolderFile: Send + Sync {
     fn reserve(&self, bytes: Range<u64>) -> io::Result<()>;
     /// Takes away all permission bits but these.
     fn restrict_mode(&self, mode: u32) -> io::Result<()>;
-    /// Sets the modification time.
+    /// Sets the modification time: seconds since 1970-01-01 UTC, and nanoseconds.
     fn set_mtime(&self, seconds: i64, nanoseconds: u32) -> io::Result<()>;
     /// Makes contents and length durable.
     fn sync_data(&self) -> io::Result<()>;
     /// Makes contents and all else durable.
     fn sync_all(&self) -> io::Result<()>;
-    /// Locks the file against other processes and other handles, until it is closed. `false` if it is locked.
+    /// Locks the file against other processes, until it is closed. `false` if it is locked.
     fn try_lock(&self) -> io::Result<bool>;
+    /// The descriptor, of a file of this machine.
+    fn handle(&self) -> Option<BorrowedFd<'_>>;
 }
 
-/// What a name stands for.
+/// Which file: two names that mean the same one have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId {
+    /// The device that it is on.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
+/// A moment: seconds since 1970-01-01 UTC, and nanoseconds.
+pub type Time = (i64, u32);
+
+/// What is open, or has a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileInfo {
+    /// Which file.
+    pub id: FileId,
     /// A regular file, not a directory, a link or a device.
     pub is_file: bool,
-    /// How many names it has; 0 once it was removed while open.
-    pub links: u64,
+    /// The user that it belongs to.
+    pub owner: u32,
+    /// Its permission bits.
+    pub mode: u32,
     /// Its length in bytes.
     pub len: u64,
-    /// Seconds of its modification time since 1970-01-01 UTC.
-    pub mtime: i64,
-    /// Nanoseconds of its modification time.
-    pub mtime_ns: u32,
+    /// The bytes that it takes on the disk.
+    pub allocated: u64,
+    /// When its content was last changed, as far as programs do not say otherwise.
+    pub mtime: Time,
+    /// When anything of it was last changed.
+    pub ctime: Time,
 }
 
-/// A directory of this machine. Every operation is rooted in its open handle.
-#[derive(Debug)]
-pub struct DiskFolder {
-    dir: OwnedFd,
-}
-
-impl DiskFolder {
-    /// Opens a directory, and makes it first if need be. Fails if it cannot be written to.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => io::ErrorKind::NotADirectory.into(),
-            _ => error,
-        })?;
-        let dir = sys::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        sys::accessat(&dir, ".", sys::Access::WRITE_OK | sys::Access::EXEC_OK, AtFlags::empty())?;
-        Ok(Self { dir })
+impl FileInfo {
+    /// What moves when the content is changed; programs can set the modification time, the other one they cannot.
+    pub(super) fn stamp(&self) -> Stamp {
+        Stamp { id: self.id, len: self.len, mtime: self.mtime, ctime: self.ctime }
     }
 }
 
-impl Folder for DiskFolder {
-    fn open(&self, path: &str, create: Option<u32>) -> io::Result<Box<dyn FolderFile>> {
-        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let (flags, mode) = match create {
-            Some(mode) => (flags | OFlags::RDWR | OFlags::CREATE, Mode::from_raw_mode(mode)),
-            None => (flags | OFlags::RDONLY, Mode::empty()),
-        };
-        Ok(Box::new(File::from(sys::openat(&self.dir, path, flags, mode)?)))
-    }
-
-    fn info(&self, path: &str) -> io::Result<Option<FileInfo>> {
-        match sys::statat(&self.dir, path, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(FileInfo {
-                is_file: sys::FileType::from_raw_mode(stat.st_mode).is_file(),
-                links: stat.st_nlink,
-                len: stat.st_size as u64,
-                mtime: stat.st_mtime,
-                mtime_ns: stat.st_mtime_nsec as u32,
-            })),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn list(&self, path: &str) -> io::Result<Vec<String>> {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let dir = match sys::openat(&self.dir, path, flags, Mode::empty()) {
-            Err(Errno::NOENT) => return Ok(Vec::new()),
-            dir => sys::Dir::read_from(dir?)?,
-        };
-        let mut names = Vec::new();
-        for entry in dir {
-            if let Ok(name) = entry?.file_name().to_str()
-                && name != "."
-                && name != ".."
-            {
-                names.push(name.to_owned());
-            }
-        }
-        Ok(names)
-    }
-
-    fn create_dir(&self, path: &str) -> io::Result<()> {
-        match sys::mkdirat(&self.dir, path, Mode::RWXU) {
-            Err(Errno::EXIST) => Ok(()),
-            made => Ok(made?),
-        }
-    }
-
-    fn remove_dir(&self, path: &str) -> io::Result<()> {
-        Ok(sys::unlinkat(&self.dir, path, AtFlags::REMOVEDIR)?)
-    }
-
-    fn remove_file(&self, path: &str) -> io::Result<()> {
-        Ok(sys::unlinkat(&self.dir, path, AtFlags::empty())?)
-    }
-
-    fn rename(&self, from: &str, to: &str, replace: bool) -> io::Result<()> {
-        let dir = &self.dir;
-        if replace {
-            return Ok(sys::renameat(dir, from, dir, to)?);
-        }
-        match sys::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
-            // Not every file system knows the flag; a second name never replaces either.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                sys::linkat(dir, from, dir, to, AtFlags::empty())?;
-                self.remove_file(from)
-            }
-            renamed => Ok(renamed?),
-        }
-    }
-
-    fn copy(&self, from: &str, to: &str, mode: u32) -> io::Result<()> {
-        let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut from = File::from(sys::openat(&self.dir, from, read, Mode::empty())?);
-        let mut to = File::from(sys::openat(&self.dir, to, write, Mode::from_raw_mode(mode))?);
-        // On file systems that can share blocks this copies none.
-        io::copy(&mut from, &mut to).map(|_| ())
-    }
-
-    fn sync_dir(&self, path: &str) -> io::Result<()> {
-        let path = if path.is_empty() { "." } else { path };
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        Ok(sys::fsync(sys::openat(&self.dir, path, flags, Mode::empty())?)?)
-    }
-
-    fn free_space(&self) -> io::Result<u64> {
-        let stat = sys::fstatvfs(self.dir.as_fd())?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
+/// A version of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) id: FileId,
+    pub(super) len: u64,
+    pub(super) mtime: Time,
+    pub(super) ctime: Time,
 }
 
-impl FolderFile for File {
-    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        FileExt::read_at(self, bytes, offset)
-    }
+/// Why a file cannot be replaced, as far as that is known beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Obstacle {
+    /// Something is mounted there.
+    MountPoint,
+    /// It was made immutable, or can only be appended to.
+    Immutable,
+    /// It is another user's, in a directory where each may remove its own files only.
+    Sticky,
+}
 
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        FileExt::write_all_at(self, bytes, offset)
-    }
-
-    fn info(&self) -> io::Result<FileInfo> {
-        let metadata = self.metadata()?;
-        Ok(FileInfo {
-            is_file: metadata.is_file(),
-            links: metadata.nlink(),
-            len: metadata.len(),
-            mtime: metadata.mtime(),
-            mtime_ns: metadata.mtime_nsec() as u32,
+impl std::fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::MountPoint => "it is a mount point",
+            Self::Immutable => "it is immutable (chattr)",
+            Self::Sticky => "it belongs to another user, and the directory is sticky",
         })
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        File::set_len(self, len)
-    }
-
-    fn reserve(&self, bytes: Range<u64>) -> io::Result<()> {
-        // What lies on no block device of its own is memory, a network or a file system that writes elsewhere each time.
-        if sys::major(sys::fstat(self)?.st_dev) == 0 {
-            return Ok(());
-        }
-        Ok(sys::fallocate(self, FallocateFlags::KEEP_SIZE, bytes.start, bytes.end - bytes.start)?)
-    }
-
-    fn restrict_mode(&self, mode: u32) -> io::Result<()> {
-        let current = self.metadata()?.permissions().mode();
-        self.set_permissions(Permissions::from_mode(current & 0o777 & mode))
-    }
-
-    fn set_mtime(&self, seconds: i64, nanoseconds: u32) -> io::Result<()> {
-        let whole = Duration::from_secs(seconds.unsigned_abs());
-        let base = if seconds < 0 {
-            SystemTime::UNIX_EPOCH.checked_sub(whole)
-        } else {
-            SystemTime::UNIX_EPOCH.checked_add(whole)
-        };
-        let time = base.and_then(|base| base.checked_add(Duration::from_nanos(nanoseconds.into())));
-        self.set_modified(time.ok_or(io::ErrorKind::InvalidInput)?)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        File::sync_data(self)
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        File::sync_all(self)
-    }
-
-    fn try_lock(&self) -> io::Result<bool> {
-        match File::try_lock(self) {
-            Ok(()) => Ok(true),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(false),
-            Err(std::fs::TryLockError::Error(error)) => Err(error),
-        }
     }
 }

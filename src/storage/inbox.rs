@@ -1,62 +1,43 @@
 //! The destination: decides whether an offer can be taken, and where it stands.
 
-use std::collections::HashSet;
-use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
+use super::destination::{Destination, Names};
+use super::disk::DiskFolder;
 use super::error::StorageError;
-use super::folder::{DiskFolder, Folder, FolderFile};
-use super::hash_block;
-use super::journal::{JournalError, read_header};
-use super::partial::{BENCH_ENDINGS, ENDINGS, Partial, Paths};
-use crate::protocol::{BlockSet, CheckedOffer, DigestTree, FileDigest, Geometry, Opened, RESERVED};
+use super::folder::{FileInfo, Folder};
+use super::partial::Remains;
+use super::sweep;
+use super::target::{Stage, Target};
+use super::warning::Warning;
+use crate::protocol::{BlockSet, CheckedOffer, Opened};
 
-/// How many transfers are remembered whose file turned out to be another than the one that was there.
-const REMEMBERED: usize = 1024;
+/// How long a partial file that nobody goes on with is kept: a month.
+const KEEP_PARTIAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// How a destination treats what is there.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct InboxOptions {
     /// A file of the same name may be replaced.
     pub overwrite: bool,
     /// Files that are offered to be discarded are taken.
     pub allow_bench: bool,
+    /// Partial files are removed once nothing has come for so long.
+    pub keep_partial: Duration,
+}
+
+impl Default for InboxOptions {
+    fn default() -> Self {
+        Self { overwrite: false, allow_bench: false, keep_partial: KEEP_PARTIAL }
+    }
 }
 
 /// A destination directory.
 pub struct Inbox {
-    folder: Arc<dyn Folder>,
+    destination: Arc<Destination>,
     options: InboxOptions,
-    /// Transfer ids of files that are not what stands there under their name, size and time: they may replace it, and
-    /// need not be compared with it once more.
-    others: Mutex<HashSet<String>>,
-}
-
-/// What an accepted offer is received into.
-pub struct Target {
-    existing: Option<Existing>,
-    partial: std::sync::OnceLock<Partial>,
-}
-
-/// What became of sealing.
-#[derive(Debug)]
-pub enum Sealed {
-    /// The file is durable under its final name; what could not be done for it.
-    Stored(Vec<String>),
-    /// What stood there is another file, and is replaced: the target is a partial file from now on, with this in it.
-    Differs(Opened),
-}
-
-/// A file that may be what is offered.
-pub struct Existing {
-    folder: Arc<dyn Folder>,
-    file: Box<dyn FolderFile>,
-    name: String,
-    geometry: Geometry,
-    /// If it differs it may be replaced.
-    overwrite: bool,
-    offer: CheckedOffer,
 }
 
 /// A partial file that a sender can go on with.
@@ -72,220 +53,96 @@ pub struct Resumable {
 
 impl Inbox {
     /// Opens a directory of this machine as a destination, makes it if need be, and sweeps what finished
-    /// transfers may have left when the machine stopped.
+    /// transfers may have left when the machine stopped, and partial files that are too old.
     pub fn open(path: &Path, options: InboxOptions) -> Result<Self, StorageError> {
         let folder =
             DiskFolder::open(path).map_err(StorageError::io("write to", path.display().to_string()))?;
-        Ok(Self::new(Arc::new(folder), options))
+        Self::new(Arc::new(folder), options)
     }
 
     /// A destination in any folder.
-    pub fn new(folder: Arc<dyn Folder>, options: InboxOptions) -> Self {
-        let inbox = Self { folder, options, others: Mutex::default() };
+    pub fn new(folder: Arc<dyn Folder>, options: InboxOptions) -> Result<Self, StorageError> {
+        let inbox = Self { destination: Arc::new(Destination::open(folder)?), options };
         inbox.sweep();
-        inbox
+        Ok(inbox)
     }
 
-    /// Takes an offer, or says why not.
+    /// What the file system cannot do, known from the start.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.destination.abilities.warnings
+    }
+
+    /// Takes an offer, or says why not. Nothing changes on the disk: what the offer is received into is made by the
+    /// first write.
     pub fn begin(&self, offer: CheckedOffer) -> Result<(Target, Opened), StorageError> {
-        if offer.discard {
-            if !self.options.allow_bench {
-                return Err(StorageError::NoBench);
-            }
-            let (partial, opened) = Partial::open(self.folder.clone(), offer, false)?;
-            return Ok((Target::of(partial), opened));
+        let destination = &self.destination;
+        if offer.discard && !self.options.allow_bench {
+            return Err(StorageError::NoBench);
         }
-        if let Some(existing) = self.existing(&offer)? {
-            return Ok(existing);
+        let overwrite = self.options.overwrite && !offer.discard;
+        let names = Names::of(&offer.name, offer.discard);
+        let name = offer.name.to_string();
+        let claim = destination.claims.take(&names.journal);
+        let claim = claim.ok_or_else(|| StorageError::Busy { name: name.clone() })?;
+        let target = |offer, stage| Target::new(destination.clone(), offer, overwrite, claim, stage);
+        let cannot = |operation| StorageError::io(operation, &name);
+        let there =
+            if offer.discard { None } else { destination.folder.lookup(&name).map_err(cannot("stat"))? };
+        if let Some(there) = there {
+            self.refuse(&offer, &there)?;
         }
-        let (partial, opened) = Partial::open(self.folder.clone(), offer.clone(), self.options.overwrite)?;
-        // Whoever held the lock before may have finished that very file.
-        let existing = self.existing(&offer);
-        if !matches!(existing, Ok(None)) {
-            partial.put_away(&[]);
-        }
-        Ok(existing?.unwrap_or_else(|| (Target::of(partial), opened)))
-    }
-
-    /// The file that has the offered name, if it may be what is offered. An error if it may not, and may not be
-    /// replaced.
-    fn existing(&self, offer: &CheckedOffer) -> Result<Option<(Target, Opened)>, StorageError> {
-        let name = offer.name.as_str();
-        let cannot = |operation| StorageError::io(operation, name);
-        let Some(info) = self.folder.info(name).map_err(cannot("stat"))? else {
-            return Ok(None);
-        };
-        if !info.is_file {
-            return Err(StorageError::NotAFile { name: name.to_owned() });
-        }
-        let same_size = info.len == offer.geometry.size();
-        let same_time = (info.mtime, info.mtime_ns) == (offer.mtime, offer.mtime_ns);
-        let other = self.others.lock().unwrap_or_else(PoisonError::into_inner).contains(&offer.id);
-        // Content decides. What may be replaced is compared if it is likely to be the same: else that is time lost. A
-        // repair compares in any case.
-        let overwrite = self.options.overwrite;
-        if same_size && (!overwrite || (same_time && !other && !offer.repair)) {
-            let file = self.folder.open(name, None).map_err(cannot("open"))?;
+        let remains = Remains::find(destination, &names, &offer)?;
+        if let Some(there) = there
+            && self.may_be(&there, &offer, &remains)
+        {
             let mut held = BlockSet::new();
             held.insert_run(0..offer.geometry.blocks());
-            let folder = self.folder.clone();
-            let (name, geometry) = (name.to_owned(), offer.geometry);
-            let existing = Existing { folder, file, name, geometry, overwrite, offer: offer.clone() };
-            return Ok(Some((
-                Target { existing: Some(existing), partial: std::sync::OnceLock::new() },
-                Opened { held, unhashed: BlockSet::new(), received: info.len, complete: true },
-            )));
+            let opened = Opened { held, received: there.len, complete: true, ..Opened::default() };
+            return Ok((target(offer, Stage::Existing(remains)), opened));
         }
-        if overwrite { Ok(None) } else { Err(StorageError::Exists { name: name.to_owned() }) }
+        let target = target(offer, Stage::Found(remains));
+        let opened = match target.take_stock() {
+            // Before anyone is sent away.
+            Err(StorageError::NoSpace { .. }) if self.sweep() > 0 => target.take_stock()?,
+            opened => opened?,
+        };
+        Ok((target, opened))
     }
 
-    /// Remembers whether what is there under this transfer's name, size and time is its file.
-    pub fn remember(&self, id: &str, is_same: bool) {
-        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_same {
-            others.remove(id);
-            return;
+    /// Why a file cannot take the place of the one that is there, as far as that is known beforehand.
+    fn refuse(&self, offer: &CheckedOffer, there: &FileInfo) -> Result<(), StorageError> {
+        let name = offer.name.to_string();
+        if !there.is_file {
+            return Err(StorageError::NotAFile { name });
         }
-        if others.len() >= REMEMBERED {
-            others.clear();
+        if !self.options.overwrite {
+            let same_size = there.len == offer.geometry.size();
+            return if same_size { Ok(()) } else { Err(StorageError::Exists { name }) };
         }
-        others.insert(id.to_owned());
+        let obstacle = self.destination.folder.obstacle(&name).map_err(StorageError::io("stat", &name))?;
+        match obstacle {
+            Some(obstacle) => Err(StorageError::Fixed { name, obstacle }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the file that is there may be what is offered. Content decides; what may be replaced is compared if it is
+    /// likely to be the same: else that is time lost.
+    fn may_be(&self, there: &FileInfo, offer: &CheckedOffer, remains: &Remains) -> bool {
+        let same_size = there.len == offer.geometry.size();
+        let same_time = || self.destination.abilities.is_time(there.mtime, (offer.mtime, offer.mtime_ns));
+        // One that was begun to take its place was compared before.
+        same_size && (!self.options.overwrite || (same_time() && !remains.is_of(offer)))
     }
 
     /// Partial files that a sender can go on with.
     pub fn resumable(&self) -> Vec<Resumable> {
-        let journals = self.journals(ENDINGS);
-        let partials = journals.iter().filter_map(|path| {
-            let journal = self.folder.open(path, None).ok()?;
-            let header = read_header(&*journal).ok()??;
-            let part = Paths::of(&header.name.parse().ok()?, false).part;
-            let received = self.folder.info(&part).ok()??.len.min(header.size);
-            Some(Resumable { name: header.name, size: header.size, received })
-        });
-        partials.collect()
+        sweep::resumable(&self.destination)
     }
 
-    fn journals(&self, (_, ending): (&str, &str)) -> Vec<String> {
-        let names = self.folder.list(RESERVED).unwrap_or_default();
-        names.iter().filter(|name| name.ends_with(ending)).map(|name| format!("{RESERVED}/{name}")).collect()
-    }
-
-    /// Removes journals whose partial file has its final name already, and what was to be discarded. What cannot be
-    /// removed stays.
-    fn sweep(&self) {
-        for path in self.journals(ENDINGS) {
-            let part = path.replace(ENDINGS.1, ENDINGS.0);
-            let _ = match self.folder.info(&part) {
-                Ok(None) => self.remove_stale(&path, None),
-                // Where a file cannot be renamed without replacing another, it has both names for a moment.
-                Ok(Some(info)) if info.links > 1 => self.remove_stale(&path, Some(&part)),
-                _ => Ok(()),
-            };
-        }
-        for path in self.journals(BENCH_ENDINGS) {
-            let part = path.replace(BENCH_ENDINGS.1, BENCH_ENDINGS.0);
-            let _ = self.remove_stale(&path, Some(&part));
-        }
-        let _ = self.folder.remove_dir(RESERVED);
-    }
-
-    fn remove_stale(&self, journal: &str, part: Option<&str>) -> io::Result<()> {
-        let file = self.folder.open(journal, None)?;
-        let newer = matches!(read_header(&*file), Err(JournalError::Newer(_)));
-        // Without a name it is not the journal that has the name by now.
-        if !newer && file.try_lock()? && file.info()?.links > 0 {
-            if let Some(part) = part {
-                let _ = self.folder.remove_file(part);
-            }
-            self.folder.remove_file(journal)
-        } else {
-            Ok(())
-        }
-    }
-}
-
-impl Target {
-    fn of(partial: Partial) -> Self {
-        Self { existing: None, partial: partial.into() }
-    }
-
-    fn partial(&self) -> &Partial {
-        self.partial.get().expect("the machine takes chunks for a partial file alone")
-    }
-
-    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
-        self.partial().write_at(bytes, offset)
-    }
-
-    pub fn write_zeros(&self, range: std::ops::Range<u64>) -> Result<(), StorageError> {
-        let zeros = vec![0; 1 << 16];
-        let mut at = range.start;
-        while at < range.end {
-            let len = (range.end - at).min(1 << 16);
-            self.partial().write_at(&zeros[..len as usize], at)?;
-            at += len;
-        }
-        Ok(())
-    }
-
-    pub fn sync(&self, blocks: &[(u64, crate::protocol::BlockHashes)]) -> Result<(), StorageError> {
-        self.partial().sync(blocks)
-    }
-
-    pub fn hash_block(&self, block: u64) -> Result<Option<crate::protocol::BlockHashes>, StorageError> {
-        self.partial().hash_block(block).map(Some)
-    }
-
-    pub fn check_block(&self, block: u64) -> Result<bool, StorageError> {
-        self.partial().check_block(block)
-    }
-
-    pub fn digests(&self, first: u64, count: u64) -> Result<Vec<crate::protocol::BlockDigest>, StorageError> {
-        self.partial().digests(first, count)
-    }
-
-    pub fn put_away(&self, blocks: &[(u64, crate::protocol::BlockHashes)], _end: Option<u64>) {
-        if let Some(partial) = self.partial.get() {
-            partial.put_away(blocks);
-        }
-    }
-
-    /// Makes sure that the file under its final name has this digest, whole and durable.
-    pub fn seal(&self, digest: FileDigest) -> Result<Sealed, StorageError> {
-        if let Some(partial) = self.partial.get() {
-            return partial.seal(digest).map(|()| Sealed::Stored(Vec::new()));
-        }
-        let existing = self.existing.as_ref().expect("one of both");
-        match existing.compare(digest) {
-            Ok(()) => Ok(Sealed::Stored(Vec::new())),
-            Err(StorageError::Outdated { .. }) => {
-                let (partial, opened) = Partial::open(existing.folder.clone(), existing.offer.clone(), true)?;
-                let _ = self.partial.set(partial);
-                Ok(Sealed::Differs(opened))
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl Existing {
-    fn compare(&self, digest: FileDigest) -> Result<(), StorageError> {
-        let mut tree = DigestTree::new(self.geometry);
-        for block in 0..self.geometry.blocks() {
-            let hashes = hash_block(self.geometry, block, |bytes, offset| self.file.read_at(bytes, offset))
-                .map_err(StorageError::io("read", &self.name))?;
-            tree.insert(block, &hashes);
-        }
-        if tree.digest() != Some(digest) {
-            let name = self.name.clone();
-            return Err(if self.overwrite {
-                StorageError::Outdated { name }
-            } else {
-                StorageError::Exists { name }
-            });
-        }
-        // A receipt promises durability, whoever put the file here.
-        self.file.sync_all().map_err(StorageError::io("sync", &self.name))?;
-        self.folder.sync_dir("").map_err(StorageError::io("sync the directory", "."))
+    /// Removes what finished transfers left when the machine stopped, what was to be discarded, and partial files that
+    /// are too old; says how many files. Only what is provably ours goes, and what cannot be removed stays.
+    pub fn sweep(&self) -> usize {
+        sweep::sweep(&self.destination, self.options.keep_partial)
     }
 }

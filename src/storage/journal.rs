@@ -13,10 +13,12 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use super::folder::FolderFile;
+use super::folder::{FileId, FolderFile};
 use crate::protocol::{BlockDigest, BlockHashes, CheckedOffer, Geometry, HASH_LEN, SUBTREES_PER_BLOCK};
 
 /// The version that this program reads and writes.
@@ -32,7 +34,11 @@ const SLOTS_PER_READ: usize = 512;
 /// An open journal.
 pub(super) struct Journal {
     file: Box<dyn FolderFile>,
+    pub(super) id: FileId,
     salt: String,
+    header: Option<Header>,
+    /// Something of it could not be read or written: it is copied before more is written.
+    worn: AtomicBool,
 }
 
 /// What the header says.
@@ -47,40 +53,83 @@ pub(super) struct Header {
     pub(super) size: u64,
 }
 
-/// Why a journal could not be opened.
+/// Why a journal's header was not read.
 #[derive(Debug)]
 pub(super) enum JournalError {
     Newer(u64),
-    Io(io::Error),
+    Unreadable,
 }
 
 impl From<io::Error> for JournalError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
+    fn from(_: io::Error) -> Self {
+        Self::Unreadable
     }
 }
 
 impl Journal {
-    /// Takes up the journal in `file` for this offer, or starts a new one if there is none that can be read.
-    ///
-    /// The slots of another version of the file stay: what a block holds does not depend on the offer.
-    pub(super) fn open(file: Box<dyn FolderFile>, offer: &CheckedOffer) -> Result<Self, JournalError> {
-        let kept = read_header(&*file)?;
+    /// Takes up the journal in `file`; one that cannot be read has nothing in it. An error is a newer version.
+    pub(super) fn open(file: Box<dyn FolderFile>) -> io::Result<Result<Self, u64>> {
+        let id = file.info()?.id;
+        let (header, worn) = match read_header(&*file) {
+            Ok(header) => (header, false),
+            Err(JournalError::Newer(version)) => return Ok(Err(version)),
+            Err(JournalError::Unreadable) => (None, true),
+        };
+        let salt = header.as_ref().map_or_else(new_salt, |header| header.salt.clone());
+        Ok(Ok(Self { file, id, salt, header, worn: AtomicBool::new(worn) }))
+    }
+
+    /// Whether it was begun for this very version of the file.
+    pub(super) fn is_of(&self, offer: &CheckedOffer) -> bool {
+        self.header.as_ref().is_some_and(|header| header.id == offer.id)
+    }
+
+    /// Whether something of it could not be read or written.
+    pub(super) fn is_worn(&self) -> bool {
+        self.worn.load(Ordering::Relaxed)
+    }
+
+    /// Makes it this offer's. The slots of another version of the file stay, unless they are of no use: what a block
+    /// holds does not depend on the offer. Not durable before [`sync`](Self::sync).
+    pub(super) fn begin(&mut self, offer: &CheckedOffer, keep_slots: bool) -> io::Result<()> {
+        if !keep_slots {
+            self.header = None;
+            self.salt = new_salt();
+        }
         let header = Header {
             version: VERSION,
-            salt: kept.as_ref().map_or_else(new_salt, |kept| kept.salt.clone()),
+            salt: self.salt.clone(),
             id: offer.id.clone(),
             name: offer.name.to_string(),
             size: offer.geometry.size(),
         };
-        if kept.as_ref() != Some(&header) {
-            if kept.is_none() {
-                file.set_len(0)?;
+        if self.header.as_ref() != Some(&header) {
+            if self.header.is_none() {
+                self.file.set_len(0)?;
             }
-            file.write_all_at(&header.to_bytes(), 0)?;
-            file.sync_data()?;
+            self.file.write_all_at(&header.to_bytes(), 0)?;
+            self.header = Some(header);
         }
-        Ok(Self { file, salt: header.salt })
+        Ok(())
+    }
+
+    /// Writes all that can be read of it into another file, which takes its place.
+    pub(super) fn copy_into(&self, file: Box<dyn FolderFile>) -> io::Result<Self> {
+        let mut piece = vec![0; SLOTS_PER_READ * SLOT_LEN];
+        let (mut at, end) = (0, self.file.info().map_or(0, |info| info.len));
+        while at < end {
+            let want = piece.len().min((end - at) as usize);
+            // What cannot be read is of blocks that will be hashed again, or sent again.
+            if let Ok(read) = read_full(&*self.file, &mut piece[..want], at) {
+                file.write_all_at(&piece[..read], at)?;
+            }
+            at += want as u64;
+        }
+        if let Some(header) = &self.header {
+            file.write_all_at(&header.to_bytes(), 0)?;
+        }
+        let (id, salt) = (file.info()?.id, self.salt.clone());
+        Ok(Self { file, id, salt, header: self.header.clone(), worn: AtomicBool::new(false) })
     }
 
     /// Writes the hashes of blocks. Not durable before [`sync`](Self::sync).
@@ -89,55 +138,73 @@ impl Journal {
         for run in blocks.chunk_by(|&(a, _), &(b, _)| a + 1 == b) {
             let slots: Vec<u8> =
                 run.iter().flat_map(|(block, hashes)| self.slot(geometry, *block, hashes)).collect();
-            self.file.write_all_at(&slots, slot_offset(run[0].0))?;
+            self.file.write_all_at(&slots, slot_offset(run[0].0)).inspect_err(|_| self.wear())?;
         }
         Ok(())
     }
 
     /// Makes what was written durable.
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file.sync_data().inspect_err(|_| self.wear())
+    }
+
+    /// Takes a block's hashes back.
+    pub(super) fn forget(&self, block: u64) -> io::Result<()> {
+        self.file.write_all_at(&[0; SLOT_LEN], slot_offset(block)).inspect_err(|_| self.wear())
     }
 
     /// The hashes of one block, if it is held.
-    pub(super) fn read(&self, geometry: Geometry, block: u64) -> io::Result<Option<BlockHashes>> {
+    pub(super) fn read(&self, geometry: Geometry, block: u64) -> Option<BlockHashes> {
         let mut found = None;
-        self.scan(geometry, block..block + 1, |_, hashes| found = hashes)?;
-        Ok(found)
+        self.scan(geometry, block..block + 1, |_, hashes| found = Some(hashes));
+        found
     }
 
     /// The digests of a run of blocks; it ends where one is not held.
-    pub(super) fn digests(&self, geometry: Geometry, first: u64, count: u64) -> io::Result<Vec<BlockDigest>> {
+    pub(super) fn digests(&self, geometry: Geometry, first: u64, count: u64) -> Vec<BlockDigest> {
         let mut digests = Vec::new();
         self.scan(geometry, first..first + count, |block, hashes| {
-            if let Some(hashes) = hashes
-                && block - first == digests.len() as u64
-            {
+            if block - first == digests.len() as u64 {
                 digests.push(hashes.digest());
             }
-        })?;
-        Ok(digests)
+        });
+        digests
     }
 
-    /// Calls `visit` for each block in order, with its hashes if it is held.
+    /// Calls `visit` for each held block, in order. What cannot be read is not held. What was never written costs
+    /// nothing: an offer's size is the peer's word.
     pub(super) fn scan(
         &self,
         geometry: Geometry,
-        blocks: std::ops::Range<u64>,
-        mut visit: impl FnMut(u64, Option<BlockHashes>),
-    ) -> io::Result<()> {
-        let mut slots = vec![0; SLOTS_PER_READ.min((blocks.end - blocks.start) as usize) * SLOT_LEN];
+        blocks: Range<u64>,
+        mut visit: impl FnMut(u64, BlockHashes),
+    ) {
+        let most = SLOTS_PER_READ.min((blocks.end - blocks.start) as usize);
+        let mut slots = vec![0; most * SLOT_LEN];
         let mut block = blocks.start;
         while block < blocks.end {
-            let want = slots.len().min((blocks.end - block) as usize * SLOT_LEN);
-            let read = read_full(&*self.file, &mut slots[..want], slot_offset(block))?;
+            match self.file.data_from(slot_offset(block)) {
+                Ok(Some(data)) => block = block.max(block_at(data.start)),
+                Ok(None) => return,
+                Err(_) => self.wear(),
+            }
+            let want = slots.len().min(blocks.end.saturating_sub(block) as usize * SLOT_LEN);
+            let read = read_full(&*self.file, &mut slots[..want], slot_offset(block)).unwrap_or_else(|_| {
+                self.wear();
+                0
+            });
             slots[read..want].fill(0);
             for slot in slots[..want].as_chunks::<SLOT_LEN>().0 {
-                visit(block, self.parse_slot(geometry, block, slot));
+                if let Some(hashes) = self.parse_slot(geometry, block, slot) {
+                    visit(block, hashes);
+                }
                 block += 1;
             }
         }
-        Ok(())
+    }
+
+    fn wear(&self) {
+        self.worn.store(true, Ordering::Relaxed);
     }
 
     fn slot(&self, geometry: Geometry, block: u64, hashes: &BlockHashes) -> [u8; SLOT_LEN] {
@@ -202,6 +269,11 @@ pub(super) fn read_header(file: &dyn FolderFile) -> Result<Option<Header>, Journ
 
 fn slot_offset(block: u64) -> u64 {
     HEADER_LEN as u64 + block * SLOT_LEN as u64
+}
+
+/// The block whose slot holds the byte at this offset.
+fn block_at(offset: u64) -> u64 {
+    offset.saturating_sub(HEADER_LEN as u64) / SLOT_LEN as u64
 }
 
 fn read_full(file: &dyn FolderFile, bytes: &mut [u8], offset: u64) -> io::Result<usize> {

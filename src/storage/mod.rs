@@ -3,19 +3,31 @@
 //! Knows no frames and no sockets; of the protocol it takes types alone. All calls block: run them on a thread
 //! that may.
 
+mod abilities;
+mod claims;
+mod destination;
+mod disk;
 mod error;
+mod existing;
 mod folder;
 mod inbox;
 mod journal;
+mod memory;
 mod partial;
 mod room;
+mod seal;
 mod source;
+mod sweep;
+mod target;
+mod warning;
 
+pub use disk::DiskFolder;
 pub use error::StorageError;
-pub use folder::{DiskFolder, FileInfo, Folder, FolderFile};
-pub use inbox::{Inbox, InboxOptions, Resumable, Sealed, Target};
-pub use partial::Partial;
-pub use source::{Source, SourceError};
+pub use folder::{FileId, FileInfo, Folder, FolderFile, Obstacle, Time};
+pub use inbox::{Inbox, InboxOptions, Resumable};
+pub use source::{Source, SourceError, Standing};
+pub use target::{Sealed, Target};
+pub use warning::Warning;
 
 use std::io;
 

@@ -1,303 +1,465 @@
-//! A partial file: written at any offset, synced before its journal, sealed under its final name once.
+//! A partial file and its journal, both open: made by the first write, held against whatever happens to their names,
+//! given the final name once.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::destination::{Destination, Names, create_anew, means, open_ours, remove_name_of};
 use super::error::StorageError;
-use super::folder::{Folder, FolderFile};
-use super::hash_block;
-use super::journal::{Journal, JournalError};
-use super::room::Room;
-use crate::protocol::{
-    BLOCK, BlockDigest, BlockHashes, BlockSet, CheckedOffer, DigestTree, FileDigest, FileName, Geometry,
-    Opened, RESERVED,
-};
+use super::folder::{FileId, FileInfo, Folder, FolderFile};
+use super::journal::Journal;
+use super::warning::Warning;
+use crate::protocol::{BLOCK, BlockHashes, BlockSet, CheckedOffer, Geometry};
 
-/// The endings of a partial file and its journal, and of those that will be discarded.
-pub(super) const ENDINGS: (&str, &str) = (".part", ".journal");
-pub(super) const BENCH_ENDINGS: (&str, &str) = (".bench-part", ".bench-journal");
+/// How often what another program undid is done again.
+const TRIES: u32 = 10;
 
-/// How long to wait for another transfer to let go of the name: one that was cut may still be syncing.
-const LOCK_WAIT: Duration = Duration::from_secs(3);
-const LOCK_POLL: Duration = Duration::from_millis(20);
+/// Bytes copied at a time.
+const PIECE: u64 = 1 << 20;
 
-/// A file on its way into a folder. It holds the lock of its name.
-pub struct Partial {
-    folder: Arc<dyn Folder>,
-    file: Box<dyn FolderFile>,
+/// A partial file and its journal.
+pub(super) struct Partial {
+    shelf: Arc<dyn Folder>,
+    names: Names,
+    part: Box<dyn FolderFile>,
+    id: FileId,
+    /// It is locked as long as it is open.
     journal: Journal,
-    offer: CheckedOffer,
-    paths: Paths,
-    overwrite: bool,
-    room: Room,
+    /// Their names survive a loss of power.
+    names_durable: AtomicBool,
 }
 
-/// Where a name's partial file and journal are: their own names have a fixed length, whatever the file's.
-pub(super) struct Paths {
-    pub(super) part: String,
-    pub(super) journal: String,
+/// What is there of a file before anything is written.
+#[derive(Default)]
+pub(super) struct Remains {
+    part: Option<(Box<dyn FolderFile>, FileInfo)>,
+    journal: Option<Journal>,
 }
 
-impl Paths {
-    /// What is to be discarded is kept apart: it shall not touch a partial file that someone wants to go on with.
-    pub(super) fn of(name: &FileName, discard: bool) -> Self {
-        let hash = blake3::hash(name.as_str().as_bytes()).to_hex();
-        let (part, journal) = if discard { BENCH_ENDINGS } else { ENDINGS };
-        Self {
-            part: format!("{RESERVED}/{}{part}", &hash[..32]),
-            journal: format!("{RESERVED}/{}{journal}", &hash[..32]),
+impl Remains {
+    /// Opens what is there, and locks it. A partial file that has its final name already is none.
+    pub(super) fn find(
+        destination: &Destination,
+        names: &Names,
+        offer: &CheckedOffer,
+    ) -> Result<Self, StorageError> {
+        let name = offer.name.as_str();
+        let Some(shelf) = destination.shelf()? else { return Ok(Self::default()) };
+        let journal = match take_journal(destination, &*shelf, names, name, false)? {
+            None => None,
+            Some(file) => Some(open_journal(file, name)?),
+        };
+        let part = open_ours(&*shelf, &names.part).map_err(StorageError::io("open", &names.part))?;
+        let mut remains = Self { part, journal };
+        remains.drop_finished(destination, name)?;
+        Ok(remains)
+    }
+
+    /// The machine may have stopped between the final name and the end of this one.
+    fn drop_finished(&mut self, destination: &Destination, name: &str) -> Result<(), StorageError> {
+        if let Some((_, info)) = &self.part
+            && means(&*destination.folder, name, info.id).map_err(StorageError::io("stat", name))?
+        {
+            self.part = None;
         }
+        Ok(())
+    }
+
+    pub(super) fn file(&self) -> Option<&dyn FolderFile> {
+        self.part.as_ref().map(|(part, _)| &**part)
+    }
+
+    pub(super) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
+    }
+
+    /// Whether this very version of the file was begun.
+    pub(super) fn is_of(&self, offer: &CheckedOffer) -> bool {
+        self.part.is_some() && self.journal.as_ref().is_some_and(|journal| journal.is_of(offer))
+    }
+
+    /// The partial file's length, and what it takes on the disk.
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.part.as_ref().map_or((0, 0), |(_, info)| (info.len, info.allocated))
+    }
+
+    /// Blocks in the journal, and blocks that are whole as far as data tells, and are not.
+    pub(super) fn stock(&self, destination: &Destination, geometry: Geometry) -> (BlockSet, BlockSet) {
+        match &self.part {
+            None => Default::default(),
+            Some((part, info)) => {
+                let doubted = destination.memory.is_doubted(info.id);
+                stock(&**part, self.journal.as_ref(), geometry, doubted)
+            }
+        }
+    }
+
+    /// Removes what is left of a transfer whose file has its final name.
+    pub(super) fn clear(&self, destination: &Destination, names: &Names, finished: FileId) {
+        let Ok(Some(shelf)) = destination.shelf() else { return };
+        remove_name_of(&*shelf, &names.part, finished);
+        if let (Some(journal), Ok(None)) = (&self.journal, shelf.lookup(&names.part)) {
+            remove_name_of(&*shelf, &names.journal, journal.id);
+        }
+        destination.clear_shelf();
+    }
+
+    /// Makes what is missing, and puts the rest in order for this offer: the first change on the disk.
+    pub(super) fn open(
+        mut self,
+        destination: &Destination,
+        names: &Names,
+        offer: &CheckedOffer,
+    ) -> Result<Partial, StorageError> {
+        let name = offer.name.as_str();
+        let mut shelf = destination.make_shelf()?;
+        let mut journal = match self.journal.take() {
+            Some(journal) => journal,
+            None => {
+                let mut tries = 0;
+                let file = loop {
+                    match take_journal(destination, &*shelf, names, name, true) {
+                        // Another transfer finished and removed the directory just now.
+                        Err(StorageError::Io { source, .. })
+                            if source.kind() == io::ErrorKind::NotFound && tries < TRIES =>
+                        {
+                            tries += 1;
+                            shelf = destination.make_shelf()?;
+                        }
+                        taken => break taken?,
+                    }
+                };
+                open_journal(file.ok_or_else(|| disturbed(name))?, name)?
+            }
+        };
+        let cannot = |operation| StorageError::io(operation, name);
+        self.drop_finished(destination, name)?;
+        let found = self.part.is_some();
+        let (part, info) = match self.part.take() {
+            Some(part) => part,
+            None => {
+                let mode = offer.mode.unwrap_or(0o666) | 0o600;
+                let part = create_anew(&*shelf, &names.part, mode).map_err(cannot("create"))?;
+                let info = part.info().map_err(cannot("stat"))?;
+                (part, info)
+            }
+        };
+        if journal.is_worn() {
+            journal = renew(destination, &*shelf, names, &journal).map_err(cannot("renew the journal of"))?;
+        }
+        journal.begin(offer, found).map_err(cannot("begin the journal of"))?;
+        // Gives back what a receiver that was killed had set aside. What is longer than this file is cut at its end.
+        if info.allocated > info.len {
+            part.set_len(info.len).map_err(cannot("give back the room of"))?;
+        }
+        let names_durable = AtomicBool::new(false);
+        Ok(Partial { shelf, names: names.clone(), part, id: info.id, journal, names_durable })
     }
 }
 
 impl Partial {
-    /// Opens or makes the partial file for an offer, and says which blocks it holds: those of the journal, and
-    /// those behind the journal's last sync, which are read, hashed and made durable here.
-    pub(super) fn open(
-        folder: Arc<dyn Folder>,
-        offer: CheckedOffer,
-        overwrite: bool,
-    ) -> Result<(Self, Opened), StorageError> {
-        let paths = Paths::of(&offer.name, offer.discard);
-        let geometry = offer.geometry;
-        let file = lock(&*folder, &paths, &offer.name)?;
-        let journal = Journal::open(file, &offer).map_err(|error| match error {
-            JournalError::Newer(version) => {
-                StorageError::NewerJournal { name: offer.name.to_string(), version }
+    pub(super) fn file(&self) -> &dyn FolderFile {
+        &*self.part
+    }
+
+    pub(super) fn id(&self) -> FileId {
+        self.id
+    }
+
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// As of [`Remains::stock`].
+    pub(super) fn stock(&self, destination: &Destination, geometry: Geometry) -> (BlockSet, BlockSet) {
+        stock(self.file(), Some(&self.journal), geometry, destination.memory.is_doubted(self.id))
+    }
+
+    /// Whether the names still mean what is open, and the journal is good to be written to.
+    pub(super) fn is_in_order(&self, destination: &Destination) -> io::Result<bool> {
+        Ok(!self.journal.is_worn()
+            && destination.is_shelf(&*self.shelf)?
+            && means(&*self.shelf, &self.names.part, self.id)?
+            && means(&*self.shelf, &self.names.journal, self.journal.id)?)
+    }
+
+    /// Gives what is open its names again, unless somebody else is writing under them by now.
+    pub(super) fn put_in_order(&mut self, destination: &Destination, name: &str) -> Result<(), StorageError> {
+        let cannot = |operation| StorageError::io(operation, name);
+        let shelf = destination.make_shelf()?;
+        let has_lock = means(&*shelf, &self.names.journal, self.journal.id).map_err(cannot("stat"))?;
+        if !has_lock || self.journal.is_worn() {
+            // Locked until ours has its name.
+            let other = open_ours(&*shelf, &self.names.journal).map_err(cannot("open"))?;
+            if let (Some((other, _)), false) = (&other, has_lock)
+                && !destination.lock(&**other).map_err(cannot("lock"))?
+            {
+                return Err(disturbed(name));
             }
-            JournalError::Io(error) => StorageError::io("open the journal", &paths.journal)(error),
-        })?;
-        let cannot = |operation| StorageError::io(operation, &paths.part);
-        let mode = offer.mode.unwrap_or(0o666) | 0o600;
-        if offer.repair {
-            copy_existing(&*folder, offer.name.as_str(), &paths.part, mode)
-                .map_err(cannot("copy the file into"))?;
+            self.journal = renew(destination, &*shelf, &self.names, &self.journal)
+                .map_err(cannot("put back the journal of"))?;
         }
-        let mut file = folder.open(&paths.part, Some(mode)).map_err(cannot("open"))?;
-        if file.info().map_err(cannot("stat"))?.links > 1 {
-            // The machine stopped between the final name and the end of this one: it is the finished file.
-            folder.remove_file(&paths.part).map_err(cannot("remove"))?;
-            file = folder.open(&paths.part, Some(mode)).map_err(cannot("open"))?;
+        if !means(&*shelf, &self.names.part, self.id).map_err(cannot("stat"))? {
+            self.put_back(&*shelf).map_err(cannot("put back the partial file of"))?;
         }
-        let received = file.info().map_err(cannot("stat"))?.len.min(geometry.size());
-        // Cuts off what is too long, and what a receiver that was killed had set aside.
-        file.set_len(received).map_err(cannot("truncate"))?;
-        let partial = Self { folder, file, journal, offer, paths, overwrite, room: Room::default() };
-        let held = partial.take_stock(received)?;
-        let free = partial.folder.free_space().map_err(StorageError::io("ask for free space in", "."))?;
-        let needed = geometry.size() - received;
-        if needed > free {
-            let name = partial.offer.name.to_string();
-            partial.put_away(&[]);
-            return Err(StorageError::NoSpace { name, needed, free });
-        }
-        // The names have to be durable before the journal says that blocks are.
-        let cannot = |path: &'static str| StorageError::io("sync the directory", path);
-        partial.folder.sync_dir(RESERVED).map_err(cannot(RESERVED))?;
-        partial.folder.sync_dir("").map_err(cannot("."))?;
-        Ok((partial, Opened { held, unhashed: BlockSet::new(), received, complete: false }))
-    }
-
-    /// The file's size and blocks.
-    pub fn geometry(&self) -> Geometry {
-        self.offer.geometry
-    }
-
-    /// Writes bytes. Not durable before [`sync`](Self::sync).
-    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
-        let write = offset..offset + bytes.len() as u64;
-        if let Some(room) = self.room.ahead_of(write, self.geometry().size()) {
-            // If there is none, the write that needs it says so.
-            let _ = self.file.reserve(room);
-        }
-        self.file.write_all_at(bytes, offset).map_err(|error| self.error("write", error))
-    }
-
-    /// Makes blocks durable: first the data, then the journal.
-    pub fn sync(&self, blocks: &[(u64, BlockHashes)]) -> Result<(), StorageError> {
-        if let Err(error) = self.file.sync_data() {
-            self.give_up_unsynced();
-            return Err(self.error("sync", error));
-        }
-        self.journal
-            .write(self.geometry(), blocks)
-            .and_then(|()| self.journal.sync())
-            .map_err(|error| self.error("write the journal of", error))
-    }
-
-    /// Reads a block back and hashes it.
-    pub fn hash_block(&self, block: u64) -> Result<BlockHashes, StorageError> {
-        hash_block(self.geometry(), block, |bytes, offset| self.file.read_at(bytes, offset))
-            .map_err(|error| self.error("read", error))
-    }
-
-    /// Whether a block is still what its journal entry says.
-    pub fn check_block(&self, block: u64) -> Result<bool, StorageError> {
-        let entry = self.journal.read(self.geometry(), block).map_err(|error| self.error("read", error))?;
-        Ok(entry == Some(self.hash_block(block)?))
-    }
-
-    /// The digests of a run of blocks, from the journal; it ends where one is not held, and a first one that is not
-    /// held has no block's digest.
-    pub fn digests(&self, first: u64, count: u64) -> Result<Vec<BlockDigest>, StorageError> {
-        let digests = self.journal.digests(self.geometry(), first, count);
-        let digests = digests.map_err(|error| self.error("read the journal of", error))?;
-        Ok(if digests.is_empty() { vec![BlockDigest::NONE] } else { digests })
-    }
-
-    /// Gives the file its final name if it has this digest: sync, rename, sync of the directory. All blocks must
-    /// be durable. A file that is to be discarded goes instead.
-    pub fn seal(&self, digest: FileDigest) -> Result<(), StorageError> {
-        let geometry = self.geometry();
-        let actual = self.digest().map_err(|error| self.error("read the journal of", error))?;
-        if actual != Some(digest) {
-            let name = self.offer.name.to_string();
-            let actual = actual.unwrap_or_else(|| blake3::hash(b"").into());
-            return Err(StorageError::Mismatch { name, expected: digest, actual });
-        }
-        if self.offer.discard {
-            self.discard();
-            return Ok(());
-        }
-        let settle = || {
-            self.file.set_len(geometry.size())?;
-            self.file.set_mtime(self.offer.mtime, self.offer.mtime_ns)?;
-            self.file.sync_all()
-        };
-        settle().map_err(|error| self.error("finish", error))?;
-        let name = self.offer.name.as_str();
-        self.folder.rename(&self.paths.part, name, self.overwrite).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => StorageError::Exists { name: name.to_owned() },
-            _ => self.error("rename the partial file of", error),
-        })?;
-        self.folder.sync_dir("").map_err(StorageError::io("sync the directory", "."))?;
-        // Only now that the new name is durable: a partial file without write permission could not be taken up again.
-        if let Some(mode) = self.offer.mode {
-            let restrict = self.file.restrict_mode(mode).and_then(|()| self.file.sync_all());
-            restrict.map_err(|error| self.error("set the permissions of", error))?;
-        }
-        self.remove_journal();
+        self.shelf = shelf;
+        self.names_durable = AtomicBool::new(false);
         Ok(())
     }
 
-    fn digest(&self) -> io::Result<Option<FileDigest>> {
-        let geometry = self.geometry();
-        let mut tree = DigestTree::new(geometry);
-        self.journal.scan(geometry, 0..geometry.blocks(), |block, hashes| {
-            if let Some(hashes) = hashes {
-                tree.insert(block, &hashes);
-            }
-        })?;
-        Ok(tree.digest())
+    /// Gives the partial file its name again; one that has no name at all any more is copied.
+    fn put_back(&mut self, shelf: &dyn Folder) -> io::Result<()> {
+        let new = format!("{}-new", self.names.part);
+        match shelf.remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        if shelf.link(&*self.part, &new).is_err() {
+            let info = self.part.info()?;
+            let copy = create_anew(shelf, &new, info.mode & 0o777 | 0o600)?;
+            copy_data(&*self.part, &*copy, info.len)?;
+            copy.sync_data()?;
+            self.id = copy.info()?.id;
+            self.part = copy;
+        }
+        shelf.rename(&new, shelf, &self.names.part, true)
     }
 
-    /// Which blocks are there. What the journal does not know of is hashed, so that it costs no second sending.
-    fn take_stock(&self, received: u64) -> Result<BlockSet, StorageError> {
-        let geometry = self.geometry();
-        // Only what the partial file reaches: an offer's size is the peer's word, and costs nothing here.
-        let whole = if received == geometry.size() { geometry.blocks() } else { received / BLOCK };
-        let mut tail = Vec::new();
-        self.journal
-            .scan(geometry, 0..whole, |block, hashes| {
-                if hashes.is_none() {
-                    tail.push(block);
-                }
-            })
-            .map_err(|error| self.error("read the journal of", error))?;
-        // A batch at a time, so that memory stays flat when the whole journal is gone.
-        for batch in tail.chunks(256) {
-            let hashed = batch.iter().map(|&block| Ok((block, self.hash_block(block)?)));
-            self.sync(&hashed.collect::<Result<Vec<_>, StorageError>>()?)?;
+    /// Makes blocks durable whose data is.
+    pub(super) fn record(
+        &self,
+        destination: &Destination,
+        geometry: Geometry,
+        blocks: &[(u64, BlockHashes)],
+        warnings: &mut Vec<Warning>,
+    ) -> io::Result<()> {
+        // The names have to be durable before the journal says that blocks are.
+        if !self.names_durable.load(Ordering::Relaxed) {
+            destination.sync_names(&*self.shelf, warnings)?;
+            destination.sync_names(&*destination.folder, warnings)?;
+            self.names_durable.store(true, Ordering::Relaxed);
         }
-        let mut held = BlockSet::new();
-        held.insert_run(0..whole);
-        Ok(held)
+        self.journal.write(geometry, blocks)?;
+        self.journal.sync()
     }
 
     /// After a sync that failed: what was not durable may be gone although it still reads well, and a second sync
-    /// would call it written. It is cut off, to be sent again.
-    fn give_up_unsynced(&self) {
-        let geometry = self.geometry();
-        let Ok(info) = self.file.info() else { return };
-        let mut durable = 0;
-        let reached = info.len.min(geometry.size()).div_ceil(BLOCK);
-        let scanned = self.journal.scan(geometry, 0..reached, |block, hashes| {
-            if hashes.is_some() && block == durable {
-                durable += 1;
+    /// would call it written. It is emptied, to be sent again.
+    pub(super) fn give_up_unsynced(&self, geometry: Geometry) {
+        let Ok(info) = self.part.info() else { return };
+        let mut next = 0;
+        let reached = info.len.min(geometry.size());
+        let empty = |bytes: Range<u64>| {
+            if !bytes.is_empty() {
+                // If even this fails, the doubt is what is left, and the check behind the next transfer.
+                let _ = self.part.zero(bytes);
             }
-        });
-        let end = if scanned.is_ok() { (durable * BLOCK).min(geometry.size()) } else { 0 };
-        // If even this fails, the check behind the next transfer is what is left.
-        let _ = self.file.set_len(end.min(info.len));
-    }
-
-    /// At the end of a connection: gives back the room that was set aside for more, and makes these last blocks
-    /// durable. If nobody will go on with the partial file it is removed: nothing ever arrived, or it is to be
-    /// discarded.
-    ///
-    /// What fails here loses nothing: blocks without a journal entry are hashed on the next run, or sent again.
-    pub fn put_away(&self, blocks: &[(u64, BlockHashes)]) {
-        let Ok(info) = self.file.info() else { return };
-        if self.offer.discard || info.len == 0 {
-            return self.discard();
-        }
-        if self.room.reaches_beyond(info.len) {
-            let _ = self.file.set_len(info.len);
-        }
-        if !blocks.is_empty() {
-            let _ = self.sync(blocks);
-        }
-    }
-
-    fn discard(&self) {
-        let _ = self.folder.remove_file(&self.paths.part);
-        self.remove_journal();
-    }
-
-    /// Litter does not undo a transfer: whatever fails here is swept when the folder is opened next.
-    fn remove_journal(&self) {
-        let _ = self.folder.remove_file(&self.paths.journal);
-        let _ = self.folder.remove_dir(RESERVED);
-    }
-
-    fn error(&self, operation: &'static str, source: io::Error) -> StorageError {
-        StorageError::Io { operation, path: self.offer.name.to_string(), source }
-    }
-}
-
-/// Starts a partial file from the file that has its final name; its blocks will be found and offered as held. A
-/// partial file that is there goes first.
-fn copy_existing(folder: &dyn Folder, name: &str, part: &str, mode: u32) -> io::Result<()> {
-    if folder.info(name)?.is_none_or(|info| !info.is_file) || folder.info(part)?.is_some() {
-        return Ok(());
-    }
-    folder.copy(name, part, mode).inspect_err(|_| {
-        let _ = folder.remove_file(part);
-    })
-}
-
-/// The journal, opened and locked.
-fn lock(folder: &dyn Folder, paths: &Paths, name: &FileName) -> Result<Box<dyn FolderFile>, StorageError> {
-    let deadline = Instant::now() + LOCK_WAIT;
-    let cannot = |operation| StorageError::io(operation, &paths.journal);
-    loop {
-        folder.create_dir(RESERVED).map_err(StorageError::io("create", RESERVED))?;
-        let file = match folder.open(&paths.journal, Some(0o600)) {
-            Ok(file) => file,
-            // Another transfer finished and removed the directory just now.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && Instant::now() < deadline => continue,
-            Err(error) => return Err(cannot("create")(error)),
         };
-        if file.try_lock().map_err(cannot("lock"))? {
-            // Removed by the transfer that held the lock before: then there is another file by now, or none.
-            if file.info().map_err(cannot("stat"))?.links > 0 {
-                return Ok(file);
+        self.journal.scan(geometry, 0..reached.div_ceil(BLOCK), |block, _| {
+            empty(next..geometry.block_start(block).min(reached));
+            next = geometry.block_end(block);
+        });
+        let _ = self.part.set_len(next.min(info.len));
+    }
+
+    /// Gives the file its final name. Where an open file can be given a name it is this one, whatever happens to the
+    /// partial file's name in this moment.
+    pub(super) fn give_name(
+        &self,
+        destination: &Destination,
+        name: &str,
+        overwrite: bool,
+    ) -> Result<(), StorageError> {
+        let inbox = &*destination.folder;
+        let mut from = self.names.part.clone();
+        if destination.abilities.links {
+            match inbox.link(&*self.part, name) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !overwrite => {
+                    return Err(StorageError::Exists { name: name.to_owned() });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    let whole = format!("{}-whole", self.names.part);
+                    let _ = self.shelf.remove_file(&whole);
+                    if self.shelf.link(&*self.part, &whole).is_ok() {
+                        from = whole;
+                    }
+                }
+                Err(_) => {}
             }
-        } else if Instant::now() >= deadline {
-            return Err(StorageError::Busy { name: name.to_string() });
-        } else {
-            std::thread::sleep(LOCK_POLL);
         }
+        let moved = self.shelf.rename(&from, inbox, name, overwrite);
+        let moved = match moved {
+            // Not every file system knows how to keep what is there: we hold the name's lock.
+            Err(error) if super::disk::is_unsupported(&error) => match inbox.lookup(name) {
+                Ok(None) => self.shelf.rename(&from, inbox, name, true),
+                Ok(Some(_)) => Err(io::ErrorKind::AlreadyExists.into()),
+                Err(error) => Err(error),
+            },
+            moved => moved,
+        };
+        if let Err(error) = moved {
+            if from != self.names.part {
+                let _ = self.shelf.remove_file(&from);
+            }
+            return Err(unnamed(name, error));
+        }
+        match inbox.lookup(name) {
+            // Somebody took the partial file's place just now: what was moved is theirs, and goes back.
+            Ok(Some(there)) if there.id != self.id => {
+                let _ = inbox.rename(name, &*self.shelf, &from, false);
+                Err(disturbed(name))
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(StorageError::io("stat", name)(error)),
+        }
+    }
+
+    /// Removes the partial file's name and the journal.
+    pub(super) fn remove(&self, destination: &Destination) {
+        remove_name_of(&*self.shelf, &self.names.part, self.id);
+        remove_name_of(&*self.shelf, &self.names.journal, self.journal.id);
+        destination.clear_shelf();
+    }
+}
+
+/// Which blocks are in the journal, and which are whole as far as data tells and are not.
+fn stock(
+    part: &dyn FolderFile,
+    journal: Option<&Journal>,
+    geometry: Geometry,
+    doubted: bool,
+) -> (BlockSet, BlockSet) {
+    let mut held = BlockSet::new();
+    let Ok(info) = part.info() else { return Default::default() };
+    // Only what the partial file reaches: an offer's size is the peer's word.
+    let whole = if info.len >= geometry.size() { geometry.blocks() } else { info.len / BLOCK };
+    if let Some(journal) = journal {
+        journal.scan(geometry, 0..whole, |block, _| held.insert(block));
+    }
+    let mut unhashed = BlockSet::new();
+    let mut offset = 0;
+    while !doubted && let Ok(Some(data)) = part.data_from(offset) {
+        let end = if data.end >= geometry.size() { geometry.blocks() } else { data.end / BLOCK };
+        unhashed.insert_run(data.start.div_ceil(BLOCK)..end);
+        offset = data.end;
+    }
+    for block in held.runs().flatten() {
+        unhashed.remove(block);
+    }
+    (held, unhashed)
+}
+
+/// The journal's file, locked; made if it is not there and may be.
+fn take_journal(
+    destination: &Destination,
+    shelf: &dyn Folder,
+    names: &Names,
+    name: &str,
+    create: bool,
+) -> Result<Option<Box<dyn FolderFile>>, StorageError> {
+    let cannot = |operation| StorageError::io(operation, &names.journal);
+    for _ in 0..TRIES {
+        let file = match open_ours(shelf, &names.journal) {
+            Ok(Some((file, _))) => file,
+            Ok(None) if !create => return Ok(None),
+            // One that cannot even be opened is as good as none.
+            Err(error) if is_broken(&error) && !create => return Ok(None),
+            Err(error) if is_broken(&error) => {
+                create_anew(shelf, &names.journal, 0o600).map_err(cannot("create"))?
+            }
+            Err(error) => return Err(cannot("open")(error)),
+            Ok(None) => match shelf.create(&names.journal, 0o600) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    // A link or the like is not ours; a file came in this moment.
+                    if shelf.lookup(&names.journal).ok().flatten().is_some_and(|there| !there.is_file) {
+                        shelf.remove_file(&names.journal).map_err(cannot("replace"))?;
+                    }
+                    continue;
+                }
+                Err(error) => return Err(cannot("create")(error)),
+            },
+        };
+        if !destination.lock(&*file).map_err(cannot("lock"))? {
+            return Err(StorageError::Busy { name: name.to_owned() });
+        }
+        // A lock on a file that has no name any more is none.
+        let id = file.info().map_err(cannot("stat"))?.id;
+        if means(shelf, &names.journal, id).map_err(cannot("stat"))? {
+            return Ok(Some(file));
+        }
+    }
+    Err(disturbed(name))
+}
+
+fn open_journal(file: Box<dyn FolderFile>, name: &str) -> Result<Journal, StorageError> {
+    let opened = Journal::open(file).map_err(StorageError::io("open the journal of", name))?;
+    opened.map_err(|version| StorageError::NewerJournal { name: name.to_owned(), version })
+}
+
+/// A new file with all that can be read of a journal takes its name, locked.
+fn renew(
+    destination: &Destination,
+    shelf: &dyn Folder,
+    names: &Names,
+    journal: &Journal,
+) -> io::Result<Journal> {
+    let new = format!("{}-new", names.journal);
+    let file = create_anew(shelf, &new, 0o600)?;
+    if !destination.lock(&*file)? {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    let journal = journal.copy_into(file)?;
+    journal.sync()?;
+    shelf.rename(&new, shelf, &names.journal, true)?;
+    Ok(journal)
+}
+
+/// Copies what was ever written.
+fn copy_data(from: &dyn FolderFile, to: &dyn FolderFile, len: u64) -> io::Result<()> {
+    let mut piece = vec![0; PIECE as usize];
+    let mut offset = 0;
+    while let Some(data) = from.data_from(offset)? {
+        offset = data.start;
+        while offset < data.end {
+            let want = PIECE.min(data.end - offset) as usize;
+            let read = from.read_at(&mut piece[..want], offset)?;
+            if read == 0 {
+                break;
+            }
+            to.write_all_at(&piece[..read], offset)?;
+            offset += read as u64;
+        }
+        offset = data.end;
+    }
+    to.set_len(len)
+}
+
+fn is_broken(error: &io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::IO)
+}
+
+fn disturbed(name: &str) -> StorageError {
+    StorageError::Disturbed { name: name.to_owned() }
+}
+
+/// Why a whole file did not get its name: what would be so again is told from what may pass.
+fn unnamed(name: &str, source: io::Error) -> StorageError {
+    let name = name.to_owned();
+    match source.kind() {
+        io::ErrorKind::AlreadyExists => StorageError::Exists { name },
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ResourceBusy
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::DirectoryNotEmpty
+        | io::ErrorKind::CrossesDevices
+        | io::ErrorKind::ExecutableFileBusy => StorageError::NoName { name, source },
+        // The partial file's name is gone.
+        io::ErrorKind::NotFound => disturbed(&name),
+        _ => StorageError::io("rename the partial file of", name)(source),
     }
 }

@@ -122,6 +122,9 @@ impl Error {
             Self::Source(SourceError::Changed { what, .. }) => {
                 Some((Code::Source, format!("the source changed while it was sent: {what}")))
             }
+            Self::Source(SourceError::Replaced(_)) => {
+                Some((Code::Source, "the source was replaced while it was sent".to_owned()))
+            }
             Self::Source(_) => Some((Code::Storage, "the source cannot be read any more".to_owned())),
             Self::Storage(error) => Some((error.code(), told_of_storage(error, name))),
             Self::Violation { violation, .. } => {
@@ -147,9 +150,9 @@ impl Error {
     /// What the error means for what to do next.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Source(SourceError::Changed { .. }) => ErrorKind::Mismatch,
+            Self::Source(SourceError::Changed { .. } | SourceError::Replaced(_)) => ErrorKind::Mismatch,
             Self::Source(_) => ErrorKind::Failed,
-            Self::Storage(StorageError::Io { .. }) => ErrorKind::Interrupted,
+            Self::Storage(StorageError::Io { .. } | StorageError::Disturbed { .. }) => ErrorKind::Interrupted,
             Self::Storage(StorageError::Mismatch { .. }) => ErrorKind::Mismatch,
             Self::Storage(_) => ErrorKind::Refused,
             Self::Transport(TransportError::Lost { .. } | TransportError::Closed { .. }) => {

@@ -40,6 +40,11 @@ pub enum Event {
     },
     /// How far it is; several times a second at most.
     Progress(Progress),
+    /// Something worth knowing that ends nothing.
+    Notice {
+        /// What.
+        what: String,
+    },
     /// The connection was cut, and will be made again.
     Reconnecting {
         /// After this long.
@@ -74,10 +79,10 @@ pub struct Summary {
     pub complete: bool,
     /// The receiver removed it once it was checked, as was asked for.
     pub discarded: bool,
+    /// What the receiver's file system would not do for the file; only a receiver knows it.
+    pub warnings: Vec<String>,
     /// Bytes of WebSocket frames that crossed for it, both ways together, on all connections.
     pub wire_bytes: u64,
-    /// What could not be done for the file, although it is whole: its time or its permission bits.
-    pub warnings: Vec<String>,
 }
 
 impl Summary {

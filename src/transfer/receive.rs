@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{AsyncRead, AsyncWrite, Future};
@@ -19,11 +19,15 @@ use crate::protocol::{
     ReceiverEvent, Write,
 };
 use crate::runtime::{self, Timer};
-use crate::storage::{Inbox, Sealed, StorageError, Target};
+use crate::storage::{Inbox, Sealed, StorageError, Target, Warning};
 use crate::transport::{Connection, TransportError};
 
 /// Frames read before acknowledgements are sent.
 const FRAMES_PER_TURN: usize = 8;
+
+/// How long to wait for another transfer to let go of the name: one that was cut may still be syncing.
+const NAME_WAIT: Duration = Duration::from_secs(3);
+const NAME_POLL: Duration = Duration::from_millis(20);
 
 /// How to receive.
 pub type ReceiveOptions = ReceiverConfig;
@@ -100,8 +104,8 @@ where
             progress: pump.progress(),
             complete: pump.complete,
             discarded: offer.discard,
+            warnings: pump.warnings.iter().map(Warning::to_string).collect(),
             wire_bytes: connection.wire_bytes() - wire_before,
-            warnings: std::mem::take(&mut pump.warnings),
         })
     })
 }
@@ -109,7 +113,7 @@ where
 /// An action that was carried out on another thread.
 enum Done {
     Claimed(CheckedOffer, Option<Claim>),
-    Opened(Result<(Target, Opened), StorageError>),
+    Opened(Result<(Arc<Target>, Opened), StorageError>),
     Synced(Result<(), StorageError>),
     Hashed(u64, Result<Option<BlockHashes>, StorageError>),
     Checked(u64, Result<bool, StorageError>),
@@ -139,7 +143,8 @@ struct Pump<'a> {
     came: u64,
     held: u64,
     complete: bool,
-    warnings: Vec<String>,
+    /// What the file system would not do for the file.
+    warnings: Vec<Warning>,
     /// How it ended, once the sender has been told.
     ending: Option<Result<FileDigest, Error>>,
 }
@@ -283,15 +288,13 @@ impl Pump<'_> {
         match done {
             Done::Claimed(offer, Some(claim)) => {
                 self.claim = Some(claim);
-                let inbox = self.inbox.clone();
-                let open = runtime::spawn_blocking(move || Done::Opened(inbox.begin(offer)));
-                self.jobs.push(Box::pin(open));
+                self.jobs.push(Box::pin(open(self.inbox.clone(), offer)));
             }
             Done::Claimed(offer, None) => {
                 self.refuse(&StorageError::Busy { name: offer.name.to_string() });
             }
             Done::Opened(Ok((target, opened))) => {
-                self.target = Some(Arc::new(target));
+                self.target = Some(target);
                 self.machine.opened(opened);
             }
             Done::Opened(Err(error)) => self.refuse(&error),
@@ -393,7 +396,7 @@ impl Pump<'_> {
                     sealed = Some(digest);
                 }
                 Done::Hashed(block, Ok(hashes)) => self.machine.hashed(block, hashes, Instant::now()),
-                Done::Opened(Ok((target, _))) => self.target = Some(Arc::new(target)),
+                Done::Opened(Ok((target, _))) => self.target = Some(target),
                 Done::Synced(Err(_)) => storage_failed = true,
                 _ => {}
             }
@@ -430,6 +433,18 @@ impl Pump<'_> {
         if self.target.is_some() && (self.pace.is_due(Instant::now()) || at_once) {
             let progress = self.progress();
             (self.observer)(Event::Progress(progress));
+        }
+    }
+}
+
+/// Opens what the file is received into. Waits a moment for another program to let go of the name.
+async fn open(inbox: Arc<Inbox>, offer: CheckedOffer) -> Done {
+    let deadline = Instant::now() + NAME_WAIT;
+    loop {
+        let (inbox, offer) = (inbox.clone(), offer.clone());
+        match runtime::spawn_blocking(move || inbox.begin(offer)).await {
+            Err(StorageError::Busy { .. }) if Instant::now() < deadline => runtime::sleep(NAME_POLL).await,
+            opened => return Done::Opened(opened.map(|(target, opened)| (Arc::new(target), opened))),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::protocol::{
     Sender, SenderConfig, SenderEvent, chunk,
 };
 use crate::runtime::{self, Timer};
-use crate::storage::{Source, SourceError};
+use crate::storage::{Source, SourceError, Standing};
 use crate::transport::{Connection, TransportError};
 
 /// Chunks sent before incoming frames are looked at again.
@@ -32,14 +32,12 @@ pub struct SendOptions {
     pub frame_limit: u64,
     /// The most bytes to keep unacknowledged.
     pub window: u64,
+    /// Send what a file has when it is opened; what it grows by meanwhile is left out.
+    pub growing: bool,
     /// Send what differs from the file that is there, if the receiver may replace it.
     pub repair: bool,
     /// Have the receiver remove the file once it is checked, if it takes such files: a measurement.
     pub discard: bool,
-    /// How many more files are to follow this one, for a receiver that ends with the last of them.
-    pub left: u64,
-    /// Tells the receiver that several connections are one sender's; random.
-    pub session: Option<u128>,
     /// Between two [`Event::Progress`] at the least.
     pub progress_interval: Duration,
     /// Signs of life.
@@ -52,10 +50,9 @@ impl Default for SendOptions {
             chunk: None,
             frame_limit: MAX_FRAME as u64,
             window: DEFAULT_WINDOW,
+            growing: false,
             repair: false,
             discard: false,
-            left: 0,
-            session: None,
             progress_interval: PROGRESS_INTERVAL,
             heartbeat: HeartbeatConfig::default(),
         }
@@ -144,6 +141,8 @@ where
         source,
         observer,
         check: None,
+        rereading: None,
+        said: false,
         timer: Timer::new(),
         pace: Pace::new(options.progress_interval, now),
         came: connection.bytes_in(),
@@ -180,6 +179,9 @@ where
     }
 }
 
+/// The whole file, read once more to see whether it is what was sent.
+type RereadJob = Pin<Box<dyn Future<Output = Result<Option<FileDigest>, SourceError>> + Send>>;
+
 /// A block that is being hashed behind the transfer.
 type CheckJob = Pin<Box<dyn Future<Output = (u64, Result<BlockHashes, SourceError>)> + Send>>;
 
@@ -188,6 +190,9 @@ struct Pump<'a> {
     source: &'a Arc<Source>,
     observer: &'a mut (dyn FnMut(Event) + Send),
     check: Option<CheckJob>,
+    rereading: Option<RereadJob>,
+    /// It was said that the file is not where it was.
+    said: bool,
     timer: Timer,
     pace: Pace,
     /// Bytes that had come when the machine was last told.
@@ -210,6 +215,7 @@ impl Pump<'_> {
         for _ in 0..TURNS_PER_POLL {
             let mut moved = self.read(connection, cx)?;
             moved |= self.check(cx)?;
+            moved |= self.reread(cx)?;
             if self.ending.is_none() {
                 self.ending = self.handle_events(connection.peer())?;
             }
@@ -305,6 +311,38 @@ impl Pump<'_> {
         Ok(true)
     }
 
+    /// Takes the digest of a file whose times moved: it decides.
+    fn reread(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
+        let Some(job) = &mut self.rereading else { return Ok(false) };
+        let Poll::Ready(digest) = job.as_mut().poll(cx) else { return Ok(false) };
+        self.rereading = None;
+        if digest? != self.machine.digest() {
+            return Err(self.source.changed_content().into());
+        }
+        self.machine.finish();
+        Ok(true)
+    }
+
+    /// Everything was sent: is it still what the file is?
+    fn finish(&mut self) -> Result<(), Error> {
+        let standing = self.source.standing()?;
+        if !self.said && self.source.is_elsewhere() {
+            self.said = true;
+            let path = self.source.path().display();
+            let what =
+                format!("{path} is another file, or none, by now; the one that was begun is sent to its end");
+            (self.observer)(Event::Notice { what });
+        }
+        match standing {
+            Standing::Same => self.machine.finish(),
+            Standing::Unclear => {
+                let source = self.source.clone();
+                self.rereading = Some(Box::pin(runtime::spawn_blocking(move || source.digest())));
+            }
+        }
+        Ok(())
+    }
+
     /// Sends control messages, then chunks, as long as the window and the socket take them.
     fn write<S>(&mut self, connection: &mut Connection<S>, cx: &mut Context<'_>) -> Result<bool, Error>
     where
@@ -369,10 +407,7 @@ impl Pump<'_> {
                     self.complete = false;
                     (self.observer)(Event::Replacing { held });
                 }
-                SenderEvent::ReadyToFinish => {
-                    self.source.check_unchanged()?;
-                    self.machine.finish();
-                }
+                SenderEvent::ReadyToFinish => self.finish()?,
                 SenderEvent::Receipted(digest) => {
                     self.tell_progress(true);
                     return Ok(Some(digest));

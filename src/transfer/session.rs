@@ -9,7 +9,7 @@ use super::send::{Attempt, Known, attempt, tell};
 use super::{Error, Event, SendOptions, Summary, part};
 use crate::protocol::{Code, FileName, Progress};
 use crate::runtime::{self, TcpStream};
-use crate::storage::Source;
+use crate::storage::{Source, SourceError};
 use crate::transport::{Connection, Endpoint, HANDSHAKE_TIMEOUT, TransportError, client_handshake};
 
 /// What to do when the connection is cut.
@@ -73,7 +73,8 @@ impl Session {
         name: Option<FileName>,
         observer: &mut (dyn FnMut(Event) + Send),
     ) -> Result<Summary, Error> {
-        let mut transfer = Transfer::new(Arc::new(Source::open(path, name.clone())?), self.retry);
+        let source = Source::open(path, name)?.growing(self.options.growing);
+        let mut transfer = Transfer::new(Arc::new(source), self.retry);
         self.known.sent_up_to = 0;
         loop {
             let error = match self.attempt(&mut transfer, observer).await {
@@ -82,8 +83,12 @@ impl Session {
             };
             match recovery::next(&error, &self.facts(&transfer)) {
                 Next::Again => self.wait(&mut transfer, &error, observer).await,
-                Next::Reoffer => match Source::open(path, name.clone()) {
+                Next::Reoffer => match transfer.source.reopen() {
                     Ok(became) => self.reoffer(&mut transfer, became, &error, observer).await,
+                    // Another file of that path is another transfer.
+                    Err(replaced @ SourceError::Replaced(_)) => {
+                        return Err(self.give_up(&transfer, replaced.into()).await);
+                    }
                     // One that is gone has not become anything.
                     Err(_) => return Err(self.give_up(&transfer, error).await),
                 },

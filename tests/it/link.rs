@@ -35,7 +35,7 @@ impl File {
         hash(self.geometry(), block, &self.bytes)
     }
 
-    fn offer(&self, options: &Options) -> Offer {
+    pub fn offer(&self, options: &Options) -> Offer {
         let size = self.bytes.len() as u64;
         Offer {
             id: transfer_id(&self.name, size, self.mtime, 5, self.mode),

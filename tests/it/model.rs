@@ -1,12 +1,15 @@
-//! A folder in memory that knows what was synced: what is left of it after a loss of power can be asked for.
+//! A folder in memory that knows what was synced, whose operations fail on demand, and whose names others play with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use fastrand::Rng;
-use wsferry::storage::{FileInfo, Folder, FolderFile};
+use rustix::io::Errno;
+use wsferry::storage::{FileId, FileInfo, Folder, FolderFile, Obstacle, Time};
 
 /// How the machine stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,86 +30,226 @@ pub enum Lie {
     DirSync,
 }
 
-#[derive(Debug, Clone, Default)]
-struct Inode {
-    durable: Vec<u8>,
-    now: Vec<u8>,
-    /// Writes since the last sync.
-    pending: Vec<(u64, Vec<u8>)>,
-    mtime: (i64, u32),
-    links: u64,
-    /// No permission to write: durable at once, the worst that can happen to a file that is still to be written.
-    read_only: bool,
+/// An operation that fails.
+#[derive(Debug, Clone, Copy)]
+pub struct Fault {
+    /// Which, counted from 0.
+    pub at: u64,
+    pub errno: Errno,
+    /// It, and all like it from then on.
+    pub forever: bool,
 }
 
-/// A change of names that no directory sync has made durable: each name with its new file, or none.
-type Renaming = Vec<(String, Option<usize>)>;
+/// What another program does just before an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Act {
+    pub at: u64,
+    pub deed: Deed,
+    /// To which of the names that are there.
+    pub which: usize,
+}
 
-/// Instead of a file's number: the name is a directory's.
-const DIRECTORY: usize = usize::MAX;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    Remove,
+    /// Another file is renamed over it.
+    Replace,
+    /// It gets another name.
+    Rename,
+    Append,
+    Truncate,
+    /// It gets one more name.
+    Link,
+    /// The directory of partial files goes with all that is in it.
+    Clean,
+}
+
+pub const DEEDS: [Deed; 7] =
+    [Deed::Remove, Deed::Replace, Deed::Rename, Deed::Append, Deed::Truncate, Deed::Link, Deed::Clean];
+
+/// Holes are whole pages that were never written.
+const PAGE: u64 = 4096;
+
+#[derive(Debug, Clone, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    pages: BTreeSet<u64>,
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Write(u64, Vec<u8>),
+    Zero(Range<u64>),
+    Len(u64),
+}
+
+impl Content {
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Write(offset, bytes) => {
+                let end = *offset as usize + bytes.len();
+                self.bytes.resize(self.bytes.len().max(end), 0);
+                self.bytes[*offset as usize..end].copy_from_slice(bytes);
+                self.pages.extend(offset / PAGE..(end as u64).div_ceil(PAGE));
+            }
+            Change::Zero(range) => {
+                let end = range.end as usize;
+                self.bytes.resize(self.bytes.len().max(end), 0);
+                self.bytes[range.start as usize..end].fill(0);
+                for page in range.start.div_ceil(PAGE)..range.end / PAGE {
+                    self.pages.remove(&page);
+                }
+            }
+            Change::Len(len) => {
+                self.bytes.resize(*len as usize, 0);
+                self.pages.split_off(&len.div_ceil(PAGE));
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Inode {
+    is_dir: bool,
+    durable: Content,
+    now: Content,
+    /// Changes since the last sync.
+    pending: Vec<Change>,
+    mtime: Time,
+    ctime: Time,
+    /// No permission to write: durable at once, the worst that can happen to a file that is still to be written.
+    read_only: bool,
+    /// The handle that holds the lock.
+    locked: Option<u64>,
+}
+
+/// A directory's number and a name in it.
+type Name = (usize, String);
+
+/// A change of names that no directory sync has made durable: each name with its new file, or none.
+type Renaming = Vec<(Name, Option<usize>)>;
+
+const ROOT: usize = 0;
 
 #[derive(Debug)]
 struct Disk {
     inodes: Vec<Inode>,
-    names: BTreeMap<String, usize>,
-    durable_names: BTreeMap<String, usize>,
+    names: BTreeMap<Name, usize>,
+    durable_names: BTreeMap<Name, usize>,
     pending_names: Vec<Renaming>,
+    /// Moves with every change, in nanoseconds.
+    clock: u32,
+    /// When it began: a minute ago.
+    began: i64,
+    handles: u64,
+    /// Operations of all kinds so far, with what each was.
+    steps: u64,
+    log: Vec<&'static str>,
+    faults: Vec<Fault>,
+    /// What fails from now on.
+    failing: Vec<(&'static str, Errno)>,
+    acts: Vec<Act>,
+    /// What was done by others, for people.
+    done: Vec<String>,
     /// Operations that change something, so far; and the one at which the power goes.
     operations: u64,
     dies_at: Option<u64>,
     /// Syncs of files, so far; and the one that fails.
     syncs: u64,
     fails_at: Option<u64>,
+    /// The sync that is under way fails.
+    lost_at_sync: bool,
     lie: Lie,
 }
 
 #[derive(Clone)]
-pub struct Model(Arc<Mutex<Disk>>);
+pub struct Model {
+    disk: Arc<Mutex<Disk>>,
+    dir: usize,
+}
 
 impl Model {
     pub fn new(lie: Lie) -> Self {
-        Self(Arc::new(Mutex::new(Disk {
-            inodes: Vec::new(),
-            names: BTreeMap::new(),
-            durable_names: BTreeMap::new(),
+        let root = Inode { is_dir: true, ..Inode::default() };
+        Self::of(vec![root], BTreeMap::new(), lie)
+    }
+
+    fn of(inodes: Vec<Inode>, names: BTreeMap<Name, usize>, lie: Lie) -> Self {
+        let disk = Disk {
+            inodes,
+            durable_names: names.clone(),
+            names,
             pending_names: Vec::new(),
+            clock: 0,
+            began: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64 - 60,
+            handles: 0,
+            steps: 0,
+            log: Vec::new(),
+            faults: Vec::new(),
+            failing: Vec::new(),
+            acts: Vec::new(),
+            done: Vec::new(),
             operations: 0,
             dies_at: None,
             syncs: 0,
             fails_at: None,
+            lost_at_sync: false,
             lie,
-        })))
+        };
+        Self { disk: Arc::new(Mutex::new(disk)), dir: ROOT }
+    }
+
+    fn disk(&self) -> std::sync::MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap()
     }
 
     pub fn operations(&self) -> u64 {
-        self.0.lock().unwrap().operations
+        self.disk().operations
     }
 
     pub fn die_at(&self, operation: Option<u64>) {
-        self.0.lock().unwrap().dies_at = operation;
+        self.disk().dies_at = operation;
     }
 
     /// How many times a file was synced.
     pub fn syncs(&self) -> u64 {
-        self.0.lock().unwrap().syncs
+        self.disk().syncs
     }
 
     /// Has one sync fail as Linux does it: what was written is lost and still reads well, and the next sync says
     /// that all is well.
     pub fn fail_sync_at(&self, sync: u64) {
-        self.0.lock().unwrap().fails_at = Some(sync);
+        self.disk().fails_at = Some(sync);
+    }
+
+    /// Operations of all kinds, by what they are.
+    pub fn log(&self) -> Vec<&'static str> {
+        self.disk().log.clone()
+    }
+
+    /// Has operations fail, and others act, counted from now.
+    pub fn disturb(&self, faults: &[Fault], acts: &[Act]) {
+        let mut disk = self.disk();
+        (disk.faults, disk.acts, disk.steps) = (faults.to_vec(), acts.to_vec(), 0);
+        disk.failing.clear();
+        disk.log.clear();
+    }
+
+    /// What others did.
+    pub fn done(&self) -> Vec<String> {
+        self.disk().done.clone()
     }
 
     /// A file that some other program wrote and did not sync.
     pub fn put(&self, name: &str, bytes: &[u8]) {
-        let file = self.open(name, Some(0o644)).unwrap();
+        let file = self.create(name, 0o644).unwrap();
         file.write_all_at(bytes, 0).unwrap();
-        self.sync_dir("").unwrap();
+        self.sync().unwrap();
     }
 
     /// What is left when the machine starts again.
     pub fn restart(&self, loss: Loss) -> Model {
-        let disk = self.0.lock().unwrap();
+        let disk = self.disk();
         let mut rng = Rng::with_seed(if let Loss::Some(seed) = loss { seed } else { 0 });
         let mut keep = || loss != Loss::All && rng.bool();
         let mut names = disk.durable_names.clone();
@@ -117,55 +260,95 @@ impl Model {
             }
             apply(&mut names, renaming);
         }
-        let there = names.clone();
-        names.retain(|name, _| parent(name).is_empty() || there.contains_key(parent(name)));
+        let dirs: BTreeSet<usize> = names.values().copied().chain([ROOT]).collect();
+        names.retain(|(dir, _), _| dirs.contains(dir));
         let mut inodes = disk.inodes.clone();
         for inode in &mut inodes {
             inode.now = inode.durable.clone();
-            for (offset, bytes) in std::mem::take(&mut inode.pending) {
+            for change in std::mem::take(&mut inode.pending) {
                 if keep() {
                     // Torn: a write is kept to any of its bytes.
-                    let kept = if keep() { bytes.len() } else { bytes.len() / 3 };
-                    put(&mut inode.now, offset, &bytes[..kept]);
+                    match change {
+                        Change::Write(offset, bytes) if !keep() => {
+                            inode.now.apply(&Change::Write(offset, bytes[..bytes.len() / 3].to_vec()));
+                        }
+                        change => inode.now.apply(&change),
+                    }
                 }
             }
             inode.durable = inode.now.clone();
+            inode.locked = None;
         }
-        Model(Arc::new(Mutex::new(Disk {
-            inodes,
-            durable_names: names.clone(),
-            names,
-            pending_names: Vec::new(),
-            operations: 0,
-            dies_at: None,
-            syncs: 0,
-            fails_at: None,
-            lie: disk.lie,
-        })))
+        Model::of(inodes, names, disk.lie)
     }
 
-    pub fn content(&self, name: &str) -> Option<Vec<u8>> {
-        let disk = self.0.lock().unwrap();
-        disk.names.get(name).map(|&inode| disk.inodes[inode].now.clone())
+    /// What a path in the folder, or in a directory of it, stands for.
+    pub fn content(&self, path: &str) -> Option<Vec<u8>> {
+        let disk = self.disk();
+        let inode = disk.find(path)?;
+        Some(disk.inodes[inode].now.bytes.clone())
     }
 
+    /// The paths of all files.
     pub fn names(&self) -> Vec<String> {
-        let disk = self.0.lock().unwrap();
-        disk.names.iter().filter(|&(_, &inode)| inode != DIRECTORY).map(|(name, _)| name.clone()).collect()
+        let disk = self.disk();
+        let files = disk.names.iter().filter(|&(_, &inode)| !disk.inodes[inode].is_dir);
+        files.map(|(name, _)| disk.path(name)).collect()
     }
 
-    /// Counts an operation that changes something; an error once the power is gone.
-    fn operate<T>(&self, operation: impl FnOnce(&mut Disk) -> io::Result<T>) -> io::Result<T> {
-        let mut disk = self.0.lock().unwrap();
-        if disk.dies_at.is_some_and(|at| disk.operations >= at) {
-            return Err(io::Error::other("no power"));
+    /// One operation of any kind: others act before it, and it may fail.
+    fn step<T>(
+        &self,
+        kind: &'static str,
+        operation: impl FnOnce(&mut Disk) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut disk = self.disk();
+        let step = disk.steps;
+        disk.steps += 1;
+        disk.log.push(kind);
+        let acts: Vec<Act> = disk.acts.iter().copied().filter(|act| act.at == step).collect();
+        acts.into_iter().for_each(|act| disk.act(act));
+        let fault = disk.faults.iter().copied().find(|fault| fault.at == step);
+        if let Some(fault) = fault.filter(|fault| fault.forever) {
+            disk.failing.push((kind, fault.errno));
         }
-        disk.operations += 1;
+        let failing = disk.failing.iter().find(|(failing, _)| *failing == kind).map(|&(_, errno)| errno);
+        if let Some(errno) = fault.map(|fault| fault.errno).or(failing) {
+            if kind == "sync" || kind == "sync journal" {
+                // What a failed sync did not write is lost, and reads well.
+                disk.lost_at_sync = true;
+                let _ = operation(&mut disk);
+                disk.lost_at_sync = false;
+            }
+            return Err(errno.into());
+        }
         operation(&mut disk)
+    }
+
+    /// An operation that changes something; an error once the power is gone.
+    fn operate<T>(
+        &self,
+        kind: &'static str,
+        operation: impl FnOnce(&mut Disk) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.step(kind, |disk| {
+            if disk.dies_at.is_some_and(|at| disk.operations >= at) {
+                return Err(io::Error::other("no power"));
+            }
+            disk.operations += 1;
+            operation(disk)
+        })
+    }
+
+    fn file(&self, inode: usize, name: &str) -> Box<dyn FolderFile> {
+        let mut disk = self.disk();
+        disk.handles += 1;
+        let (handle, journal) = (disk.handles, name.contains("journal"));
+        Box::new(ModelFile { model: self.clone(), inode, handle, journal, past_cache: false })
     }
 }
 
-fn apply(names: &mut BTreeMap<String, usize>, renaming: &Renaming) {
+fn apply(names: &mut BTreeMap<Name, usize>, renaming: &Renaming) {
     for (name, inode) in renaming {
         match inode {
             Some(inode) => names.insert(name.clone(), *inode),
@@ -174,104 +357,245 @@ fn apply(names: &mut BTreeMap<String, usize>, renaming: &Renaming) {
     }
 }
 
-/// The directory that a name is in; the folder itself is the empty one.
-fn parent(name: &str) -> &str {
-    name.rsplit_once('/').map_or("", |(directory, _)| directory)
-}
-
-fn put(bytes: &mut Vec<u8>, offset: u64, new: &[u8]) {
-    let end = offset as usize + new.len();
-    bytes.resize(bytes.len().max(end), 0);
-    bytes[offset as usize..end].copy_from_slice(new);
-}
-
 impl Disk {
     fn rename(&mut self, renaming: Renaming) {
+        for inode in renaming.iter().filter_map(|(_, inode)| *inode) {
+            self.touch(inode);
+        }
         apply(&mut self.names, &renaming);
         self.pending_names.push(renaming);
+    }
+
+    /// Its change time moves.
+    fn touch(&mut self, inode: usize) {
+        self.clock += 1;
+        self.inodes[inode].ctime = (self.began, self.clock);
+    }
+
+    fn change(&mut self, inode: usize, change: Change) {
+        self.touch(inode);
+        let mtime = (self.began, self.clock);
+        let inode = &mut self.inodes[inode];
+        inode.mtime = mtime;
+        inode.now.apply(&change);
+        inode.pending.push(change);
+    }
+
+    fn find(&self, path: &str) -> Option<usize> {
+        path.split('/').try_fold(ROOT, |dir, name| self.names.get(&(dir, name.to_owned())).copied())
+    }
+
+    fn path(&self, (dir, name): &Name) -> String {
+        match self.names.iter().find(|&(_, inode)| inode == dir) {
+            Some(((_, parent), _)) => format!("{parent}/{name}"),
+            None => name.clone(),
+        }
+    }
+
+    fn exists(&self, dir: usize) -> io::Result<()> {
+        let there = dir == ROOT || self.names.values().any(|&inode| inode == dir);
+        if there { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    fn make(&mut self, name: Name, inode: Inode) -> io::Result<usize> {
+        self.exists(name.0)?;
+        if self.names.contains_key(&name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.inodes.push(inode);
+        let inode = self.inodes.len() - 1;
+        self.rename(vec![(name, Some(inode))]);
+        self.inodes[inode].mtime = (self.began, self.clock);
+        Ok(inode)
+    }
+
+    fn info(&self, inode: usize) -> FileInfo {
+        let this = &self.inodes[inode];
+        FileInfo {
+            id: FileId { device: 1, inode: inode as u64 },
+            is_file: !this.is_dir,
+            owner: std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()),
+            mode: if this.is_dir { 0o700 } else { 0o600 },
+            len: this.now.bytes.len() as u64,
+            allocated: this.now.pages.len() as u64 * PAGE,
+            mtime: this.mtime,
+            ctime: this.ctime,
+        }
+    }
+
+    fn act(&mut self, act: Act) {
+        let names: Vec<(Name, usize)> = self
+            .names
+            .iter()
+            .filter(|&(_, &inode)| !self.inodes[inode].is_dir)
+            .map(|(name, &inode)| (name.clone(), inode))
+            .collect();
+        if act.deed == Deed::Clean {
+            let shelf = self.names.iter().find(|&(_, &inode)| self.inodes[inode].is_dir);
+            let Some((shelf, inode)) = shelf.map(|(name, &inode)| (name.clone(), inode)) else { return };
+            let inside = names.iter().filter(|((dir, _), _)| *dir == inode);
+            let mut gone: Renaming = inside.map(|(name, _)| (name.clone(), None)).collect();
+            gone.push((shelf, None));
+            self.done.push("Clean".to_owned());
+            return self.rename(gone);
+        }
+        if names.is_empty() {
+            return;
+        }
+        let (name, inode) = names[act.which % names.len()].clone();
+        self.done.push(format!("{:?} {}", act.deed, self.path(&name)));
+        let beside = (name.0, format!("{}.theirs", name.1));
+        match act.deed {
+            Deed::Remove => self.rename(vec![(name, None)]),
+            Deed::Rename => self.rename(vec![(name, None), (beside, Some(inode))]),
+            Deed::Link => self.rename(vec![(beside, Some(inode))]),
+            Deed::Append => {
+                let len = self.inodes[inode].now.bytes.len() as u64;
+                self.change(inode, Change::Write(len, b"theirs".to_vec()));
+            }
+            Deed::Truncate => {
+                let len = self.inodes[inode].now.bytes.len() as u64;
+                self.change(inode, Change::Len(len / 2));
+            }
+            Deed::Replace => {
+                // As long as what was there, so that only the content tells.
+                let bytes = vec![b'x'; self.inodes[inode].now.bytes.len()];
+                self.inodes.push(Inode { mtime: self.inodes[inode].mtime, ..Inode::default() });
+                let new = self.inodes.len() - 1;
+                self.inodes[new].now.apply(&Change::Write(0, bytes));
+                self.inodes[new].durable = self.inodes[new].now.clone();
+                self.rename(vec![(name, Some(new))]);
+            }
+            Deed::Clean => unreachable!("done above"),
+        }
     }
 }
 
 impl Folder for Model {
-    fn open(&self, path: &str, create: Option<u32>) -> io::Result<Box<dyn FolderFile>> {
-        let there = self.0.lock().unwrap().names.get(path).copied();
-        let inode = match (there, create) {
-            (Some(inode), create) => {
-                if create.is_some() && self.0.lock().unwrap().inodes[inode].read_only {
-                    return Err(io::ErrorKind::PermissionDenied.into());
-                }
-                inode
+    fn id(&self) -> FileId {
+        FileId { device: 1, inode: self.dir as u64 }
+    }
+
+    fn info(&self) -> io::Result<FileInfo> {
+        self.step("stat", |disk| Ok(disk.info(self.dir)))
+    }
+
+    fn lookup(&self, name: &str) -> io::Result<Option<FileInfo>> {
+        self.step("lookup", |disk| {
+            let inode = disk.names.get(&(self.dir, name.to_owned()));
+            Ok(inode.map(|&inode| disk.info(inode)))
+        })
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.step("list", |disk| {
+            let names = disk.names.keys().filter(|(dir, _)| *dir == self.dir);
+            Ok(names.map(|(_, name)| name.clone()).collect())
+        })
+    }
+
+    fn open(&self, name: &str, write: bool) -> io::Result<Box<dyn FolderFile>> {
+        let inode = self.step("open", |disk| {
+            let inode = *disk.names.get(&(self.dir, name.to_owned())).ok_or(io::ErrorKind::NotFound)?;
+            if write && disk.inodes[inode].read_only {
+                return Err(io::ErrorKind::PermissionDenied.into());
             }
-            (None, None) => return Err(io::ErrorKind::NotFound.into()),
-            (None, Some(_)) => self.operate(|disk| {
-                disk.inodes.push(Inode { links: 1, ..Inode::default() });
-                let inode = disk.inodes.len() - 1;
-                disk.rename(vec![(path.to_owned(), Some(inode))]);
-                Ok(inode)
-            })?,
-        };
-        let journal = path.ends_with(".journal");
-        Ok(Box::new(ModelFile { model: self.clone(), inode, journal }))
+            Ok(inode)
+        })?;
+        Ok(self.file(inode, name))
     }
 
-    fn info(&self, path: &str) -> io::Result<Option<FileInfo>> {
-        let disk = self.0.lock().unwrap();
-        Ok(disk.names.get(path).map(|&inode| info(&disk.inodes[inode])))
+    fn open_past_cache(&self, name: &str) -> io::Result<Box<dyn FolderFile>> {
+        let inode = self.step("open past cache", |disk| {
+            Ok(*disk.names.get(&(self.dir, name.to_owned())).ok_or(io::ErrorKind::NotFound)?)
+        })?;
+        Ok(Box::new(ModelFile { model: self.clone(), inode, handle: 0, journal: false, past_cache: true }))
     }
 
-    fn list(&self, path: &str) -> io::Result<Vec<String>> {
-        let prefix = format!("{path}/");
-        Ok(self.names().iter().filter_map(|name| name.strip_prefix(&prefix).map(str::to_owned)).collect())
+    fn create(&self, name: &str, _: u32) -> io::Result<Box<dyn FolderFile>> {
+        let inode =
+            self.operate("create", |disk| disk.make((self.dir, name.to_owned()), Inode::default()))?;
+        Ok(self.file(inode, name))
     }
 
-    fn create_dir(&self, path: &str) -> io::Result<()> {
-        if self.0.lock().unwrap().names.contains_key(path) {
-            return Ok(());
+    fn open_dir(&self, name: &str) -> io::Result<Arc<dyn Folder>> {
+        let dir = self.step("open dir", |disk| {
+            let inode = *disk.names.get(&(self.dir, name.to_owned())).ok_or(io::ErrorKind::NotFound)?;
+            if disk.inodes[inode].is_dir { Ok(inode) } else { Err(io::ErrorKind::NotADirectory.into()) }
+        })?;
+        Ok(Arc::new(Model { disk: self.disk.clone(), dir }))
+    }
+
+    fn create_dir(&self, name: &str) -> io::Result<()> {
+        let name = (self.dir, name.to_owned());
+        if self.disk().names.contains_key(&name) {
+            return self.step("create dir", |_| Err(io::ErrorKind::AlreadyExists.into()));
         }
-        self.operate(|disk| {
-            disk.rename(vec![(path.to_owned(), Some(DIRECTORY))]);
+        self.operate("create dir", |disk| {
+            disk.make(name, Inode { is_dir: true, ..Inode::default() }).map(drop)
+        })
+    }
+
+    fn remove_dir(&self, name: &str) -> io::Result<()> {
+        self.operate("remove dir", |disk| {
+            let name = (self.dir, name.to_owned());
+            let inode = *disk.names.get(&name).ok_or(io::ErrorKind::NotFound)?;
+            if disk.names.keys().any(|(dir, _)| *dir == inode) {
+                return Err(io::ErrorKind::DirectoryNotEmpty.into());
+            }
+            disk.rename(vec![(name, None)]);
             Ok(())
         })
     }
 
-    fn remove_dir(&self, path: &str) -> io::Result<()> {
-        if !self.list(path)?.is_empty() {
-            return Err(io::ErrorKind::DirectoryNotEmpty.into());
-        }
-        self.operate(|disk| {
-            disk.rename(vec![(path.to_owned(), None)]);
+    fn remove_file(&self, name: &str) -> io::Result<()> {
+        self.operate("remove file", |disk| {
+            let name = (self.dir, name.to_owned());
+            let inode = *disk.names.get(&name).ok_or(io::ErrorKind::NotFound)?;
+            disk.touch(inode);
+            disk.rename(vec![(name, None)]);
             Ok(())
         })
     }
 
-    fn remove_file(&self, path: &str) -> io::Result<()> {
-        self.operate(|disk| {
-            let inode = *disk.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-            disk.inodes[inode].links = 0;
-            disk.rename(vec![(path.to_owned(), None)]);
-            Ok(())
-        })
-    }
-
-    fn rename(&self, from: &str, to: &str, replace: bool) -> io::Result<()> {
-        self.operate(|disk| {
-            if !replace && disk.names.contains_key(to) {
+    fn rename(&self, from: &str, to: &dyn Folder, name: &str, replace: bool) -> io::Result<()> {
+        self.operate("rename", |disk| {
+            let (from, to) = ((self.dir, from.to_owned()), (to.id().inode as usize, name.to_owned()));
+            disk.exists(to.0)?;
+            if !replace && disk.names.contains_key(&to) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
-            let inode = *disk.names.get(from).ok_or(io::ErrorKind::NotFound)?;
-            disk.rename(vec![(from.to_owned(), None), (to.to_owned(), Some(inode))]);
+            let inode = *disk.names.get(&from).ok_or(io::ErrorKind::NotFound)?;
+            // Two names of one file: nothing happens.
+            if disk.names.get(&to) != Some(&inode) {
+                disk.rename(vec![(from, None), (to, Some(inode))]);
+            }
             Ok(())
         })
     }
 
-    fn copy(&self, _: &str, _: &str, _: u32) -> io::Result<()> {
-        unimplemented!("no test here repairs")
+    fn link(&self, file: &dyn FolderFile, name: &str) -> io::Result<()> {
+        // Asked for outside: this is no operation of the file's.
+        let inode = file.info()?.id.inode as usize;
+        self.operate("link", |disk| {
+            let name = (self.dir, name.to_owned());
+            disk.exists(name.0)?;
+            if disk.names.contains_key(&name) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            // What has no name any more gets none.
+            if !disk.names.values().any(|&named| named == inode) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            disk.rename(vec![(name, Some(inode))]);
+            Ok(())
+        })
     }
 
-    fn sync_dir(&self, path: &str) -> io::Result<()> {
-        self.operate(|disk| {
+    fn sync(&self) -> io::Result<()> {
+        self.operate("sync dir", |disk| {
             if disk.lie != Lie::DirSync {
-                let is_in = |renaming: &Renaming| renaming.iter().any(|(name, _)| parent(name) == path);
+                let is_in = |renaming: &Renaming| renaming.iter().any(|((dir, _), _)| *dir == self.dir);
                 let (synced, pending) = std::mem::take(&mut disk.pending_names).into_iter().partition(is_in);
                 disk.pending_names = pending;
                 let synced: Vec<Renaming> = synced;
@@ -282,80 +606,103 @@ impl Folder for Model {
     }
 
     fn free_space(&self) -> io::Result<u64> {
-        Ok(u64::MAX)
+        self.step("free space", |_| Ok(u64::MAX))
     }
-}
 
-fn info(inode: &Inode) -> FileInfo {
-    FileInfo {
-        is_file: true,
-        links: inode.links,
-        len: inode.now.len() as u64,
-        mtime: inode.mtime.0,
-        mtime_ns: inode.mtime.1,
+    fn obstacle(&self, _: &str) -> io::Result<Option<Obstacle>> {
+        self.step("obstacle", |_| Ok(None))
+    }
+
+    fn handle(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 }
 
 pub struct ModelFile {
     model: Model,
     inode: usize,
+    handle: u64,
     journal: bool,
+    past_cache: bool,
+}
+
+impl ModelFile {
+    fn kind(&self, part: &'static str, journal: &'static str) -> &'static str {
+        if self.journal { journal } else { part }
+    }
 }
 
 impl FolderFile for ModelFile {
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        let disk = self.model.0.lock().unwrap();
-        let now = disk.inodes[self.inode].now.get(offset as usize..).unwrap_or_default();
-        let n = now.len().min(bytes.len());
-        bytes[..n].copy_from_slice(&now[..n]);
-        Ok(n)
+        self.model.step(self.kind("read", "read journal"), |disk| {
+            let inode = &disk.inodes[self.inode];
+            let content = if self.past_cache { &inode.durable } else { &inode.now };
+            let content = content.bytes.get(offset as usize..).unwrap_or_default();
+            let n = content.len().min(bytes.len());
+            bytes[..n].copy_from_slice(&content[..n]);
+            Ok(n)
+        })
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.model.operate(|disk| {
-            let inode = &mut disk.inodes[self.inode];
-            put(&mut inode.now, offset, bytes);
-            inode.pending.push((offset, bytes.to_vec()));
+        self.model.operate(self.kind("write", "write journal"), |disk| {
+            disk.change(self.inode, Change::Write(offset, bytes.to_vec()));
             Ok(())
         })
     }
 
+    fn zero(&self, bytes: Range<u64>) -> io::Result<()> {
+        self.model.operate("zero", |disk| {
+            disk.change(self.inode, Change::Zero(bytes));
+            Ok(())
+        })
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        self.model.step(self.kind("seek", "seek journal"), |disk| {
+            let now = &disk.inodes[self.inode].now;
+            let len = now.bytes.len() as u64;
+            let Some(&first) = now.pages.range(offset / PAGE..).next() else { return Ok(None) };
+            let end = (first..).find(|page| !now.pages.contains(page)).unwrap_or(first) * PAGE;
+            let data = offset.max(first * PAGE)..end.min(len);
+            Ok((offset < len).then_some(data))
+        })
+    }
+
     fn info(&self) -> io::Result<FileInfo> {
-        Ok(info(&self.model.0.lock().unwrap().inodes[self.inode]))
+        self.model.step("stat", |disk| Ok(disk.info(self.inode)))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.model.operate(|disk| {
-            let inode = &mut disk.inodes[self.inode];
-            inode.now.resize(len as usize, 0);
-            for (offset, bytes) in &mut inode.pending {
-                bytes.truncate(len.saturating_sub(*offset) as usize);
-            }
+        self.model.operate(self.kind("set length", "set length of journal"), |disk| {
+            disk.change(self.inode, Change::Len(len));
             Ok(())
         })
     }
 
     fn reserve(&self, _: Range<u64>) -> io::Result<()> {
-        Ok(())
+        self.model.step("reserve", |_| Ok(()))
     }
 
     fn restrict_mode(&self, mode: u32) -> io::Result<()> {
-        self.model.operate(|disk| {
+        self.model.operate("set mode", |disk| {
+            disk.touch(self.inode);
             disk.inodes[self.inode].read_only |= mode & 0o200 == 0;
             Ok(())
         })
     }
 
     fn set_mtime(&self, seconds: i64, nanoseconds: u32) -> io::Result<()> {
-        self.model.operate(|disk| {
+        self.model.operate("set time", |disk| {
+            disk.touch(self.inode);
             disk.inodes[self.inode].mtime = (seconds, nanoseconds);
             Ok(())
         })
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.model.operate(|disk| {
-            let fails = disk.fails_at == Some(disk.syncs);
+        self.model.operate(self.kind("sync", "sync journal"), |disk| {
+            let fails = disk.fails_at == Some(disk.syncs) || disk.lost_at_sync;
             disk.syncs += 1;
             if disk.lie != Lie::DataSync || self.journal {
                 let inode = &mut disk.inodes[self.inode];
@@ -363,10 +710,7 @@ impl FolderFile for ModelFile {
                 if fails {
                     return Err(io::Error::other("input/output error"));
                 }
-                for (offset, bytes) in written {
-                    put(&mut inode.durable, offset, &bytes);
-                }
-                inode.durable.resize(inode.now.len(), 0);
+                written.iter().for_each(|change| inode.durable.apply(change));
             }
             Ok(())
         })
@@ -377,6 +721,21 @@ impl FolderFile for ModelFile {
     }
 
     fn try_lock(&self) -> io::Result<bool> {
-        Ok(true)
+        self.model.step("lock", |disk| {
+            let locked = &mut disk.inodes[self.inode].locked;
+            Ok(*locked.get_or_insert(self.handle) == self.handle)
+        })
+    }
+
+    fn handle(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+impl Drop for ModelFile {
+    fn drop(&mut self) {
+        let mut disk = self.model.disk();
+        let locked = &mut disk.inodes[self.inode].locked;
+        *locked = locked.filter(|&handle| handle != self.handle);
     }
 }

@@ -1,0 +1,87 @@
+//! What is left on the shelf: what can be gone on with, and what nobody will.
+
+use std::time::{Duration, SystemTime};
+
+use super::destination::{BENCH_ENDINGS, Destination, ENDINGS, Names, open_ours, remove_name_of};
+use super::folder::Folder;
+use super::inbox::Resumable;
+use super::journal::{Header, read_header};
+use crate::protocol::FileName;
+
+/// As of [`Inbox::resumable`](super::Inbox::resumable).
+pub(super) fn resumable(destination: &Destination) -> Vec<Resumable> {
+    let Ok(Some(shelf)) = destination.shelf() else { return Vec::new() };
+    let journals = shelf.list().unwrap_or_default();
+    let partials = journals.iter().filter_map(|journal| {
+        let (header, names) = header_of(&*shelf, journal)?;
+        if !names.part.ends_with(ENDINGS.0) {
+            return None;
+        }
+        let received = shelf.lookup(&names.part).ok()??.len.min(header.size);
+        Some(Resumable { name: header.name, size: header.size, received })
+    });
+    partials.collect()
+}
+
+/// As of [`Inbox::sweep`](super::Inbox::sweep).
+pub(super) fn sweep(destination: &Destination, keep: Duration) -> usize {
+    let Ok(Some(shelf)) = destination.shelf() else { return 0 };
+    let names = shelf.list().unwrap_or_default();
+    let swept = names.iter().filter(|name| sweep_one(destination, &*shelf, name, keep).is_some()).count();
+    destination.clear_shelf();
+    swept
+}
+
+/// Removes a journal and its partial file, if nobody needs them.
+fn sweep_one(destination: &Destination, shelf: &dyn Folder, journal: &str, keep: Duration) -> Option<()> {
+    let (header, names) = header_of(shelf, journal)?;
+    let _claim = destination.claims.take(journal)?;
+    let (file, info) = open_ours(shelf, journal).ok()??;
+    // Without a name it is not the journal that has the name by now.
+    let there = |name: &str| shelf.lookup(name).ok();
+    if info.owner != destination.abilities.owner
+        || !destination.lock(&*file).ok()?
+        || there(journal)??.id != info.id
+    {
+        return None;
+    }
+    let part = there(&names.part)?;
+    let goes = match part {
+        None => true,
+        Some(part) if !part.is_file || part.owner != destination.abilities.owner => false,
+        Some(_) if names.part.ends_with(BENCH_ENDINGS.0) => true,
+        // The machine stopped between the final name and the end of this one; or nothing came for long. A partial file
+        // may have been given its source's time already, the journal's is that of the last sync.
+        Some(part) => {
+            let named = destination.folder.lookup(&header.name).ok()?;
+            named.is_some_and(|named| named.id == part.id) || is_old(part.mtime.max(info.mtime).0, keep)
+        }
+    };
+    if !goes {
+        return None;
+    }
+    if let Some(part) = part {
+        remove_name_of(shelf, &names.part, part.id);
+    }
+    remove_name_of(shelf, journal, info.id);
+    Some(())
+}
+
+/// The header of a journal of ours, and the names that belong to it.
+fn header_of(shelf: &dyn Folder, journal: &str) -> Option<(Header, Names)> {
+    if !journal.ends_with(ENDINGS.1) && !journal.ends_with(BENCH_ENDINGS.1) {
+        return None;
+    }
+    let file = shelf.open(journal, false).ok()?;
+    let header = file.info().ok()?.is_file.then(|| read_header(&*file).ok().flatten())??;
+    let name: FileName = header.name.parse().ok()?;
+    let mut names = [false, true].into_iter().map(|discard| Names::of(&name, discard));
+    let names = names.find(|names| names.journal == journal)?;
+    Some((header, names))
+}
+
+fn is_old(seconds: i64, keep: Duration) -> bool {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let old = i64::try_from(now.saturating_sub(keep).as_secs()).unwrap_or(i64::MAX);
+    seconds < old
+}

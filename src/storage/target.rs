@@ -1,0 +1,452 @@
+//! What an accepted offer is received into.
+
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::claims::Claim;
+use super::destination::{Destination, Names};
+use super::error::StorageError;
+use super::folder::FolderFile;
+use super::hash_block;
+use super::partial::{Partial, Remains};
+use super::room::Room;
+use super::warning::Warning;
+use crate::protocol::{
+    BLOCK, BlockDigest, BlockHashes, BlockSet, CheckedOffer, FileDigest, Geometry, Opened,
+};
+
+/// What an accepted offer is received into: a partial file, or a file that stands under its final name already, as far
+/// as name, size and time tell. It holds the name. Nothing on the disk changes before the first write.
+pub struct Target {
+    pub(super) destination: Arc<Destination>,
+    pub(super) offer: CheckedOffer,
+    pub(super) overwrite: bool,
+    pub(super) names: Names,
+    claim: Claim,
+    stage: RwLock<Stage>,
+    /// The file that is repaired: its blocks are taken over as they are hashed.
+    basis: RwLock<Option<Box<dyn FolderFile>>>,
+    /// Those that are still to be taken over.
+    to_take: Mutex<BlockSet>,
+    room: Mutex<Room>,
+    /// Blocks that are zeros, and may be a hole.
+    zeros: Mutex<BlockSet>,
+    /// How far the partial file ever reached.
+    reached: AtomicU64,
+    /// Bytes that are there, held ones included.
+    come: AtomicU64,
+    /// The partial file has, or had, the final name.
+    pub(super) named: AtomicBool,
+    pub(super) warnings: Mutex<Vec<Warning>>,
+    /// Behind all else, when nothing is open any more.
+    _tidy: Tidy,
+}
+
+/// Removes the shelf if it is empty: some file systems keep a name for what is open, whatever was removed.
+struct Tidy(Arc<Destination>);
+
+impl Drop for Tidy {
+    fn drop(&mut self) {
+        self.0.clear_shelf();
+    }
+}
+
+/// How sealing went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sealed {
+    /// The file is durable under its final name; what the file system would not do for it.
+    Stored(Vec<Warning>),
+    /// What is there is another file, and may be replaced, or something of it was lost: the target is a partial file from
+    /// now on, with this in it.
+    Differs(Opened),
+}
+
+/// How far it is.
+pub(super) enum Stage {
+    /// The file is there, to be compared.
+    Existing(Remains),
+    /// Nothing was changed yet.
+    Found(Remains),
+    /// Something was written.
+    Partial(Partial),
+}
+
+impl Target {
+    pub(super) fn new(
+        destination: Arc<Destination>,
+        offer: CheckedOffer,
+        overwrite: bool,
+        claim: Claim,
+        stage: Stage,
+    ) -> Self {
+        Self {
+            names: Names::of(&offer.name, offer.discard),
+            _tidy: Tidy(destination.clone()),
+            destination,
+            offer,
+            overwrite,
+            claim,
+            stage: RwLock::new(stage),
+            basis: RwLock::default(),
+            to_take: Mutex::default(),
+            room: Mutex::default(),
+            zeros: Mutex::default(),
+            reached: AtomicU64::new(0),
+            come: AtomicU64::new(0),
+            named: AtomicBool::new(false),
+            warnings: Mutex::default(),
+        }
+    }
+
+    /// As [`take_stock`](Self::take_stock).
+    pub(super) fn opened(&self) -> Result<Opened, StorageError> {
+        let geometry = self.geometry();
+        let size = geometry.size();
+        let ((held, unhashed), (len, allocated)) = match &*self.read() {
+            Stage::Existing(_) => return Ok(Opened::default()),
+            Stage::Found(remains) => (remains.stock(&self.destination, geometry), remains.size()),
+            Stage::Partial(partial) => {
+                let info = partial.file().info().map_err(|error| self.error("stat", error))?;
+                (partial.stock(&self.destination, geometry), (info.len, info.allocated))
+            }
+        };
+        let (needed, come) = (size - allocated.min(size), allocated.min(size));
+        let free = self.destination.folder.free_space();
+        let free = free.map_err(StorageError::io("ask for free space in", "."))?;
+        let free = free.saturating_sub(self.claim.expected_by_others());
+        if needed > free {
+            return Err(StorageError::NoSpace { name: self.offer.name.to_string(), needed, free });
+        }
+        self.claim.expect(come, needed);
+        self.come.store(come, Ordering::Relaxed);
+        self.reached.store(len.min(size), Ordering::Relaxed);
+        let mut opened = Opened { held, unhashed, received: len.min(size), complete: false };
+        if let Some(basis) = &*self.basis() {
+            let len = basis.info().map_err(|error| self.error("stat", error))?.len;
+            let whole = if len >= size { geometry.blocks() } else { len / BLOCK };
+            let mut to_take = BlockSet::new();
+            to_take.insert_run(0..whole);
+            for block in opened.held.runs().chain(opened.unhashed.runs()).flatten() {
+                to_take.remove(block);
+            }
+            to_take.runs().for_each(|run| opened.unhashed.insert_run(run));
+            *lock(&self.to_take) = to_take;
+            opened.received = opened.received.max(len.min(size));
+        }
+        *lock(&self.room) = Room::new(opened.held.clone());
+        Ok(opened)
+    }
+
+    fn basis(&self) -> RwLockReadGuard<'_, Option<Box<dyn FolderFile>>> {
+        self.basis.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file that has the name, to take its blocks over.
+    fn open_basis(&self) -> Result<Option<Box<dyn FolderFile>>, StorageError> {
+        let (folder, name) = (&self.destination.folder, self.offer.name.as_str());
+        let there = folder.lookup(name).map_err(|error| self.error("stat", error))?;
+        if !there.is_some_and(|there| there.is_file) {
+            return Ok(None);
+        }
+        // What cannot be opened cannot be taken over, and is received.
+        Ok(folder.open(name, false).ok())
+    }
+
+    /// The file's size and blocks.
+    pub fn geometry(&self) -> Geometry {
+        self.offer.geometry
+    }
+
+    /// Writes bytes. Not durable before [`sync`](Self::sync).
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
+        let write = offset..offset + bytes.len() as u64;
+        let stage = self.partial()?;
+        let partial = partial_of(&stage);
+        lock(&self.to_take).remove(offset / BLOCK);
+        lock(&self.zeros).remove(offset / BLOCK);
+        if let Some(room) = lock(&self.room).ahead_of(write.clone(), self.geometry().size()) {
+            // If there is none, the write that needs it says so.
+            let _ = partial.file().reserve(room);
+        }
+        self.write(partial, bytes, offset).map_err(|error| self.error("write", error))?;
+        self.has_come(write);
+        Ok(())
+    }
+
+    fn write(&self, partial: &Partial, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let file = partial.file();
+        match file.write_all_at(bytes, offset) {
+            // A place on the disk that is broken: another place for these bytes, if there is one.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                file.zero(offset..offset + bytes.len() as u64)?;
+                file.write_all_at(bytes, offset)
+            }
+            written => written,
+        }
+    }
+
+    /// Has these bytes be zeros, and take no room where that can be. Not durable before [`sync`](Self::sync).
+    pub fn write_zeros(&self, bytes: Range<u64>) -> Result<(), StorageError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let geometry = self.geometry();
+        let stage = self.partial()?;
+        let blocks = bytes.start / BLOCK..bytes.end.div_ceil(BLOCK);
+        for block in blocks {
+            lock(&self.to_take).remove(block);
+            if bytes.start <= geometry.block_start(block) && geometry.block_end(block) <= bytes.end {
+                lock(&self.zeros).insert(block);
+            }
+        }
+        partial_of(&stage).file().zero(bytes.clone()).map_err(|error| self.error("write", error))?;
+        self.has_come(bytes);
+        Ok(())
+    }
+
+    fn has_come(&self, bytes: Range<u64>) {
+        self.reached.fetch_max(bytes.end, Ordering::Relaxed);
+        let len = bytes.end - bytes.start;
+        let come = self.come.fetch_add(len, Ordering::Relaxed) + len;
+        self.claim.expect(come, self.geometry().size().saturating_sub(come));
+    }
+
+    /// Makes blocks durable: first the data, then the journal. Both get their names again if they have lost them.
+    pub fn sync(&self, blocks: &[(u64, BlockHashes)]) -> Result<(), StorageError> {
+        {
+            let stage = self.partial()?;
+            let partial = partial_of(&stage);
+            if let Err(error) = partial.file().sync_data() {
+                self.destination.memory.doubt(partial.id());
+                partial.give_up_unsynced(self.geometry());
+                return Err(self.error("sync", error));
+            }
+            let in_order = partial.is_in_order(&self.destination);
+            if in_order.map_err(|error| self.error("stat", error))? && self.record(partial, blocks).is_ok() {
+                return Ok(());
+            }
+        }
+        self.put_in_order()?;
+        let stage = self.read();
+        self.record(partial_of(&stage), blocks).map_err(|error| self.error("write the journal of", error))
+    }
+
+    fn record(&self, partial: &Partial, blocks: &[(u64, BlockHashes)]) -> io::Result<()> {
+        let mut warnings = Vec::new();
+        let recorded = partial.record(&self.destination, self.geometry(), blocks, &mut warnings);
+        lock(&self.warnings).append(&mut warnings);
+        recorded
+    }
+
+    pub(super) fn put_in_order(&self) -> Result<(), StorageError> {
+        match &mut *self.change() {
+            Stage::Partial(partial) => partial.put_in_order(&self.destination, self.offer.name.as_str()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads a block back and hashes it. `None` if it cannot be read: then it is not held.
+    pub fn hash_block(&self, block: u64) -> Result<Option<BlockHashes>, StorageError> {
+        if lock(&self.to_take).contains(block) {
+            return self.take_over(block);
+        }
+        let geometry = self.geometry();
+        let hash = |file: &dyn FolderFile| {
+            hash_block(geometry, block, |bytes, offset| file.read_at(bytes, offset)).ok()
+        };
+        Ok(match &*self.read() {
+            Stage::Existing(_) => None,
+            Stage::Found(remains) => remains.file().and_then(hash),
+            Stage::Partial(partial) => hash(partial.file()),
+        })
+    }
+
+    /// Copies a block of the file that is repaired, unless the sender's comes first.
+    fn take_over(&self, block: u64) -> Result<Option<BlockHashes>, StorageError> {
+        let basis = self.basis();
+        let Some(basis) = &*basis else { return Ok(None) };
+        let stage = self.partial()?;
+        let partial = partial_of(&stage);
+        let mut failed = None;
+        let hashes = hash_block(self.geometry(), block, |bytes, offset| {
+            let read = basis.read_at(bytes, offset)?;
+            // Held while it is written: what the sender sends of this block is not overwritten.
+            let to_take = lock(&self.to_take);
+            if !to_take.contains(block) {
+                return Err(io::ErrorKind::Other.into());
+            }
+            let written = if bytes[..read].iter().all(|&byte| byte == 0) {
+                partial.file().zero(offset..offset + read as u64)
+            } else {
+                self.write(partial, &bytes[..read], offset)
+            };
+            if let Err(error) = written {
+                failed = Some(error);
+                return Err(io::ErrorKind::Other.into());
+            }
+            self.has_come(offset..offset + read as u64);
+            Ok(read)
+        });
+        let taken = lock(&self.to_take).remove(block);
+        match (failed, hashes) {
+            (Some(error), _) => Err(self.error("write", error)),
+            (None, Ok(hashes)) if taken => Ok(Some(hashes)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether a block is still what its journal entry says. `false` if it differs or cannot be read.
+    pub fn check_block(&self, block: u64) -> Result<bool, StorageError> {
+        let entry = self.with_journal(|journal| journal.read(self.geometry(), block));
+        Ok(match entry.flatten() {
+            None => false,
+            entry => entry == self.hash_block(block)?,
+        })
+    }
+
+    /// The digests of a run of blocks, from the journal; it ends where one is not held, and a first one that is not
+    /// held has no block's digest.
+    pub fn digests(&self, first: u64, count: u64) -> Result<Vec<BlockDigest>, StorageError> {
+        let digests = self.with_journal(|journal| journal.digests(self.geometry(), first, count));
+        Ok(digests.filter(|digests| !digests.is_empty()).unwrap_or_else(|| vec![BlockDigest::NONE]))
+    }
+
+    fn with_journal<T>(&self, read: impl FnOnce(&super::journal::Journal) -> T) -> Option<T> {
+        match &*self.read() {
+            Stage::Existing(_) => None,
+            Stage::Found(remains) => remains.journal().map(read),
+            Stage::Partial(partial) => Some(read(partial.journal())),
+        }
+    }
+
+    /// Makes sure that the file under its final name has this digest, whole and durable. All blocks of a partial file
+    /// must be durable. A file that is to be discarded goes instead.
+    pub fn seal(&self, digest: FileDigest) -> Result<Sealed, StorageError> {
+        let existing = matches!(&*self.read(), Stage::Existing(_));
+        if existing { self.compare(digest) } else { self.finish(digest) }
+    }
+
+    /// At the end of a connection: makes these last blocks durable, cuts off what is behind `end`, gives back the room
+    /// that was set aside for more. If nothing ever arrived, or it is to be discarded, nothing stays.
+    ///
+    /// What fails here loses nothing: blocks without a journal entry are hashed on the next run, or sent again.
+    pub fn put_away(&self, blocks: &[(u64, BlockHashes)], end: Option<u64>) {
+        if self.named.load(Ordering::Relaxed) {
+            return;
+        }
+        {
+            let stage = self.read();
+            let Stage::Partial(partial) = &*stage else { return };
+            let Ok(info) = partial.file().info() else { return };
+            // What is longer was another version's, and may be so again.
+            let end = end.filter(|_| info.len <= self.geometry().size());
+            let len = info.len.min(end.unwrap_or(info.len));
+            if self.offer.discard || len == 0 {
+                return partial.remove(&self.destination);
+            }
+            if len < info.len || lock(&self.room).reaches_beyond(len) {
+                let _ = partial.file().set_len(len);
+            }
+        }
+        if !blocks.is_empty() {
+            let _ = self.sync(blocks);
+        } else {
+            let _ = self.put_in_order_if_need_be();
+        }
+    }
+
+    pub(super) fn put_in_order_if_need_be(&self) -> Result<(), StorageError> {
+        let in_order = match &*self.read() {
+            Stage::Partial(partial) => partial.is_in_order(&self.destination),
+            _ => Ok(true),
+        };
+        if in_order.map_err(|error| self.error("stat", error))? { Ok(()) } else { self.put_in_order() }
+    }
+
+    /// Says what is there of a file that is to come, and whether the rest fits.
+    pub(super) fn take_stock(&self) -> Result<Opened, StorageError> {
+        let basis = if self.offer.repair { self.open_basis()? } else { None };
+        *self.basis.write().unwrap_or_else(PoisonError::into_inner) = basis;
+        self.opened()
+    }
+
+    /// From a file that is there to one that is to come in its place.
+    pub(super) fn become_partial(&self) -> Result<Opened, StorageError> {
+        {
+            let mut stage = self.change();
+            if let Stage::Existing(remains) | Stage::Found(remains) = &mut *stage {
+                let partial = std::mem::take(remains).open(&self.destination, &self.names, &self.offer)?;
+                *stage = Stage::Partial(partial);
+            }
+        }
+        self.take_stock()
+    }
+
+    /// Blocks whose place in the partial file was cut away or emptied behind our back, where it was found with this
+    /// length. What is still data was written by us; what is a hole is zeros, or lost.
+    pub(super) fn lost_blocks(&self, partial: &Partial, found: u64) -> Result<BlockSet, StorageError> {
+        let (geometry, file) = (self.geometry(), partial.file());
+        let mut holes = BlockSet::new();
+        if found < self.reached.load(Ordering::Relaxed) {
+            holes.insert_run(found / BLOCK..geometry.blocks());
+        }
+        let mut offset = 0;
+        while offset < geometry.size() {
+            let data = file.data_from(offset).map_err(|error| self.error("read", error))?;
+            let data = data.unwrap_or(geometry.size()..geometry.size());
+            let hole = offset..data.start.min(geometry.size());
+            holes.insert_run(hole.start / BLOCK..if hole.is_empty() { 0 } else { hole.end.div_ceil(BLOCK) });
+            offset = data.end;
+        }
+        let zeros = lock(&self.zeros).clone();
+        let mut lost = BlockSet::new();
+        for block in holes.runs().flatten().filter(|&block| !zeros.contains(block)) {
+            if !self.check_block(block)? {
+                lost.insert(block);
+            }
+        }
+        Ok(lost)
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Stage> {
+        self.stage.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn change(&self) -> RwLockWriteGuard<'_, Stage> {
+        self.stage.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The partial file, made if it is not there.
+    pub(super) fn partial(&self) -> Result<RwLockReadGuard<'_, Stage>, StorageError> {
+        let stage = self.read();
+        if matches!(&*stage, Stage::Partial(_)) {
+            return Ok(stage);
+        }
+        drop(stage);
+        let mut stage = self.change();
+        if let Stage::Found(remains) = &mut *stage {
+            let partial = std::mem::take(remains).open(&self.destination, &self.names, &self.offer)?;
+            *stage = Stage::Partial(partial);
+        }
+        Ok(RwLockWriteGuard::downgrade(stage))
+    }
+
+    pub(super) fn error(&self, operation: &'static str, source: io::Error) -> StorageError {
+        StorageError::Io { operation, path: self.offer.name.to_string(), source }
+    }
+}
+
+/// The partial file of a stage that has one.
+pub(super) fn partial_of(stage: &Stage) -> &Partial {
+    match stage {
+        Stage::Partial(partial) => partial,
+        _ => unreachable!("chunks are taken for a partial file alone"),
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change is a single call: a panic elsewhere leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
