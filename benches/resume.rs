@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, mpsc};
@@ -53,8 +54,8 @@ impl AsyncWrite for Tap {
     }
 }
 
-/// A sparse source of `size` bytes, and a destination that holds all of it but its last 30 MiB, with a genuine
-/// journal.
+/// A source of `size` bytes, holes but for its end, and a destination that holds all of it but its last 30 MiB, with a
+/// genuine journal.
 struct Scene {
     source: Arc<Source>,
     endpoint: Endpoint,
@@ -69,17 +70,23 @@ impl Scene {
     fn new(size: u64) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("sparse");
-        File::create(&path).and_then(|file| file.set_len(size)).expect("a sparse file");
+        let held = (size - (30 << 20)) / BLOCK * BLOCK;
+        let mut end = vec![0; (size - held) as usize];
+        fastrand::Rng::with_seed(1).fill(&mut end);
+        File::create(&path).and_then(|file| file.write_all_at(&end, held)).expect("a sparse file");
         let source = Arc::new(Source::open(&path, None).expect("it opens"));
         let inbox =
             Arc::new(Inbox::open(&dir.path().join("inbox"), InboxOptions::default()).expect("it opens"));
         let offer = || source.offer(1 << 20, 1 << 20).check().expect("it is good").expect("so is its name");
-        let held = (size - (30 << 20)) / BLOCK * BLOCK;
-        // Opened once to make the partial file, and once more to hash what it is then given.
-        let partial = inbox.begin(offer()).expect("it is taken");
+        let (target, _) = inbox.begin(offer()).expect("it is taken");
+        target.write_zeros(0..held).expect("holes take no room");
+        for first in (0..held / BLOCK).step_by(256) {
+            let blocks = first..(first + 256).min(held / BLOCK);
+            let hash = |block| (block, source.hash_block(block).expect("it reads"));
+            target.sync(&blocks.map(hash).collect::<Vec<_>>()).expect("it syncs");
+        }
+        drop(target);
         let part = part_in(&dir.path().join("inbox/.wsferry"));
-        set_len(&part, held);
-        drop(partial);
         let (_, opened) = inbox.begin(offer()).expect("it is taken");
         assert_eq!(opened.held.len(), held / BLOCK);
 

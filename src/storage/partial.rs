@@ -337,17 +337,36 @@ fn stock(
     // Only what the partial file reaches: an offer's size is the peer's word.
     let whole = if info.len >= geometry.size() { geometry.blocks() } else { info.len / BLOCK };
     if let Some(journal) = journal {
-        journal.scan(geometry, 0..whole, |block, _| held.insert(block));
+        let mut run = 0..0;
+        journal.scan(geometry, 0..whole, |block, _| {
+            if block != run.end {
+                held.insert_run(std::mem::replace(&mut run, block..block));
+            }
+            run.end += 1;
+        });
+        held.insert_run(run);
     }
     let mut unhashed = BlockSet::new();
-    let mut offset = 0;
-    while !doubted && let Ok(Some(data)) = part.data_from(offset) {
+    let missing: Vec<Range<u64>> = held.missing_below(whole).runs().collect();
+    let (mut gap, mut offset) = (0, 0);
+    while !doubted
+        && gap < missing.len()
+        && let Ok(Some(data)) = part.data_from(offset)
+    {
         let end = if data.end >= geometry.size() { geometry.blocks() } else { data.end / BLOCK };
-        unhashed.insert_run(data.start.div_ceil(BLOCK)..end);
+        let start = data.start.div_ceil(BLOCK);
+        while let Some(missing) = missing.get(gap).filter(|missing| missing.start < end) {
+            let both = start.max(missing.start)..end.min(missing.end);
+            if !both.is_empty() {
+                unhashed.insert_run(both);
+            }
+            // The rest of it may be in the next run of data.
+            if missing.end > end {
+                break;
+            }
+            gap += 1;
+        }
         offset = data.end;
-    }
-    for block in held.runs().flatten() {
-        unhashed.remove(block);
     }
     (held, unhashed)
 }
