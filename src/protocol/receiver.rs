@@ -464,10 +464,10 @@ impl Receiver {
         matches!(self.state, State::Opening | State::Finishing) || self.owed_digests.is_some()
     }
 
-    /// How long a sender that holds a name may give nothing but signs of life. One that compares a file that is there has
-    /// to read all of it first.
+    /// How long a sender that holds a name may give nothing but signs of life. One that compares a file that is there, or
+    /// makes sure that the source is what it was, has to read all of it first.
     fn idle_limit(&self) -> Option<Duration> {
-        let reading = if self.complete { self.assembly.geometry().size() / SLOWEST_SOURCE } else { 0 };
+        let reading = if self.complete || self.is_filled() { self.assembly.geometry().size() / SLOWEST_SOURCE } else { 0 };
         let limit = self.config.heartbeat.stall * IDLE_STALLS + Duration::from_secs(reading);
         (self.state == State::Streaming && !self.is_at_work()).then_some(limit)
     }

@@ -184,18 +184,13 @@ impl Error {
 pub(super) fn told_of_storage(error: &StorageError, name: &str) -> String {
     match error {
         StorageError::Io { operation, source, .. } => {
-            let words = match source.raw_os_error() {
-                Some(code) => io::Error::from_raw_os_error(code),
-                // Whatever else an error carries may tell of this machine.
-                None => source.kind().into(),
-            };
             let advice = match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                     "; what arrived is kept: make room, then run the same command"
                 }
                 _ => "",
             };
-            format!("cannot {operation} {name}: {words}{advice}")
+            format!("cannot {operation} {name}: {}{advice}", words(source))
         }
         // They hold the offered name and numbers.
         StorageError::Exists { .. }
@@ -204,8 +199,22 @@ pub(super) fn told_of_storage(error: &StorageError, name: &str) -> String {
         | StorageError::NoSpace { .. }
         | StorageError::NoBench
         | StorageError::NewerJournal { .. }
+        | StorageError::Fixed { .. }
+        | StorageError::Unreliable { .. }
+        | StorageError::Disturbed { .. }
         | StorageError::Mismatch { .. } => error.to_string(),
+        StorageError::NoName { source, .. } => {
+            format!("{name} is whole, and cannot be given its name: {}; use --name", words(source))
+        }
         _ => format!("{name} cannot be stored"),
+    }
+}
+
+/// The system's words alone: whatever else an error carries may tell of this machine.
+fn words(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => error.kind().into(),
     }
 }
 
