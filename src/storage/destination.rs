@@ -15,7 +15,7 @@ use super::warning::Warning;
 use crate::protocol::{FileName, RESERVED};
 
 /// How often what another program undid is done again.
-const TRIES: u32 = 10;
+pub(super) const TRIES: u32 = 10;
 
 /// Permission bits that let others in.
 const OTHERS_WRITE: u32 = 0o022;

@@ -8,7 +8,7 @@ use super::destination::{Destination, Names};
 use super::disk::DiskFolder;
 use super::error::StorageError;
 use super::folder::{FileInfo, Folder};
-use super::partial::Remains;
+use super::remains::Remains;
 use super::sweep;
 use super::target::{Stage, Target};
 use super::warning::Warning;

@@ -14,6 +14,8 @@ mod inbox;
 mod journal;
 mod memory;
 mod partial;
+mod reading;
+mod remains;
 mod room;
 mod seal;
 mod source;

@@ -9,13 +9,11 @@ use super::claims::Claim;
 use super::destination::{Destination, Names};
 use super::error::StorageError;
 use super::folder::FolderFile;
-use super::hash_block;
-use super::partial::{Partial, Remains};
+use super::partial::Partial;
+use super::remains::Remains;
 use super::room::Room;
 use super::warning::Warning;
-use crate::protocol::{
-    BLOCK, BlockDigest, BlockHashes, BlockSet, CheckedOffer, FileDigest, Geometry, Opened,
-};
+use crate::protocol::{BLOCK, BlockHashes, BlockSet, CheckedOffer, FileDigest, Geometry, Opened};
 
 /// What an accepted offer is received into: a partial file, or a file that stands under its final name already, as far
 /// as name, size and time tell. It holds the name. Nothing on the disk changes before the first write.
@@ -27,14 +25,14 @@ pub struct Target {
     claim: Claim,
     stage: RwLock<Stage>,
     /// The file that is repaired: its blocks are taken over as they are hashed.
-    basis: RwLock<Option<Box<dyn FolderFile>>>,
+    pub(super) basis: RwLock<Option<Box<dyn FolderFile>>>,
     /// Those that are still to be taken over.
-    to_take: Mutex<BlockSet>,
+    pub(super) to_take: Mutex<BlockSet>,
     room: Mutex<Room>,
     /// Blocks that are zeros, and may be a hole.
-    zeros: Mutex<BlockSet>,
+    pub(super) zeros: Mutex<BlockSet>,
     /// How far the partial file ever reached.
-    reached: AtomicU64,
+    pub(super) reached: AtomicU64,
     /// Bytes that are there, held ones included.
     come: AtomicU64,
     /// The partial file has, or had, the final name.
@@ -139,7 +137,7 @@ impl Target {
         Ok(opened)
     }
 
-    fn basis(&self) -> RwLockReadGuard<'_, Option<Box<dyn FolderFile>>> {
+    pub(super) fn basis(&self) -> RwLockReadGuard<'_, Option<Box<dyn FolderFile>>> {
         self.basis.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -175,7 +173,7 @@ impl Target {
         Ok(())
     }
 
-    fn write(&self, partial: &Partial, bytes: &[u8], offset: u64) -> io::Result<()> {
+    pub(super) fn write(&self, partial: &Partial, bytes: &[u8], offset: u64) -> io::Result<()> {
         let file = partial.file();
         match file.write_all_at(bytes, offset) {
             // A place on the disk that is broken: another place for these bytes, if there is one.
@@ -206,7 +204,7 @@ impl Target {
         Ok(())
     }
 
-    fn has_come(&self, bytes: Range<u64>) {
+    pub(super) fn has_come(&self, bytes: Range<u64>) {
         self.reached.fetch_max(bytes.end, Ordering::Relaxed);
         let len = bytes.end - bytes.start;
         let come = self.come.fetch_add(len, Ordering::Relaxed) + len;
@@ -244,80 +242,6 @@ impl Target {
         match &mut *self.change() {
             Stage::Partial(partial) => partial.put_in_order(&self.destination, self.offer.name.as_str()),
             _ => Ok(()),
-        }
-    }
-
-    /// Reads a block back and hashes it. `None` if it cannot be read: then it is not held.
-    pub fn hash_block(&self, block: u64) -> Result<Option<BlockHashes>, StorageError> {
-        if lock(&self.to_take).contains(block) {
-            return self.take_over(block);
-        }
-        let geometry = self.geometry();
-        let hash = |file: &dyn FolderFile| {
-            hash_block(geometry, block, |bytes, offset| file.read_at(bytes, offset)).ok()
-        };
-        Ok(match &*self.read() {
-            Stage::Existing(_) => None,
-            Stage::Found(remains) => remains.file().and_then(hash),
-            Stage::Partial(partial) => hash(partial.file()),
-        })
-    }
-
-    /// Copies a block of the file that is repaired, unless the sender's comes first.
-    fn take_over(&self, block: u64) -> Result<Option<BlockHashes>, StorageError> {
-        let basis = self.basis();
-        let Some(basis) = &*basis else { return Ok(None) };
-        let stage = self.partial()?;
-        let partial = partial_of(&stage);
-        let mut failed = None;
-        let hashes = hash_block(self.geometry(), block, |bytes, offset| {
-            let read = basis.read_at(bytes, offset)?;
-            // Held while it is written: what the sender sends of this block is not overwritten.
-            let to_take = lock(&self.to_take);
-            if !to_take.contains(block) {
-                return Err(io::ErrorKind::Other.into());
-            }
-            let written = if bytes[..read].iter().all(|&byte| byte == 0) {
-                partial.file().zero(offset..offset + read as u64)
-            } else {
-                self.write(partial, &bytes[..read], offset)
-            };
-            if let Err(error) = written {
-                failed = Some(error);
-                return Err(io::ErrorKind::Other.into());
-            }
-            self.has_come(offset..offset + read as u64);
-            Ok(read)
-        });
-        let taken = lock(&self.to_take).remove(block);
-        match (failed, hashes) {
-            (Some(error), _) => Err(self.error("write", error)),
-            (None, Ok(hashes)) if taken => Ok(Some(hashes)),
-            _ => Ok(None),
-        }
-    }
-
-    /// Whether a block is still what its journal entry says. `false` if it differs or cannot be read.
-    pub fn check_block(&self, block: u64) -> Result<bool, StorageError> {
-        let entry = self.with_journal(|journal| journal.read(self.geometry(), block));
-        Ok(match entry.flatten() {
-            None => false,
-            entry => entry == self.hash_block(block)?,
-        })
-    }
-
-    /// The digests of a run of blocks, from the journal; it ends where one is not held, and a first one that is not
-    /// held has no block's digest.
-    pub fn digests(&self, first: u64, count: u64) -> Result<Vec<BlockDigest>, StorageError> {
-        let digests = self.with_journal(|journal| journal.digests(self.geometry(), first, count));
-        Ok(digests.filter(|digests| !digests.is_empty()).unwrap_or_else(|| vec![BlockDigest::NONE]))
-    }
-
-    fn with_journal<T>(&self, read: impl FnOnce(&super::journal::Journal) -> T) -> Option<T> {
-        match &*self.read() {
-            Stage::Existing(_) => None,
-            Stage::Found(remains) => remains.journal().map(read),
-            Stage::Partial(partial) => Some(read(partial.journal())),
         }
     }
 
@@ -382,32 +306,6 @@ impl Target {
             }
         }
         self.take_stock()
-    }
-
-    /// Blocks whose place in the partial file was cut away or emptied behind our back, where it was found with this
-    /// length. What is still data was written by us; what is a hole is zeros, or lost.
-    pub(super) fn lost_blocks(&self, partial: &Partial, found: u64) -> Result<BlockSet, StorageError> {
-        let (geometry, file) = (self.geometry(), partial.file());
-        let mut holes = BlockSet::new();
-        if found < self.reached.load(Ordering::Relaxed) {
-            holes.insert_run(found / BLOCK..geometry.blocks());
-        }
-        let mut offset = 0;
-        while offset < geometry.size() {
-            let data = file.data_from(offset).map_err(|error| self.error("read", error))?;
-            let data = data.unwrap_or(geometry.size()..geometry.size());
-            let hole = offset..data.start.min(geometry.size());
-            holes.insert_run(hole.start / BLOCK..if hole.is_empty() { 0 } else { hole.end.div_ceil(BLOCK) });
-            offset = data.end;
-        }
-        let zeros = lock(&self.zeros).clone();
-        let mut lost = BlockSet::new();
-        for block in holes.runs().flatten().filter(|&block| !zeros.contains(block)) {
-            if !self.check_block(block)? {
-                lost.insert(block);
-            }
-        }
-        Ok(lost)
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Stage> {
