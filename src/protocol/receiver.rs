@@ -467,7 +467,11 @@ impl Receiver {
     /// How long a sender that holds a name may give nothing but signs of life. One that compares a file that is there, or
     /// makes sure that the source is what it was, has to read all of it first.
     fn idle_limit(&self) -> Option<Duration> {
-        let reading = if self.complete || self.is_filled() { self.assembly.geometry().size() / SLOWEST_SOURCE } else { 0 };
+        let reading = if self.complete || self.is_filled() {
+            self.assembly.geometry().size() / SLOWEST_SOURCE
+        } else {
+            0
+        };
         let limit = self.config.heartbeat.stall * IDLE_STALLS + Duration::from_secs(reading);
         (self.state == State::Streaming && !self.is_at_work()).then_some(limit)
     }

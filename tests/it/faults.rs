@@ -290,19 +290,14 @@ impl Case {
                 Err(error) => return (Err(error.to_string()), 0),
             },
         };
-        let mut durable = 0;
-        for _ in 0..5 {
-            let repair = self.before == Before::Repaired;
-            let (ended, reached) = Connection::new(model, inbox, &self.file, repair, u64::MAX).run();
-            durable = durable.max(reached);
-            match ended {
-                Ok(()) => return (Ok(()), durable),
-                Err(End::Storage(why)) => return (Err(why), durable),
-                Err(End::Cut) => return (Err("cut".to_owned()), durable),
-                Err(End::Wrong) => return (Err(WRONG.to_owned()), durable),
-            }
-        }
-        (Err("offered again and again".to_owned()), durable)
+        let repair = self.before == Before::Repaired;
+        let (ended, durable) = Connection::new(model, inbox, &self.file, repair, u64::MAX).run();
+        let result = ended.map_err(|end| match end {
+            End::Storage(why) => why,
+            End::Cut => "cut".to_owned(),
+            End::Wrong => WRONG.to_owned(),
+        });
+        (result, durable)
     }
 
     /// Runs the command while faults and acts come, then once more without. Says whether the first run had a receipt.
