@@ -154,7 +154,7 @@ async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, out
                 let advice = if told { "" } else { "; run the same command again to resume" };
                 output.failed(Some(number), Some(&name), &error, advice, exit);
                 worst = if worst == Exit::Done { exit } else { worst };
-                if !matches!(error, Error::Refused { .. } | Error::Source(_)) {
+                if !error.concerns_one_file() {
                     break;
                 }
             }

@@ -147,6 +147,15 @@ impl Error {
         }
     }
 
+    /// Whether it ends this file's transfer alone, so that others may go on.
+    pub fn concerns_one_file(&self) -> bool {
+        match self {
+            Self::Source(_) | Self::Refused { .. } | Self::Declined { .. } => true,
+            Self::PeerEnded { code, .. } => !matches!(code, Code::Shutdown | Code::Protocol | Code::Other),
+            _ => false,
+        }
+    }
+
     /// What the error means for what to do next.
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -54,6 +54,23 @@ fn several_files_go_over_one_connection() {
 }
 
 #[test]
+fn a_file_that_is_there_with_other_content_does_not_keep_the_others() {
+    let place = Place::new();
+    let files: Vec<_> = (0..3u64).map(|n| place.file(&format!("f{n}"), &random(50_000, n))).collect();
+    std::fs::create_dir_all(place.inbox()).unwrap();
+    // Of the same size, so that it takes a comparison to know.
+    std::fs::write(place.inbox().join("f1"), random(50_000, 9)).unwrap();
+    let receiver = Receiver::start(&place, &["--once"]);
+    let ended = Running::start(wsferry().arg("send").args(&files).arg(&receiver.url).arg("--json")).end();
+    assert_eq!(ended.code(), 4, "{ended:?}");
+    assert_eq!(ended.event("failed")["name"], "f1");
+    assert_eq!(ended.events("finished").len(), 2);
+    assert_eq!(receiver.running.end().code(), 4);
+    assert!(place.received("f0") == random(50_000, 0) && place.received("f2") == random(50_000, 2));
+    assert!(place.received("f1") == random(50_000, 9));
+}
+
+#[test]
 fn many_senders_are_served_at_once() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
