@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::Violation;
 use super::blocks::BlockSet;
+use super::chunk::MAX_ZERO_BLOCKS;
 use super::digest::{BlockHasher, BlockHashes};
 use super::geometry::{BLOCK, Geometry};
 
@@ -158,11 +159,15 @@ impl Assembly {
         let size = self.geometry.size();
         let end = offset.checked_add(len).filter(|&end| end <= size && len > 0);
         match end {
-            Some(end) if offset.is_multiple_of(BLOCK) && (end.is_multiple_of(BLOCK) || end == size) => {
+            Some(end)
+                if offset.is_multiple_of(BLOCK)
+                    && (end.is_multiple_of(BLOCK) || end == size)
+                    && len <= MAX_ZERO_BLOCKS * BLOCK =>
+            {
                 Ok(self.geometry.blocks_of(offset..end))
             }
             _ => {
-                let expected = format!("whole blocks of a file of {size} bytes");
+                let expected = format!("1 to {MAX_ZERO_BLOCKS} whole blocks of a file of {size} bytes");
                 Err(Violation::field("zeros", expected, format!("{len} at offset {offset}")))
             }
         }

@@ -16,6 +16,8 @@ pub const KIND: u8 = b'C';
 pub const ZEROS_KIND: u8 = b'Z';
 /// The characters of a frame that stands for a run of zeros.
 pub const ZEROS_LEN: usize = HEADER_LEN + OFFSET_DIGITS;
+/// The most blocks of one run of zeros: what a frame makes its receiver do has a bound.
+pub const MAX_ZERO_BLOCKS: u64 = 1024;
 /// The largest sequence number: 12 hexadecimal digits.
 pub const MAX_SEQUENCE: u64 = (1 << 48) - 1;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::protocol::blocks::BlockSet;
 use crate::protocol::check::Check;
+use crate::protocol::chunk::MAX_ZERO_BLOCKS;
 use crate::protocol::digest::{BlockHasher, BlockHashes, DigestTree, FileDigest};
 use crate::protocol::geometry::Geometry;
 
@@ -111,7 +112,7 @@ impl Outgoing {
     pub(super) fn next_zeros(&self) -> Option<(u64, u64)> {
         let block = self.pending.first().filter(|_| self.cursor.is_none())?;
         let (zeros, pending) = (self.zeros.run_of(block)?, self.pending.run_of(block)?);
-        let run = block..zeros.end.min(pending.end);
+        let run = block..zeros.end.min(pending.end).min(block + MAX_ZERO_BLOCKS);
         Some((self.geometry.block_start(block), self.geometry.bytes_of(run)))
     }
 
