@@ -62,6 +62,9 @@ pub enum ChunkError {
     /// The frame is longer than any block.
     #[error("a chunk frame has {0} characters, at most {max} are allowed", max = super::geometry::MAX_FRAME)]
     TooLong(usize),
+    /// A frame that stands for a run of zeros has another length than all of them.
+    #[error("a run of zeros has {0} characters, {ZEROS_LEN} are expected")]
+    ZerosLen(usize),
     /// A header character is not what the layout asks for.
     #[error("the chunk header has an unexpected character at {0}")]
     Header(usize),
@@ -150,11 +153,8 @@ pub fn encode_zeros(zeros: Zeros) -> [u8; ZEROS_LEN] {
 
 /// Reads a frame that stands for a run of zeros.
 pub fn decode_zeros(frame: &[u8]) -> Result<Zeros, ChunkError> {
-    if frame.len() < ZEROS_LEN {
-        return Err(ChunkError::TooShort(frame.len()));
-    }
-    if frame.len() > ZEROS_LEN {
-        return Err(ChunkError::TooLong(frame.len()));
+    if frame.len() != ZEROS_LEN {
+        return Err(ChunkError::ZerosLen(frame.len()));
     }
     let (header, body) = frame.split_at(HEADER_LEN);
     let (sequence, offset, stated) = read_header(ZEROS_KIND, header)?;

@@ -317,6 +317,10 @@ impl Message {
             came: clip(&String::from_utf8_lossy(frame)).into_owned(),
         };
         let text = std::str::from_utf8(frame).map_err(|error| malformed(error.to_string()))?;
+        // A list would do for the reader below.
+        if !text.trim_start().starts_with('{') {
+            return Err(malformed("a control message is a JSON object".to_owned()));
+        }
         serde_json::from_str(text).map_err(|error| malformed(error.to_string()))
     }
 

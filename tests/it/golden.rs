@@ -21,6 +21,17 @@ struct ChunkFixture {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct ZerosFixture {
+    why: String,
+    frame: String,
+    sequence: Option<u64>,
+    offset: Option<u64>,
+    len: Option<u64>,
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ControlFixture {
     why: String,
     frame: String,
@@ -54,6 +65,22 @@ fn golden_chunk_frames_read_and_write_as_they_stand() {
                 let mut frame = vec![0; chunk::frame_len(chunk.len)];
                 chunk::encode(chunk.sequence, chunk.offset, expected.as_bytes(), &mut frame);
                 assert_eq!(frame, fixture.frame.as_bytes(), "{name}");
+            }
+            (Err(error), Some(expected)) => assert_eq!(error.to_string(), expected, "{name}"),
+            (came, expected) => panic!("{name}: {came:?}, expected {expected:?}"),
+        }
+    }
+}
+
+#[test]
+fn golden_runs_of_zeros_read_and_write_as_they_stand() {
+    for (name, fixture) in fixtures::<ZerosFixture>("zeros.json") {
+        assert!(!fixture.why.is_empty(), "{name}");
+        match (chunk::decode_zeros(fixture.frame.as_bytes()), fixture.error) {
+            (Ok(zeros), None) => {
+                let fields = (Some(zeros.sequence), Some(zeros.offset), Some(zeros.len));
+                assert_eq!(fields, (fixture.sequence, fixture.offset, fixture.len), "{name}");
+                assert_eq!(chunk::encode_zeros(zeros), fixture.frame.as_bytes(), "{name}");
             }
             (Err(error), Some(expected)) => assert_eq!(error.to_string(), expected, "{name}"),
             (came, expected) => panic!("{name}: {came:?}, expected {expected:?}"),

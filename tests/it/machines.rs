@@ -74,16 +74,30 @@ fn the_bodies_of_all_chunks_are_the_files_base64_also_after_a_resume_at_another_
     assert_eq!(text, STANDARD.encode(&file.bytes));
 }
 
+/// A file with holes in the place of these blocks.
+fn sparse(bytes: Vec<u8>, holes: &[u64]) -> File {
+    let mut file = File::new(bytes);
+    let geometry = file.geometry();
+    for &block in holes.iter().filter(|&&block| block < geometry.blocks()) {
+        file.bytes[geometry.block_start(block) as usize..geometry.block_end(block) as usize].fill(0);
+        file.zeros.insert(block);
+    }
+    file
+}
+
 #[test]
 fn every_fault_at_every_frame_of_a_small_transfer_ends_in_the_exact_file_or_a_typed_error() {
     let file = File::new(random(B + 500_000, 2));
-    for (start, disk) in [
-        ("fresh", Disk::default()),
-        ("resumed", Disk::holding(&file, [0])),
-        ("last block held", Disk::holding(&file, [1])),
+    let with_hole = sparse(random(2 * B + 500_000, 2), &[1]);
+    for (start, file, disk) in [
+        ("fresh", &file, Disk::default()),
+        ("resumed", &file, Disk::holding(&file, [0])),
+        ("last block held", &file, Disk::holding(&file, [1])),
+        ("sparse", &with_hole, Disk::default()),
+        ("sparse, where something else is", &with_hole, Disk::holding(&File::new(random(2 * B, 5)), [0, 1])),
     ] {
         let mut reference = disk.clone();
-        let mut link = Link::new(&file, &mut reference, Options::default());
+        let mut link = Link::new(file, &mut reference, Options::default());
         assert!(matches!(link.run(|_, _, _| Fault::Deliver), End::Receipted(_)));
         let frames = |direction| link.log.iter().filter(|(d, _)| *d == direction).count();
         let counts = [frames(Direction::ToReceiver), frames(Direction::ToSender)];
@@ -96,7 +110,7 @@ fn every_fault_at_every_frame_of_a_small_transfer_ends_in_the_exact_file_or_a_ty
                     .into_iter()
                     .chain(flips.map(Fault::Flip))
                 {
-                    let end = send_to_the_end(&file, &mut disk.clone(), Options::default(), |d, index, _| {
+                    let end = send_to_the_end(file, &mut disk.clone(), Options::default(), |d, index, _| {
                         if (d, index) == (direction, at) { fault } else { Fault::Deliver }
                     });
                     ends.insert(format!("{end:?}").split([' ', '(', '{']).next().unwrap().to_owned());
@@ -253,10 +267,11 @@ proptest! {
         rot in prop::option::of(any::<usize>()),
         outdated in prop::option::of(any::<usize>()),
         turns_per_action in 1usize..40,
+        holes in prop::collection::vec(0u64..3, 0..3),
         faults in schedule(),
         seed: u64,
     ) {
-        let file = File::new(random(size, seed));
+        let file = sparse(random(size, seed), &holes);
         let mut old = file.clone();
         if let (Some(at), false) = (outdated, size == 0) {
             old.bytes[at % size] ^= 0x40;
