@@ -10,6 +10,7 @@ mod allocations;
 mod bench;
 mod chaos;
 mod command;
+mod differential;
 mod errors;
 mod forged;
 mod frames;
