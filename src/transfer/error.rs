@@ -104,9 +104,9 @@ impl Error {
             Self::Storage(StorageError::Io { .. } | StorageError::Outdated { .. }) => ErrorKind::Interrupted,
             Self::Storage(StorageError::Mismatch { .. }) => ErrorKind::Mismatch,
             Self::Storage(_) => ErrorKind::Refused,
-            Self::Transport(TransportError::Lost { .. } | TransportError::Closed { .. }) => {
-                ErrorKind::Interrupted
-            }
+            Self::Transport(
+                TransportError::Lost { .. } | TransportError::Closed { .. } | TransportError::Crowded { .. },
+            ) => ErrorKind::Interrupted,
             Self::Transport(_) | Self::Violation { .. } => ErrorKind::Failed,
             Self::Refused { .. } | Self::Declined { .. } => ErrorKind::Refused,
             Self::PeerEnded { code, .. } => match code {

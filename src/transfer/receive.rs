@@ -69,6 +69,11 @@ where
                 runtime::timeout(CLOSE_TIMEOUT, connection.close(1012)).await;
                 None
             }
+            // Too big for now: the sender comes back with smaller frames.
+            Error::Transport(TransportError::Crowded { .. }) => {
+                runtime::timeout(CLOSE_TIMEOUT, connection.close(1009)).await;
+                None
+            }
             Error::Storage(error) => Some(error.code()),
             Error::Violation { .. } | Error::Transport(TransportError::Frame { .. }) => Some(Code::Protocol),
             Error::Stopped => Some(Code::Shutdown),

@@ -13,7 +13,7 @@ use super::{Error, ErrorKind, Event, ReceiveOptions, Shutdown, receive_file};
 use crate::protocol::Code;
 use crate::runtime::{self, TcpListener, TcpStream};
 use crate::storage::Inbox;
-use crate::transport::{Connection, HANDSHAKE_TIMEOUT, TransportError, server_handshake};
+use crate::transport::{Budget, Connection, HANDSHAKE_TIMEOUT, TransportError, server_handshake};
 
 /// How long to wait when the system has no descriptor for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -55,6 +55,7 @@ pub async fn serve(
     let mut handles = HashMap::new();
     let mut shutdown = shutdown.fuse();
     let mut number = 0;
+    let budget = Budget::default();
     let outcome = loop {
         let mut accept = std::pin::pin!(listener.accept().fuse());
         futures::select_biased! {
@@ -78,9 +79,10 @@ pub async fn serve(
                     let (handle, shutdown) = Shutdown::new();
                     handles.insert(number, handle);
                     let inbox = inbox.clone();
+                    let budget = budget.clone();
                     let tell = Tell { number, observer: observer.clone(), ended: ended.clone() };
                     let connection = async move {
-                        one_connection(stream, address.to_string(), &inbox, &options, shutdown, tell).await;
+                        one_connection(stream, address.to_string(), &inbox, &budget, &options, shutdown, tell).await;
                         number
                     };
                     // The first is served here: that costs no hand-over between threads. The others have theirs.
@@ -129,6 +131,7 @@ async fn one_connection(
     stream: TcpStream,
     address: String,
     inbox: &Arc<Inbox>,
+    budget: &Budget,
     options: &ServeOptions,
     shutdown: Shutdown,
     tell: Tell,
@@ -141,7 +144,10 @@ async fn one_connection(
         Either::Right(_) => return,
     };
     match handshake.unwrap_or(Err(TransportError::HandshakeTimeout { address, limit: HANDSHAKE_TIMEOUT })) {
-        Ok(connection) => receive_all(connection, inbox, &options.receive, shutdown, tell).await,
+        Ok(mut connection) => {
+            connection.share_memory(budget);
+            receive_all(connection, inbox, &options.receive, shutdown, tell).await;
+        }
         Err(error) => tell.event(Event::Failed(error.into())),
     }
 }

@@ -2,18 +2,29 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use async_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use super::frame::{Kind, Role};
+use super::budget::{BASE, Budget, Share};
+use super::frame::{FIRST, Kind, Role};
 use super::input::{Incoming, Input, Part, Piece};
 use super::output::Output;
 use super::{BUFFER, TransportError};
 use crate::protocol::message::clip;
+use crate::runtime::Timer;
 
 /// Frames that are no message, and are taken before others have a turn.
 const CONTROLS_PER_POLL: usize = 64;
+
+/// A connection on which nothing comes for so long gives its memory back.
+const IDLE: Duration = Duration::from_secs(1);
+/// One that has begun a large frame, and does not end it in this time, gives way if others wait. A sender that is told so
+/// goes on with smaller frames.
+const GIVE_WAY: Duration = Duration::from_millis(300);
+/// How long a frame may wait for memory.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest reason of a closing handshake: RFC 6455 gives a control frame 125 bytes, the code takes two.
 const MAX_REASON: usize = 123;
@@ -34,6 +45,17 @@ pub struct Connection<S> {
     said_close: bool,
     is_closed: bool,
     wire_bytes: u64,
+    /// Of the memory of all connections.
+    share: Share,
+    /// Since when the input is in the state it is in: empty, or with a frame that was begun.
+    since: Instant,
+    /// Something was handed out since then.
+    handed_out: bool,
+    /// The last reading left no space: there may be more.
+    filled_up: bool,
+    /// Since when a frame waits for memory.
+    waits: Option<Instant>,
+    timer: Timer,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -49,7 +71,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             said_close: false,
             is_closed: false,
             wire_bytes: rest.len() as u64,
+            share: Share::default(),
+            since: Instant::now(),
+            handed_out: false,
+            filled_up: false,
+            waits: None,
+            timer: Timer::new(),
         }
+    }
+
+    /// From now on what its buffers take comes from there, but for a little.
+    pub fn share_memory(&mut self, budget: &Budget) {
+        self.share = Share::of(budget.clone());
     }
 
     /// Over a stream whose handshake was left out: for tests, which bring frames of their own.
@@ -71,6 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Ready if a frame can be sent without gathering more than the buffer's limit.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        self.count_debt();
         if self.output.pending().len() < BUFFER { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
     }
 
@@ -121,6 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Writes what is in the buffer.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        self.count_debt();
         loop {
             // Only the last ping is answered, once there is room: a peer that pings and does not read gathers nothing.
             if self.output.pending().len() < BUFFER
@@ -151,7 +186,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Poll::Ready(match ready!(self.poll_incoming(Input::next, cx))? {
                 Incoming::Text(range) => Ok(self.input.get(range)),
                 Incoming::Joined => Ok(self.input.joined()),
-                Incoming::Pong | Incoming::Part => continue,
+                Incoming::Pong => continue,
+                Incoming::Part => {
+                    // A message whose length nobody announced cannot wait for its end to fit.
+                    if self.count_debt() > BASE && self.share.is_overdrawn() {
+                        return Poll::Ready(Err(self.crowded()));
+                    }
+                    continue;
+                }
                 Incoming::Ping(range) => {
                     self.answer(range, cx);
                     continue;
@@ -198,6 +240,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub async fn close_with(&mut self, code: u16, reason: &str) {
         self.say_close(code, reason);
         self.is_closed = true;
+        // Nothing that has come is taken any more; others may wait for its memory.
+        self.input.clear();
+        self.share.give_back();
         if std::future::poll_fn(|cx| self.poll_flush(cx)).await.is_err() {
             return;
         }
@@ -236,21 +281,95 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Poll::Ready(Err(self.lost("it is closed")));
             }
             match next(&mut self.input) {
-                Ok(Some(incoming)) => return Poll::Ready(Ok(incoming)),
+                Ok(Some(incoming)) => {
+                    self.handed_out = true;
+                    return Poll::Ready(Ok(incoming));
+                }
                 Ok(None) => {}
                 Err(why) => {
                     return Poll::Ready(Err(TransportError::Frame { address: self.peer.clone(), why }));
                 }
             }
-            match ready!(Pin::new(&mut self.stream).poll_read(cx, self.input.space(usize::MAX))) {
-                Ok(0) => return Poll::Ready(Err(self.lost("it ended without a closing handshake"))),
-                Ok(count) => {
+            ready!(self.poll_room(cx))?;
+            let space = self.input.space(self.share.limit());
+            let len = space.len();
+            match Pin::new(&mut self.stream).poll_read(cx, space) {
+                Poll::Pending => {
+                    self.poll_idle(cx)?;
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(self.lost("it ended without a closing handshake")));
+                }
+                Poll::Ready(Ok(count)) => {
+                    if self.handed_out || self.input.is_empty() {
+                        (self.handed_out, self.since) = (false, Instant::now());
+                    }
+                    self.filled_up = count == len;
                     self.input.filled(count);
                     self.wire_bytes += count as u64;
                 }
-                Err(error) => return Poll::Ready(Err(self.lost(&error.to_string()))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.lost(&error.to_string()))),
             }
         }
+    }
+
+    /// Ready once there is memory for the frame that comes.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        let needed = self.input.needed();
+        if needed <= self.share.limit() {
+            if self.filled_up {
+                let _ = self.share.try_take(BUFFER);
+            }
+            return Poll::Ready(Ok(()));
+        }
+        if self.share.poll_take(needed.max(BUFFER), cx).is_ready() {
+            self.waits = None;
+            return Poll::Ready(Ok(()));
+        }
+        let since = *self.waits.get_or_insert_with(Instant::now);
+        ready!(self.timer.poll_at(since + PATIENCE, cx));
+        Poll::Ready(Err(self.crowded()))
+    }
+
+    /// Nothing comes: once that has lasted, gives back what is not in use, and gives way with a frame that was begun if
+    /// others wait.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Result<(), TransportError> {
+        while self.holds_memory() {
+            let limit = if self.input.is_empty() { IDLE } else { GIVE_WAY };
+            if self.timer.poll_at(self.since + limit, cx).is_pending() {
+                return Ok(());
+            }
+            self.since = Instant::now();
+            if self.input.is_empty() {
+                self.input.shrink();
+                self.output.shrink();
+                self.share.give_back();
+                self.filled_up = false;
+                self.count_debt();
+                // What is still to be written keeps its buffer; there will be another turn when it is.
+                return Ok(());
+            }
+            if self.share.is_wanted() {
+                return Err(self.crowded());
+            }
+        }
+        Ok(())
+    }
+
+    fn holds_memory(&self) -> bool {
+        self.share.holds_any() || self.input.capacity().0 > FIRST || self.output.capacity() > FIRST
+    }
+
+    /// Counts the memory that nobody waited for, and gives it.
+    fn count_debt(&mut self) -> usize {
+        let debt = self.output.capacity() + self.input.capacity().1;
+        self.share.owe(debt);
+        debt
+    }
+
+    fn crowded(&self) -> TransportError {
+        TransportError::Crowded { address: self.peer.clone() }
     }
 
     /// The peer closed the connection: says so too, if the socket takes it at once.

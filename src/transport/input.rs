@@ -117,6 +117,37 @@ impl Input {
         self.end += count;
     }
 
+    /// How large the buffer has to be before the next thing can be handed out.
+    pub(super) fn needed(&self) -> usize {
+        self.needed
+    }
+
+    /// Nothing of a frame is there.
+    pub(super) fn is_empty(&self) -> bool {
+        self.start == self.end && self.frame.is_none()
+    }
+
+    /// Bytes of memory in use, empty or not: of the buffer, and of a message that is put together.
+    pub(super) fn capacity(&self) -> (usize, usize) {
+        (self.buffer.capacity(), self.joined.capacity())
+    }
+
+    /// Gives back what is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        self.buffer.truncate(self.end);
+        self.buffer.shrink_to(FIRST);
+        if self.message.is_none() {
+            self.joined = Vec::new();
+        }
+    }
+
+    /// Forgets what has come.
+    pub(super) fn clear(&mut self) {
+        *self = Self::new(self.role, &[]);
+    }
+
     pub(super) fn get(&self, range: Range<usize>) -> &[u8] {
         &self.buffer[range]
     }

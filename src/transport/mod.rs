@@ -2,6 +2,7 @@
 //!
 //! Knows no files. Works over any `futures` `AsyncRead + AsyncWrite`.
 
+mod budget;
 mod client;
 mod connection;
 mod endpoint;
@@ -11,6 +12,7 @@ mod input;
 mod output;
 mod server;
 
+pub use budget::Budget;
 pub use client::handshake as client_handshake;
 pub use connection::Connection;
 pub use endpoint::Endpoint;

@@ -6,7 +6,7 @@
 use async_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use async_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use super::frame::{Kind, MAX_CONTROL, Role, mask_next};
+use super::frame::{FIRST, Kind, MAX_CONTROL, Role, mask_next};
 
 /// What is to be written to the socket.
 #[derive(Debug)]
@@ -44,6 +44,19 @@ impl Output {
     /// Between two frames: only there may another one stand.
     pub(super) fn is_between_frames(&self) -> bool {
         self.left == 0
+    }
+
+    /// Bytes of memory in use, empty or not.
+    pub(super) fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    /// Gives back the buffer, if nothing is in it.
+    pub(super) fn shrink(&mut self) {
+        if self.pending().is_empty() {
+            self.buffer.truncate(FIRST);
+            self.buffer.shrink_to_fit();
+        }
     }
 
     /// Adds a text frame of `len` bytes, which `fill` writes: all of them, in UTF-8.
