@@ -67,6 +67,12 @@ pub(crate) struct Timer {
     sleep: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
+impl std::fmt::Debug for Timer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Timer").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
 impl Timer {
     pub(crate) fn new() -> Self {
         Self { at: None, sleep: Box::pin(std::future::pending()) }

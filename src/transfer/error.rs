@@ -164,9 +164,9 @@ impl Error {
             Self::Storage(StorageError::Io { .. } | StorageError::Disturbed { .. }) => ErrorKind::Interrupted,
             Self::Storage(StorageError::Mismatch { .. }) => ErrorKind::Mismatch,
             Self::Storage(_) => ErrorKind::Refused,
-            Self::Transport(TransportError::Lost { .. } | TransportError::Closed { .. }) => {
-                ErrorKind::Interrupted
-            }
+            Self::Transport(
+                TransportError::Lost { .. } | TransportError::Closed { .. } | TransportError::Crowded { .. },
+            ) => ErrorKind::Interrupted,
             Self::Violation { violation: Violation::Damaged(_), .. } => ErrorKind::Interrupted,
             Self::Transport(_) | Self::Violation { .. } | Self::TooNarrow { .. } => ErrorKind::Failed,
             // A file that could not be opened there may be another time.

@@ -13,7 +13,9 @@ use futures::channel::oneshot;
 
 use super::claims::{self, Claim, Claims, Wanted};
 use super::error::told_of_storage;
-use super::{Error, Event, PROGRESS_INTERVAL, Pace, SCRATCH, Shutdown, Summary, TURNS_PER_POLL, part};
+use super::{
+    CLOSE_TIMEOUT, Error, Event, PROGRESS_INTERVAL, Pace, SCRATCH, Shutdown, Summary, TURNS_PER_POLL, part,
+};
 use crate::protocol::{
     Action, BlockDigest, BlockHashes, CheckedOffer, FileDigest, Opened, Progress, Receiver, ReceiverConfig,
     ReceiverEvent, Write,
@@ -372,7 +374,10 @@ impl Pump<'_> {
     {
         let Err(error) = result else { return result };
         let storage_failed = matches!(error, Error::Storage(_));
-        if let Some((code, reason)) = error.told(self.name()) {
+        if let Error::Transport(TransportError::Crowded { .. }) = error {
+            // Too big for now: the sender comes back with smaller frames.
+            runtime::timeout(CLOSE_TIMEOUT, connection.close(1009)).await;
+        } else if let Some((code, reason)) = error.told(self.name()) {
             part(connection, code, &reason, error.may_pass()).await;
         }
         let sealed = match self.ending.take() {

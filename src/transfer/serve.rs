@@ -18,7 +18,7 @@ use super::{Error, ErrorKind, Event, ReceiveOptions, Shutdown, ShutdownHandle};
 use crate::protocol::Code;
 use crate::runtime::{self, TcpListener, TcpStream};
 use crate::storage::Inbox;
-use crate::transport::{Connection, HANDSHAKE_TIMEOUT, Origins, TransportError, server_handshake};
+use crate::transport::{Budget, Connection, HANDSHAKE_TIMEOUT, Origins, TransportError, server_handshake};
 
 /// How long to wait when the system has no descriptor for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -80,6 +80,7 @@ pub async fn serve(
     };
     let mut drain = std::pin::pin!(drain.fuse());
     let mut number = 0;
+    let budget = Budget::default();
     let mut accept_from = Instant::now();
     while !guests.is_closing || !connections.is_empty() {
         let may_accept = !guests.is_closing && guests.live.len() < most;
@@ -100,9 +101,11 @@ pub async fn serve(
                     number += 1;
                     let shutdown = guests.welcome(number);
                     let (inbox, claims, options) = (inbox.clone(), claims.clone(), options.clone());
+                    let budget = budget.clone();
                     let tell = Tell { number, observer: observer.clone(), tell: tell.clone() };
                     let connection = async move {
-                        one_connection(stream, address.to_string(), (&inbox, &claims), &options, shutdown, tell).await;
+                        let place = (&inbox, &claims);
+                        one_connection(stream, address.to_string(), place, &budget, &options, shutdown, tell).await;
                         number
                     };
                     // The first is served here: that costs no hand-over between threads. The others have theirs.
@@ -259,6 +262,7 @@ async fn one_connection(
     stream: TcpStream,
     address: String,
     destination: (&Arc<Inbox>, &Claims),
+    budget: &Budget,
     options: &ServeOptions,
     shutdown: Shutdown,
     tell: Tell,
@@ -272,7 +276,10 @@ async fn one_connection(
         Either::Right(_) => return,
     };
     match handshake.unwrap_or(Err(TransportError::HandshakeTimeout { address, limit: HANDSHAKE_TIMEOUT })) {
-        Ok(connection) => receive_all(connection, destination, &options.receive, shutdown, tell).await,
+        Ok(mut connection) => {
+            connection.share_memory(budget);
+            receive_all(connection, destination, &options.receive, shutdown, tell).await;
+        }
         Err(error) => tell.event(Event::Unserved(error.into())),
     }
 }

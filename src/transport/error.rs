@@ -75,6 +75,14 @@ pub enum TransportError {
         /// The peer's words, made safe to print.
         reason: String,
     },
+    /// There is no memory for its large frames, because other connections have it.
+    #[error(
+        "{address} sends larger frames than there is memory for at the moment; smaller ones can always be read"
+    )]
+    Crowded {
+        /// The peer.
+        address: String,
+    },
     /// A frame that breaks WebSocket's rules or limits, or is not text.
     #[error("{address} sent what this protocol does not allow: {why}")]
     Frame {

@@ -1,19 +1,25 @@
-//! WebSockets: dial, listen, move text frames, within limits.
+//! WebSockets: dial, listen, move messages, whole within the protocol's limits or piece by piece without.
 //!
-//! Knows no files. Works over any `futures` `AsyncRead + AsyncWrite`; the limits on frames are the protocol's.
+//! Knows no files. Works over any `futures` `AsyncRead + AsyncWrite`.
 
+mod budget;
 mod client;
 mod connection;
 mod endpoint;
 mod error;
 mod frame;
+mod input;
 mod origin;
+mod output;
 mod server;
 
+pub use budget::Budget;
 pub use client::handshake as client_handshake;
 pub use connection::Connection;
 pub use endpoint::Endpoint;
 pub use error::TransportError;
+pub use frame::Kind;
+pub use input::Piece;
 pub use origin::{Origin, Origins};
 pub use server::handshake as server_handshake;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::properties;
+use crate::{differential, properties};
 
 fn each(target: &str, property: fn(&[u8])) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/fuzz").join(target);
@@ -27,4 +27,9 @@ fn the_corpus_of_control_messages_keeps_its_property() {
 #[test]
 fn the_corpus_of_journals_keeps_its_property() {
     each("journal", properties::journal);
+}
+
+#[test]
+fn the_corpus_of_frames_means_the_same_to_another_reader() {
+    each("frame", differential::frame);
 }

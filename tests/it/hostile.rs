@@ -318,3 +318,83 @@ fn a_receiver_is_told_nothing_of_the_url_that_was_dialled_nor_of_the_source() {
         sender.end().assert_error(1, &["broke the protocol", "SECRET"]);
     }
 }
+
+/// Opens connections that announce the largest frame and send most of it, and keeps them open.
+fn hold_memory(receiver: &Receiver, connections: usize) -> Vec<std::net::TcpStream> {
+    use std::io::Write;
+
+    let peers = (0..connections).map(|number| {
+        let mut peer = Peer::dial(&receiver.url);
+        peer.say(offer(&format!("hostile {number}"), 4 << 20).to_string());
+        peer.hear_type("accept");
+        let stream = peer.socket.get_mut().try_clone().unwrap();
+        let mut writer = stream.try_clone().unwrap();
+        std::thread::spawn(move || {
+            let mut wire = vec![0x81, 0xff];
+            wire.extend(4_194_343u64.to_be_bytes());
+            wire.extend([1, 2, 3, 4]);
+            wire.extend(random(4_190_000, number as u64));
+            // The receiver may have hung up by now.
+            let _ = writer.write_all(&wire);
+        });
+        // Dropped, it would say goodbye.
+        std::mem::forget(peer);
+        stream
+    });
+    peers.collect()
+}
+
+#[test]
+fn sixty_two_unfinished_frames_take_no_more_than_the_budget_and_harm_nobody() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let pid = receiver.running.pid();
+    let file = place.file("f", &random(40 << 20, 1));
+    let before = footprint(pid).2;
+    let hostile = hold_memory(&receiver, 62);
+    let started = std::time::Instant::now();
+    let sent = send_well(&file, &receiver.url, &["--chunk-size", "3MiB"]);
+    let took = started.elapsed();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    println!("before {before} KiB, peak {peak} KiB, sent in {took:?}: {sent}");
+    assert!(peak < before + 100 * 1024, "{before} KiB, at peak {peak} KiB");
+    assert_eq!(sent["resent_bytes"], 0, "{sent}");
+    assert!(took < std::time::Duration::from_secs(15), "{took:?}");
+    assert!(place.received("f") == random(40 << 20, 1));
+    // Who sends the frames that others have no room for is told so, in a way that makes a sender use smaller ones.
+    receiver
+        .running
+        .wait_for(|event| event["reason"].as_str().is_some_and(|why| why.contains("than there is memory")));
+    drop(hostile);
+}
+
+#[test]
+fn a_connection_that_is_idle_gives_its_memory_back() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &["--stall-timeout", "10min"]);
+    let pid = receiver.running.pid();
+    let before = footprint(pid).2;
+    // Frames of 4 MiB, each whole, on connections that stay open.
+    let peers: Vec<Peer> = (0..12)
+        .map(|number| {
+            let mut peer = Peer::dial(&receiver.url);
+            peer.say(offer(&number.to_string(), 3 << 20).to_string());
+            peer.hear_type("accept");
+            peer.say(frame(0, 0, &random(3 << 20, number)));
+            peer.hear_type("ack");
+            peer
+        })
+        .collect();
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    loop {
+        let now = footprint(pid).2;
+        if now < before + 12 * 1024 {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{before} KiB became {now}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    drop(peers);
+}

@@ -11,6 +11,7 @@ mod allocations;
 mod bench;
 mod chaos;
 mod command;
+mod differential;
 mod errors;
 mod faults;
 mod filesystems;
