@@ -85,6 +85,14 @@ fn is_cut(error: &TransportError) -> bool {
     }
 }
 
+/// How long the peer wants to be left alone, if it says so.
+pub(super) fn retry_after(error: &Error) -> Option<Duration> {
+    match error {
+        Error::Transport(TransportError::NotWebSocket { retry_after, .. }) => *retry_after,
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,7 +103,8 @@ mod tests {
     }
 
     fn status(status: u16) -> Error {
-        TransportError::NotWebSocket { address: "h:1".to_owned(), status }.into()
+        let address = "h:1".to_owned();
+        TransportError::NotWebSocket { address, status, location: None, retry_after: None }.into()
     }
 
     fn refused(code: Code, again: bool) -> Error {

@@ -165,7 +165,10 @@ impl Session {
         }
         // Nobody would answer the receiver's pings meanwhile.
         self.hang_up(1000).await;
-        let delay = transfer.next_delay();
+        // Whoever asks for more time than is left is not waited for any longer than that.
+        let left = self.retry.retry_for.saturating_sub(transfer.moved.elapsed());
+        let asked = recovery::retry_after(error).unwrap_or_default().min(left);
+        let delay = transfer.next_delay().max(asked);
         observer(Event::Reconnecting { delay, attempt: transfer.attempts, why: error.to_string() });
         runtime::sleep(delay).await;
     }

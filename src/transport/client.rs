@@ -1,6 +1,8 @@
 //! The dialling side of the handshake. It reads the answer's head itself, so that what a gateway sends right behind it
 //! is not lost.
 
+use std::time::Duration;
+
 use async_tungstenite::tungstenite::client::{ClientRequestBuilder, IntoClientRequest};
 use async_tungstenite::tungstenite::handshake::client::{Response, generate_request};
 use async_tungstenite::tungstenite::handshake::{derive_accept_key, machine::TryParse};
@@ -10,6 +12,7 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::frame::Role;
 use super::{Connection, Endpoint, MAX_HEAD, TransportError};
 use crate::protocol::SUBPROTOCOL;
+use crate::protocol::message::clip;
 
 /// Opens a WebSocket over a stream that leads to `endpoint`.
 pub async fn handshake<S>(mut stream: S, endpoint: &Endpoint) -> Result<Connection<S>, TransportError>
@@ -44,7 +47,15 @@ where
         }
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(TransportError::NotWebSocket { address, status: response.status().as_u16() });
+        let said = |name: header::HeaderName| response.headers().get(name)?.to_str().ok();
+        return Err(TransportError::NotWebSocket {
+            address,
+            status: response.status().as_u16(),
+            location: said(header::LOCATION).map(|location| clip(location).into_owned()),
+            retry_after: said(header::RETRY_AFTER)
+                .and_then(|value| value.trim().parse().ok())
+                .map(Duration::from_secs),
+        });
     }
     let headers = response.headers();
     let accepts = headers.get(header::SEC_WEBSOCKET_ACCEPT);

@@ -26,14 +26,16 @@ pub enum TransportError {
         limit: Duration,
     },
     /// The peer speaks HTTP, but no WebSocket here.
-    #[error(
-        "{address} answered HTTP {status} and no WebSocket handshake; is it a `wsferry receive`, and is the path right?"
-    )]
+    #[error("{address} answered HTTP {status} and no WebSocket handshake; {}", explain_status(*.status, .location))]
     NotWebSocket {
         /// The peer.
         address: String,
         /// Its status code.
         status: u16,
+        /// Where it sends the caller instead, made safe to print.
+        location: Option<String>,
+        /// How long it wants the caller to wait.
+        retry_after: Option<Duration>,
     },
     /// The peer speaks WebSocket, but not this protocol.
     #[error("{address} speaks WebSocket, but not {SUBPROTOCOL}: it is no wsferry")]
@@ -91,6 +93,16 @@ pub enum TransportError {
         /// What was wrong.
         why: String,
     },
+}
+
+fn explain_status(status: u16, location: &Option<String>) -> String {
+    match (status, location) {
+        (300..=399, Some(location)) => format!("it says that this is at {location} now"),
+        (401, _) => "it wants to know who calls, which wsferry cannot say yet".to_owned(),
+        (403, _) => "it does not let this caller in".to_owned(),
+        (429 | 503, _) => "it has too much to do: try again later".to_owned(),
+        _ => "is it a `wsferry receive`, and is the path right?".to_owned(),
+    }
 }
 
 fn explain(code: u16, reason: &str) -> String {
