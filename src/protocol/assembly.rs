@@ -139,7 +139,9 @@ impl Assembly {
             self.filled -= open.bytes(self.geometry.block_start(block));
         }
         self.gaps = 0;
-        self.held.missing_below(self.geometry.blocks())
+        let mut whole = self.held.clone();
+        self.unhashed.runs().for_each(|run| whole.insert_run(run));
+        whole.missing_below(self.geometry.blocks())
     }
 
     /// A block of zeros comes instead of chunks. Whether it was whole before.

@@ -91,7 +91,7 @@ where
     let wire_before = connection.wire_bytes();
     let result = poll_fn(|cx| pump.poll(connection, cx)).await;
     let result = pump.conclude(connection, result).await;
-    let Some(offer) = pump.offer.take() else {
+    let Some(offer) = pump.offer.clone() else {
         return match result {
             Err(Error::Transport(TransportError::Closed { .. } | TransportError::Lost { .. })) => Ok(None),
             result => result.map(|_| None),

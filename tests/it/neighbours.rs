@@ -246,6 +246,34 @@ fn a_repair_merges_with_the_partial_file_that_is_there() {
 }
 
 #[test]
+fn a_repair_of_a_file_with_the_same_time_sends_what_differs_alone() {
+    let place = Place::new();
+    let bytes = random(8 * B, 19);
+    let file = place.file("f", &bytes);
+    std::fs::create_dir_all(place.inbox()).unwrap();
+    let mut old = bytes.clone();
+    old[5 * B + 7] ^= 1;
+    std::fs::write(place.inbox().join("f"), &old).unwrap();
+    // As on file systems that keep few digits of it: it seems to be the same file until it was compared.
+    let time = std::fs::metadata(&file).unwrap().modified().unwrap();
+    std::fs::File::options().write(true).open(place.inbox().join("f")).unwrap().set_modified(time).unwrap();
+    let receiver = Receiver::start(&place, &["--overwrite"]);
+    let finished = send_well(&file, &receiver.url, &["--repair"]);
+    assert_eq!(
+        (&finished["repaired_blocks"], &finished["resent_bytes"]),
+        (&1.into(), &B.into()),
+        "{finished}"
+    );
+    let received = receiver.running.wait_for(|event| event["event"] == "finished");
+    assert_eq!(
+        (&received["size"], &received["already_there"]),
+        (&(8 * B).into(), &false.into()),
+        "{received}"
+    );
+    assert!(place.received("f") == bytes);
+}
+
+#[test]
 fn what_cannot_be_replaced_is_said_before_the_first_byte() {
     if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
         println!("lacking: root, to mount, to make a file immutable, and to be two users");

@@ -49,6 +49,10 @@ impl Receiver {
         if was_complete {
             self.events.push_back(ReceiverEvent::Replacing { held: self.assembly.filled() });
         }
+        // Also if nothing is: the sender has to compare what there is, and to finish once more.
+        if missing.is_empty() {
+            self.outbox.push_back(Message::Repair { blocks: Vec::new() });
+        }
         self.ask_for(missing);
     }
 

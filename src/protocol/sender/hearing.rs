@@ -78,8 +78,9 @@ impl Sender {
         } else {
             self.progress.repaired_blocks += runs.iter().map(|run| run.end - run.start).sum::<u64>();
         }
+        // One that asks for nothing counts too: it costs another `finish`.
+        self.count_repairs(runs.iter().map(|run| run.end - run.start).sum::<u64>().max(1))?;
         for run in runs {
-            self.count_repairs(run.end - run.start)?;
             self.outgoing.repair(run);
         }
         self.state = State::Streaming;
