@@ -246,7 +246,7 @@ fn plan(rng: &mut Rng, wire: u64, stage: &Arc<Stage>) -> Plan {
             let pause: Arc<dyn Fn() + Send + Sync> = Arc::new(move || stage.act(act, random));
             // A second sender sees the name held for a while.
             let rate = matches!(act, Act::Twin | Act::Rival).then_some(20_000_000);
-            Plan { pause: Some((at, pause)), rate, ..Plan::default() }
+            Plan { pause: Some((at, pause)), rate, cut_after: Some(rng.u64(at..2 * wire)), ..Plan::default() }
         }
     }
 }
