@@ -20,6 +20,8 @@ pub struct Plan {
     pub flip_at: Option<u64>,
     /// The most bytes that are passed on at a time, after the first so many bytes.
     pub piece: Option<(u64, usize)>,
+    /// Cut both directions after this time.
+    pub life: Option<Duration>,
     /// Bytes a second.
     pub rate: Option<u64>,
     /// Added to each piece.
@@ -53,6 +55,13 @@ impl Proxy {
                 client.set_nodelay(true).unwrap();
                 server.set_nodelay(true).unwrap();
                 let (there, back) = plans(number);
+                if let Some(life) = there.life.into_iter().chain(back.life).min() {
+                    let both = [client.try_clone().unwrap(), server.try_clone().unwrap()];
+                    thread::spawn(move || {
+                        thread::sleep(life);
+                        both.iter().for_each(|socket| drop(socket.shutdown(Shutdown::Both)));
+                    });
+                }
                 for (plan, from, to) in [
                     (there, client.try_clone().unwrap(), server.try_clone().unwrap()),
                     (back, server, client),
@@ -198,6 +207,14 @@ mod tests {
             flipped[at as usize] ^= 1;
             assert_eq!(through(Plan { flip_at: Some(at), ..Plan::default() }, &bytes), flipped);
         }
+    }
+
+    #[test]
+    fn a_connection_of_the_proxy_lives_as_long_as_its_plan_says() {
+        let plan = Plan { life: Some(Duration::from_millis(50)), rate: Some(1_000_000), ..Plan::default() };
+        let bytes = random(200_000, 3);
+        let arrived = through(plan, &bytes);
+        assert!(arrived.len() < bytes.len() && bytes.starts_with(&arrived), "{} bytes", arrived.len());
     }
 
     #[test]
