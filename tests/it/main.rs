@@ -30,5 +30,6 @@ mod paths;
 mod resume;
 mod serving;
 mod sources;
+mod takeover;
 mod terminal;
 mod transfer;
