@@ -586,3 +586,27 @@ fn a_block_that_is_filled_out_of_order_again_and_again_is_read_back_one_at_a_tim
     say(&mut receiver, &finish(&file), now);
     assert_eq!(receiver.poll_action(now), Some(Action::Sync(vec![(0, file.hashes(0))])));
 }
+
+#[test]
+fn an_acknowledgement_of_nothing_new_keeps_no_sender_waiting() {
+    use std::time::Duration;
+
+    let now = Instant::now();
+    let file = File::new(random(1000, 91));
+    let mut disk = Disk::default();
+    let mut sender = Link::new(&file, &mut disk, Options::default()).sender;
+    let Some(Message::Offer(offer)) = sender.poll_message(now) else { panic!("it offers first") };
+    let accept = format!(
+        r#"{{"type":"accept","id":"{}","held":[],"received":0,"frame_limit":40000,"window":9000}}"#,
+        offer.id
+    );
+    sender.handle_frame(accept.as_bytes(), now).unwrap();
+    let (_, len) = sender.next_chunk().unwrap();
+    sender.encode_chunk(&file.bytes[..len], &mut vec![0; chunk::frame_len(len)], now);
+    let stalled = (1..60).find(|&second| {
+        let now = now + Duration::from_secs(second);
+        sender.handle_frame(br#"{"type":"ack","sequence":0,"durable":0}"#, now).unwrap();
+        sender.handle_timeout(now).is_err()
+    });
+    assert_eq!(stalled, Some(30), "the stall timeout");
+}
