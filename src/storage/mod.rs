@@ -8,6 +8,7 @@ mod folder;
 mod inbox;
 mod journal;
 mod partial;
+mod plain;
 mod room;
 mod source;
 
@@ -15,6 +16,7 @@ pub use error::StorageError;
 pub use folder::{DiskFolder, FileInfo, Folder, FolderFile};
 pub use inbox::{Inbox, InboxOptions, Resumable, Target};
 pub use partial::Partial;
+pub use plain::{PlainFile, PlainInbox};
 pub use source::{Source, SourceError};
 
 use std::io;
