@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod exit;
 mod output;
+mod plain;
 mod progress;
 mod random;
 mod receive;

@@ -8,6 +8,7 @@ use serde_json::json;
 use wsferry::protocol::HeartbeatConfig;
 use wsferry::runtime::{self, TcpListener};
 use wsferry::storage::{Inbox, InboxOptions};
+use wsferry::transfer::plain::PlainReceiveOptions;
 use wsferry::transfer::{self, Error, ErrorKind, Event, ReceiveOptions, ServeOptions, Shutdown};
 
 use super::args::ReceiveArgs;
@@ -79,7 +80,10 @@ async fn serve(
     });
     let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
     let receive = ReceiveOptions { heartbeat, ..ReceiveOptions::default() };
-    let options = ServeOptions { once: args.once, receive };
+    let stall = args.stall_timeout.into();
+    let limit = args.plain_limit.map_or(u64::MAX, |limit| limit.as_u64());
+    let plain = args.plain.then_some(PlainReceiveOptions { limit, stall });
+    let options = ServeOptions { once: args.once, receive, plain };
     let served = transfer::serve(listener, inbox, options, shutdown, observer).await;
     let served = served.map_err(|error| format!("cannot accept connections on ws://{address}: {error}"))?;
     Ok(served.map(|served| served.map_or_else(Exit::from, |()| Exit::Done)))
@@ -107,7 +111,9 @@ fn show(output: &Output, views: &mut HashMap<u64, View>, connection: u64, event:
             };
             let name = view.as_ref().map(View::name).or(declined);
             let advice = match (error.kind(), name) {
-                (ErrorKind::Interrupted, Some(name)) => format!("; the sender of {name} can resume it"),
+                (ErrorKind::Interrupted, Some(name)) if !view.as_ref().is_some_and(View::is_plain) => {
+                    format!("; the sender of {name} can resume it")
+                }
                 _ => String::new(),
             };
             output.failed(Some(connection), name, error, &advice, Exit::from(error.kind()));

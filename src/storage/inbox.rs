@@ -10,6 +10,7 @@ use super::folder::{DiskFolder, Folder, FolderFile};
 use super::hash_block;
 use super::journal::{JournalError, read_header};
 use super::partial::{BENCH_ENDINGS, ENDINGS, Partial, Paths};
+use super::plain::PlainInbox;
 use crate::protocol::{BlockSet, CheckedOffer, DigestTree, FileDigest, Geometry, Opened, RESERVED};
 
 /// How many transfers are remembered whose file turned out to be another than the one that was there.
@@ -76,6 +77,11 @@ impl Inbox {
         let inbox = Self { folder, options, others: Mutex::default() };
         inbox.sweep();
         inbox
+    }
+
+    /// The same directory, for files that nobody announces.
+    pub fn plain(&self) -> PlainInbox {
+        PlainInbox::new(self.folder.clone(), self.options.overwrite)
     }
 
     /// Takes an offer, or says why not.

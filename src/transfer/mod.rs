@@ -2,6 +2,7 @@
 
 mod error;
 mod event;
+pub mod plain;
 mod receive;
 mod send;
 mod serve;

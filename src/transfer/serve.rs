@@ -9,11 +9,15 @@ use futures::channel::mpsc;
 use futures::future::{Either, FutureExt, select};
 use futures::stream::{FuturesUnordered, StreamExt};
 
-use super::{Error, ErrorKind, Event, ReceiveOptions, Shutdown, receive_file};
+use super::plain::{PlainReceiveOptions, file_name, receive_plain};
+use super::{CLOSE_TIMEOUT, Error, ErrorKind, Event, ReceiveOptions, Shutdown, receive_file};
 use crate::protocol::Code;
+use crate::protocol::message::clip;
 use crate::runtime::{self, TcpListener, TcpStream};
-use crate::storage::Inbox;
-use crate::transport::{Budget, Connection, HANDSHAKE_TIMEOUT, TransportError, server_handshake};
+use crate::storage::{Inbox, PlainInbox};
+use crate::transport::{
+    Budget, Connection, HANDSHAKE_TIMEOUT, Request, TransportError, open_server_handshake, server_handshake,
+};
 
 /// How long to wait when the system has no descriptor for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -26,6 +30,8 @@ const MAX_CONNECTIONS: usize = 4096;
 pub struct ServeOptions {
     /// How to receive on each connection.
     pub receive: ReceiveOptions,
+    /// How to receive from peers that speak no subprotocol; `None` sends them away.
+    pub plain: Option<PlainReceiveOptions>,
     /// Stop after the connection that carried the first transfer that ended for good.
     pub once: bool,
 }
@@ -56,6 +62,7 @@ pub async fn serve(
     let mut shutdown = shutdown.fuse();
     let mut number = 0;
     let budget = Budget::default();
+    let plain = options.plain.map(|options| Arc::new((inbox.plain(), options)));
     let outcome = loop {
         let mut accept = std::pin::pin!(listener.accept().fuse());
         futures::select_biased! {
@@ -79,10 +86,12 @@ pub async fn serve(
                     let (handle, shutdown) = Shutdown::new();
                     handles.insert(number, handle);
                     let inbox = inbox.clone();
-                    let budget = budget.clone();
+                    let (budget, plain) = (budget.clone(), plain.clone());
                     let tell = Tell { number, observer: observer.clone(), ended: ended.clone() };
                     let connection = async move {
-                        one_connection(stream, address.to_string(), &inbox, &budget, &options, shutdown, tell).await;
+                        let destinations = (&inbox, plain.as_deref());
+                        one_connection(stream, address.to_string(), destinations, &budget, &options, shutdown, tell)
+                            .await;
                         number
                     };
                     // The first is served here: that costs no hand-over between threads. The others have theirs.
@@ -130,23 +139,35 @@ impl Tell {
 async fn one_connection(
     stream: TcpStream,
     address: String,
-    inbox: &Arc<Inbox>,
+    (inbox, plain): (&Arc<Inbox>, Option<&(PlainInbox, PlainReceiveOptions)>),
     budget: &Budget,
     options: &ServeOptions,
     shutdown: Shutdown,
     tell: Tell,
 ) {
     let _ = stream.set_nodelay(true);
-    let handshake = runtime::timeout(HANDSHAKE_TIMEOUT, server_handshake(stream, address.clone()));
+    let handshake = async {
+        match plain {
+            Some(_) => open_server_handshake(stream, address.clone()).await,
+            None => server_handshake(stream, address.clone())
+                .await
+                .map(|connection| (connection, Request::default())),
+        }
+    };
+    let handshake = runtime::timeout(HANDSHAKE_TIMEOUT, handshake);
     let stopped = shutdown.clone();
     let handshake = match select(std::pin::pin!(handshake), stopped).await {
         Either::Left((handshake, _)) => handshake,
         Either::Right(_) => return,
     };
-    match handshake.unwrap_or(Err(TransportError::HandshakeTimeout { address, limit: HANDSHAKE_TIMEOUT })) {
-        Ok(mut connection) => {
+    let timed_out = TransportError::HandshakeTimeout { address: address.clone(), limit: HANDSHAKE_TIMEOUT };
+    match handshake.unwrap_or(Err(timed_out)) {
+        Ok((mut connection, request)) => {
             connection.share_memory(budget);
-            receive_all(connection, inbox, &options.receive, shutdown, tell).await;
+            match plain.filter(|_| request.is_plain) {
+                Some(plain) => receive_all_plain(connection, plain, &request.target, shutdown, tell).await,
+                None => receive_all(connection, inbox, &options.receive, shutdown, tell).await,
+            }
         }
         Err(error) => tell.event(Event::Failed(error.into())),
     }
@@ -185,6 +206,49 @@ async fn receive_all(
                 if !declined {
                     return;
                 }
+            }
+        }
+    }
+}
+
+/// Receives messages as files on one connection until it ends: the first under the name in its URL, if there is one.
+async fn receive_all_plain(
+    mut connection: Connection<TcpStream>,
+    (inbox, options): &(PlainInbox, PlainReceiveOptions),
+    target: &str,
+    shutdown: Shutdown,
+    tell: Tell,
+) {
+    let name = match file_name(target) {
+        Ok(name) => name,
+        Err(error) => {
+            let (peer, reason) = (connection.peer().to_owned(), format!("its name is not allowed: {error}"));
+            runtime::timeout(CLOSE_TIMEOUT, connection.close_with(1008, &reason)).await;
+            let name = clip(target).into_owned();
+            return tell.event(Event::Failed(Error::Declined { peer, name, code: Code::Name, reason }));
+        }
+    };
+    for number in 1.. {
+        let mut observer = |event| tell.event(event);
+        let name = (name.as_ref(), number);
+        let received = receive_plain(&mut connection, inbox, name, options, shutdown.clone(), &mut observer);
+        match received.await {
+            Ok(Some(summary)) => {
+                tell.event(Event::Finished(summary));
+                tell.ended(Ok(()));
+            }
+            Ok(None) => {
+                // Its goodbye has been answered; what is left is to let it read that.
+                runtime::timeout(CLOSE_TIMEOUT, connection.close(1000)).await;
+                return;
+            }
+            Err(error) => {
+                let kind = error.kind();
+                tell.event(Event::Failed(error));
+                if kind != ErrorKind::Interrupted {
+                    tell.ended(Err(kind));
+                }
+                return;
             }
         }
     }

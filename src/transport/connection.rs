@@ -44,7 +44,8 @@ pub struct Connection<S> {
     /// This side said goodbye.
     said_close: bool,
     is_closed: bool,
-    wire_bytes: u64,
+    read_bytes: u64,
+    written_bytes: u64,
     /// Of the memory of all connections.
     share: Share,
     /// Since when the input is in the state it is in: empty, or with a frame that was begun.
@@ -70,7 +71,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             pong: None,
             said_close: false,
             is_closed: false,
-            wire_bytes: rest.len() as u64,
+            read_bytes: rest.len() as u64,
+            written_bytes: 0,
             share: Share::default(),
             since: Instant::now(),
             handed_out: false,
@@ -99,7 +101,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Bytes of WebSocket frames so far, both ways together.
     pub fn wire_bytes(&self) -> u64 {
-        self.wire_bytes
+        self.read_bytes + self.written_bytes
+    }
+
+    /// Bytes of WebSocket frames that came so far.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes
+    }
+
+    /// Bytes of WebSocket frames that went so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
     }
 
     /// Ready if a frame can be sent without gathering more than the buffer's limit.
@@ -171,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(0) => return Poll::Ready(Err(self.lost("it takes no more"))),
                 Ok(count) => {
                     self.output.wrote(count);
-                    self.wire_bytes += count as u64;
+                    self.written_bytes += count as u64;
                 }
                 Err(error) => return Poll::Ready(Err(self.lost(&error.to_string()))),
             }
@@ -307,7 +319,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                     self.filled_up = count == len;
                     self.input.filled(count);
-                    self.wire_bytes += count as u64;
+                    self.read_bytes += count as u64;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.lost(&error.to_string()))),
             }
