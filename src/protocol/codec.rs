@@ -87,21 +87,24 @@ impl Decoder {
     pub fn feed(&mut self, mut text: &[u8], bytes: &mut [u8]) -> Result<usize, BadText> {
         let mut written = 0;
         while !text.is_empty() {
-            let len = text.len().min(TILE);
-            // Whole groups that are nothing but Base64 are decoded at once; all else character by character.
-            let groups = if self.filled == 0 && !self.ended { len & !3 } else { 0 };
-            if groups > 0
-                && let Ok(count) = BASE64.decode_slice(&text[..groups], &mut bytes[written..])
-            {
-                self.offset += groups as u64;
-                self.ended = count < groups / 4 * 3;
-                written += count;
-                text = &text[groups..];
-                continue;
+            let mut len = text.len().min(TILE);
+            if self.filled > 0 {
+                // To the end of the group that has begun.
+                len = len.min(4 - self.filled);
+            } else if !self.ended && len >= 4 {
+                // Whole groups that are nothing but Base64 are decoded at once; all else character by character.
+                let groups = len & !3;
+                if let Ok(count) = BASE64.decode_slice(&text[..groups], &mut bytes[written..]) {
+                    self.offset += groups as u64;
+                    self.ended = count < groups / 4 * 3;
+                    written += count;
+                    text = &text[groups..];
+                    continue;
+                }
             }
-            let (tile, rest) = text.split_at(len);
+            let (now, rest) = text.split_at(len);
             text = rest;
-            for &character in tile {
+            for &character in now {
                 written += self.take(character, &mut bytes[written..])?;
             }
         }

@@ -238,8 +238,9 @@ async fn receive_all_plain(
                 tell.ended(Ok(()));
             }
             Ok(None) => {
-                // Its goodbye has been answered; what is left is to let it read that.
-                runtime::timeout(CLOSE_TIMEOUT, connection.close(1000)).await;
+                // The answer to its goodbye; it is for this side to hang up first (RFC 6455, 7.1.1).
+                let answered = std::future::poll_fn(|cx| connection.poll_flush(cx));
+                runtime::timeout(CLOSE_TIMEOUT, answered).await;
                 return;
             }
             Err(error) => {

@@ -9,17 +9,21 @@ use futures::{AsyncRead, AsyncWrite, Future};
 
 use super::name::numbered;
 use super::{Life, last_words};
-use crate::protocol::codec::Decoder;
+use crate::protocol::codec::{BadText, Decoder};
 use crate::protocol::{FileName, HeartbeatConfig, Progress};
 use crate::runtime;
 use crate::storage::{PlainFile, PlainInbox, StorageError};
 use crate::transfer::{
-    CLOSE_TIMEOUT, Error, Event, PROGRESS_INTERVAL, Pace, SCRATCH, Shutdown, Summary, TURNS_PER_POLL,
+    CLOSE_TIMEOUT, Error, Event, PROGRESS_INTERVAL, Pace, Shutdown, Summary, TURNS_PER_POLL,
 };
 use crate::transport::{Connection, Kind, Piece, TransportError};
 
 /// Pieces taken before what goes back is written.
 const PIECES_PER_TURN: usize = 64;
+/// Bytes that are gathered before they are hashed and written: what comes at a time is less than is quick.
+const GATHERED: usize = 64 * 1024;
+/// Hashing is quickest in multiples of this.
+const STRIDE: usize = 16 * 1024;
 /// Bytes of a file's beginning that say what it is.
 const HEAD: usize = 8192;
 
@@ -123,6 +127,9 @@ struct Coming {
     /// None if the message is binary.
     decoder: Option<Decoder>,
     hasher: blake3::Hasher,
+    /// `gathered[..filled]` is to be hashed and written.
+    gathered: Vec<u8>,
+    filled: usize,
     /// The beginning, until the name is known.
     head: Option<Vec<u8>>,
     limit: u64,
@@ -221,41 +228,19 @@ impl Pump<'_> {
             self.coming = Some(self.begin(piece.kind)?);
         }
         let coming = self.coming.as_mut().expect("a piece that is not the first has one before it");
-        let text = connection.bytes(&piece);
-        let mut left = coming.limit - coming.file.len();
-        let mut write = |coming: &mut Coming, bytes: &[u8]| match left.checked_sub(bytes.len() as u64) {
-            Some(rest) => {
-                left = rest;
-                coming.write(bytes)
-            }
-            None => Err(Error::TooLarge { peer: peer(), limit: coming.limit }),
-        };
-        match coming.decoder.take() {
-            None => write(coming, text)?,
-            Some(mut decoder) => {
-                let bad = |error| Error::BadText { peer: peer(), error };
-                SCRATCH.with_borrow_mut(|bytes| {
-                    let room = Decoder::room(text.len());
-                    if bytes.len() < room {
-                        bytes.resize(room, 0);
-                    }
-                    let len = decoder.feed(text, bytes).map_err(bad)?;
-                    write(coming, &bytes[..len])
-                })?;
-                if piece.last {
-                    let (rest, len) = decoder.finish().map_err(bad)?;
-                    write(coming, &rest[..len])?;
-                } else {
-                    coming.decoder = Some(decoder);
-                }
-            }
+        coming.take(connection.bytes(&piece), piece.last).map_err(|refused| match refused {
+            Refused::Text(error) => Error::BadText { peer: peer(), error },
+            Refused::Storage(error) => Error::Storage(error),
+        })?;
+        if coming.len() > coming.limit {
+            return Err(Error::TooLarge { peer: peer(), limit: coming.limit });
         }
         if coming.head.as_ref().is_some_and(|head| head.len() >= HEAD || piece.last) {
             coming.name_it();
             let (name, size) = (coming.file.name().to_owned(), 0);
             (self.observer)(Event::Started { name, size, peer: peer() });
         }
-        let acknowledged = coming.file.len();
+        let acknowledged = coming.len();
         if coming.head.is_none() && (self.pace.is_due(Instant::now()) || piece.last) {
             (self.observer)(Event::Progress(Progress { acknowledged, ..Progress::default() }));
         }
@@ -279,6 +264,8 @@ impl Pump<'_> {
             file,
             decoder: (kind == Kind::Text).then(Decoder::lenient),
             hasher: blake3::Hasher::new(),
+            gathered: Vec::new(),
+            filled: 0,
             head: Some(Vec::new()),
             started: Instant::now(),
         })
@@ -316,13 +303,62 @@ impl Pump<'_> {
     }
 }
 
+/// Why a piece was not taken.
+enum Refused {
+    Text(BadText),
+    Storage(StorageError),
+}
+
 impl Coming {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        if let Some(head) = &mut self.head {
-            head.extend_from_slice(&bytes[..bytes.len().min(HEAD - head.len())]);
+    /// Bytes so far.
+    fn len(&self) -> u64 {
+        self.file.len() + self.filled as u64
+    }
+
+    /// Takes the next part of the message.
+    fn take(&mut self, part: &[u8], is_last: bool) -> Result<(), Refused> {
+        let room = self.filled + Decoder::room(part.len()).max(part.len());
+        if self.gathered.len() < room {
+            self.gathered.resize(room, 0);
         }
-        self.hasher.update(bytes);
-        Ok(self.file.write(bytes)?)
+        let before = self.filled;
+        match self.decoder.take() {
+            None => {
+                self.gathered[before..before + part.len()].copy_from_slice(part);
+                self.filled += part.len();
+            }
+            Some(mut decoder) => {
+                let decoded = decoder.feed(part, &mut self.gathered[before..]);
+                self.filled += decoded.map_err(Refused::Text)?;
+                if is_last {
+                    let (rest, len) = decoder.finish().map_err(Refused::Text)?;
+                    self.gathered[self.filled..self.filled + len].copy_from_slice(&rest[..len]);
+                    self.filled += len;
+                } else {
+                    self.decoder = Some(decoder);
+                }
+            }
+        }
+        if let Some(head) = &mut self.head {
+            let new = &self.gathered[before..self.filled];
+            head.extend_from_slice(&new[..new.len().min(HEAD - head.len())]);
+        }
+        if is_last {
+            self.write(self.filled).map_err(Refused::Storage)
+        } else if self.filled >= GATHERED {
+            self.write(self.filled / STRIDE * STRIDE).map_err(Refused::Storage)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Hashes and writes what was gathered first.
+    fn write(&mut self, len: usize) -> Result<(), StorageError> {
+        self.hasher.update(&self.gathered[..len]);
+        self.file.write(&self.gathered[..len])?;
+        self.gathered.copy_within(len..self.filled, 0);
+        self.filled -= len;
+        Ok(())
     }
 
     /// Enough has come to tell what it is.
