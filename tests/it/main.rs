@@ -20,5 +20,6 @@ mod hostile;
 mod layers;
 mod link;
 mod machines;
+mod plain;
 mod resume;
 mod transfer;
