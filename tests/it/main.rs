@@ -21,5 +21,8 @@ mod layers;
 mod link;
 mod machines;
 mod plain;
+mod plain_answers;
+mod plain_memory;
+mod plain_pieces;
 mod resume;
 mod transfer;
