@@ -152,12 +152,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.output.feed(len, fill);
     }
 
-    /// Sends a piece back as it came, as a fragment of a message: the last one, or one that others follow.
-    pub fn send_back(&mut self, piece: &Piece, last: bool) {
-        let bytes = self.input.get(piece.range.clone());
-        self.output.fragment(piece.kind, last, bytes.len(), |frame| frame.copy_from_slice(bytes));
-    }
-
     /// Sends a ping, which a peer that lives answers, if another frame can stand here.
     pub fn ping(&mut self) {
         if self.output.is_between_frames() {

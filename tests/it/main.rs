@@ -17,6 +17,7 @@ mod frames;
 mod fuzzed;
 mod golden;
 mod hostile;
+mod interop;
 mod layers;
 mod link;
 mod machines;

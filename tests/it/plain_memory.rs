@@ -74,6 +74,8 @@ fn a_client_that_reads_late_gets_all_of_it() {
     }
     writing.join().unwrap();
     assert!(expected.payload == text.as_bytes());
+    // There are libraries that take 4,096 fragments and no more.
+    assert!(expected.frames < 700, "{} frames", expected.frames);
     assert!(place.received("f") == bytes);
     let _ = socket.close(None);
 }
@@ -94,6 +96,7 @@ impl Read for Slow {
 #[derive(Default)]
 struct WebSocketLength {
     taken: usize,
+    frames: usize,
     payload: Vec<u8>,
 }
 
@@ -115,6 +118,7 @@ impl WebSocketLength {
             if first & 8 == 0 {
                 self.payload.extend(&wire[from..from + payload]);
             }
+            self.frames += 1;
             self.taken = from + payload;
         }
         self.payload.len() >= len

@@ -177,10 +177,10 @@ fn read_by_another(wire: &[u8]) -> Option<Message> {
 
 #[test]
 fn any_split_of_a_text_gives_the_same_file_and_the_same_text_back() {
-    for seed in 0..150 {
+    for seed in 0..100 {
         let mut rng = Rng::with_seed(seed);
-        let len = if rng.bool() { rng.usize(..200) } else { rng.usize(..60_000) };
-        let bytes = random(len, seed);
+        let len = *rng.choice(&[200, 60_000, 60_000, 400_000]).unwrap();
+        let bytes = random(rng.usize(..len), seed);
         let is_text = rng.u8(..5) > 0;
         let message = if is_text {
             let mut text = STANDARD.encode(&bytes).into_bytes();
@@ -214,7 +214,7 @@ fn any_split_of_a_text_gives_the_same_file_and_the_same_text_back() {
                 loop {
                     let count = reading.read(&mut part).await.unwrap();
                     came.extend(&part[..count]);
-                    if count < part.len()
+                    if came.len() >= message.len()
                         && let Some(message) = read_by_another(&came)
                     {
                         return message;

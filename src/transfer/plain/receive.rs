@@ -24,6 +24,11 @@ const PIECES_PER_TURN: usize = 64;
 const GATHERED: usize = 64 * 1024;
 /// Hashing is quickest in multiples of this.
 const STRIDE: usize = 16 * 1024;
+/// The least and the most bytes of a fragment that goes back, and in how many fragments it would be what has gone back so
+/// far: they grow, since there are libraries that take 4,096 fragments of a message and no more.
+const FRAGMENT: usize = 64 * 1024;
+const LARGEST_FRAGMENT: usize = 1 << 20;
+const FRAGMENTS: u64 = 512;
 /// Bytes of a file's beginning that say what it is.
 const HEAD: usize = 8192;
 
@@ -43,7 +48,7 @@ impl Default for PlainReceiveOptions {
 }
 
 /// Receives one message over an open connection, the `number`th there, as a file: under this name, or under one that
-/// it gets. Its last piece goes back once the file is durable under its final name.
+/// it gets. The last of it goes back once the file is durable under its final name.
 ///
 /// `Ok(None)` if the peer closed the connection instead of sending one. What ends in the middle leaves nothing.
 ///
@@ -69,6 +74,8 @@ where
         observer,
         shutdown,
         coming: None,
+        back: Vec::new(),
+        gone_back: 0,
         sealing: None,
         done: None,
         life: Life::new(options.stall, now),
@@ -139,8 +146,7 @@ struct Coming {
 /// A file that has come and is being made durable.
 struct Sealing {
     job: Pin<Box<dyn Future<Output = Result<String, StorageError>> + Send>>,
-    /// The message's last piece.
-    last: Piece,
+    kind: Kind,
     /// All but the name.
     summary: Summary,
 }
@@ -153,6 +159,9 @@ struct Pump<'a> {
     observer: &'a mut (dyn FnMut(Event) + Send),
     shutdown: Shutdown,
     coming: Option<Coming>,
+    /// What will go back with the next fragment, and how much has gone.
+    back: Vec<u8>,
+    gone_back: u64,
     sealing: Option<Sealing>,
     done: Option<Summary>,
     life: Life,
@@ -244,12 +253,24 @@ impl Pump<'_> {
         if coming.head.is_none() && (self.pace.is_due(Instant::now()) || piece.last) {
             (self.observer)(Event::Progress(Progress { acknowledged, ..Progress::default() }));
         }
+        self.back.extend_from_slice(connection.bytes(&piece));
+        let enough = (self.gone_back / FRAGMENTS).clamp(FRAGMENT as u64, LARGEST_FRAGMENT as u64);
         if piece.last {
-            self.seal(connection.peer(), piece);
-        } else {
-            connection.send_back(&piece, false);
+            self.seal(connection.peer(), piece.kind);
+        } else if self.back.len() as u64 >= enough {
+            self.send_back(connection, piece.kind, false);
         }
         Ok(())
+    }
+
+    fn send_back<S>(&mut self, connection: &mut Connection<S>, kind: Kind, last: bool)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let back = &self.back;
+        connection.send_fragment(kind, last, back.len(), |frame| frame.copy_from_slice(back));
+        self.gone_back += back.len() as u64;
+        self.back.clear();
     }
 
     fn begin(&self, kind: Kind) -> Result<Coming, Error> {
@@ -271,7 +292,7 @@ impl Pump<'_> {
         })
     }
 
-    fn seal(&mut self, peer: &str, last: Piece) {
+    fn seal(&mut self, peer: &str, kind: Kind) {
         let Coming { file, hasher, started, .. } = self.coming.take().expect("it has come");
         let len = file.len();
         let summary = Summary {
@@ -285,19 +306,19 @@ impl Pump<'_> {
             wire_bytes: 0,
         };
         let job = Box::pin(runtime::spawn_blocking(move || file.seal()));
-        self.sealing = Some(Sealing { job, last, summary });
+        self.sealing = Some(Sealing { job, kind, summary });
     }
 
-    /// Once the file is durable its last piece goes back.
+    /// Once the file is durable the rest goes back.
     fn sealed<S>(&mut self, connection: &mut Connection<S>, cx: &mut Context<'_>) -> Result<bool, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let Some(sealing) = &mut self.sealing else { return Ok(false) };
         let Poll::Ready(sealed) = sealing.job.as_mut().poll(cx) else { return Ok(false) };
-        let Sealing { last, mut summary, .. } = self.sealing.take().expect("it is there");
+        let Sealing { kind, mut summary, .. } = self.sealing.take().expect("it is there");
         summary.name = sealed?;
-        connection.send_back(&last, true);
+        self.send_back(connection, kind, true);
         self.done = Some(summary);
         Ok(true)
     }

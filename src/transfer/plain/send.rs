@@ -24,8 +24,11 @@ use crate::transport::{Connection, Endpoint, Kind, Piece, TransportError, plain_
 const FRAGMENTS_PER_TURN: usize = 4;
 /// Pieces of what came back that are compared before more is sent.
 const PIECES_PER_TURN: usize = 64;
-/// The raw bytes of a fragment unless others are asked for.
+/// The least and the most raw bytes of a fragment unless others are asked for, and in how many a file goes between them:
+/// there are libraries that take 4,096 fragments of a message and no more.
 const FRAGMENT: u64 = 96 * 1024;
+const LARGEST_FRAGMENT: u64 = 768 * 1024;
+const FRAGMENTS: u64 = 2048;
 
 /// How to send without the protocol.
 #[derive(Debug, Clone, Copy)]
@@ -90,7 +93,7 @@ where
         source,
         options,
         observer,
-        chunk: options.chunk.or(ChunkSize::at_most(FRAGMENT)).expect("it has bytes").raw(),
+        chunk: options.chunk.unwrap_or_else(|| fragment_of(size)).raw(),
         size,
         offset: 0,
         encoder: Some(Encoder::default()),
@@ -124,6 +127,11 @@ where
         discarded: false,
         wire_bytes: connection.wire_bytes() - wire_before,
     })
+}
+
+fn fragment_of(size: u64) -> ChunkSize {
+    let fragment = (size / FRAGMENTS).clamp(FRAGMENT, LARGEST_FRAGMENT);
+    ChunkSize::at_most(fragment).expect("it has bytes")
 }
 
 /// What the peer is told of an error. Nothing of this side is in it.
