@@ -1,10 +1,13 @@
 """The exercise that wsferry grew out of: a whole file as one Base64 text message, saved and echoed back.
 
-    echo.py serve PORT FILE    echo.py send PORT FILE
+    echo.py serve PORT FILE [MEMORY]    echo.py send PORT FILE [MEMORY]
+
+Each writes the most memory it had, in KiB, to the file MEMORY.
 """
 
 import asyncio
 import base64
+import resource
 import sys
 
 from autobahn.asyncio.websocket import (
@@ -46,9 +49,14 @@ asyncio.set_event_loop(loop)
 if role == "serve":
     factory = WebSocketServerFactory()
     factory.protocol = Server
+    factory.setProtocolOptions(closeHandshakeTimeout=0)
     loop.run_until_complete(loop.create_server(factory, "127.0.0.1", port))
 else:
     factory = WebSocketClientFactory()
     factory.protocol = Client
+    factory.setProtocolOptions(closeHandshakeTimeout=0)
     loop.run_until_complete(loop.create_connection(factory, "127.0.0.1", port))
 loop.run_forever()
+for memory in sys.argv[4:]:
+    with open(memory, "w") as file:
+        file.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))

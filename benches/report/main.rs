@@ -9,6 +9,7 @@
 //!
 //! `--test` runs everything once with tiny files: whether it works, not how fast.
 
+mod exercise;
 mod growth;
 mod long_path;
 mod many;
@@ -155,8 +156,9 @@ fn machine() -> String {
 
 type Measure = fn(&Plan) -> Table;
 
-const TABLES: [(&str, Measure); 6] = [
+const TABLES: [(&str, Measure); 7] = [
     ("throughput", throughput::measure),
+    ("exercise", exercise::measure),
     ("disk", throughput::disk),
     ("memory", growth::memory),
     ("path", long_path::measure),

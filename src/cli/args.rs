@@ -82,6 +82,19 @@ pub struct SendArgs {
     #[arg(long)]
     pub repair: bool,
 
+    /// Send the file as one Base64 text message, as any WebSocket server can take it, and compare what comes back with it.
+    /// There is no resume in this mode: such a server cannot say what it has
+    #[arg(long, conflicts_with_all = ["frame_limit", "window", "retry_for", "wait", "repair", "discard", "name"])]
+    pub plain: bool,
+
+    /// With --plain: one frame, whose length is announced, instead of fragments of --chunk-size
+    #[arg(long, requires = "plain", conflicts_with = "chunk_size")]
+    pub one_frame: bool,
+
+    /// With --plain: the server sends nothing back
+    #[arg(long, requires = "plain")]
+    pub no_echo: bool,
+
     /// Have the receiver check the file and remove it; what `bench` does
     #[arg(long, hide = true)]
     pub discard: bool,
@@ -132,6 +145,16 @@ pub struct ReceiveArgs {
     /// Remove a partial file once nothing has come for it for this long
     #[arg(long, value_name = "DURATION", default_value = "30days")]
     pub keep_partial: humantime::Duration,
+
+    /// Take files from any WebSocket client too: one text message, the file in Base64, which is sent back as it comes, or
+    /// one binary message. The name is the last part of the URL's path, or received-0001.bin and on. There is no resume in
+    /// this mode: such a client cannot be asked to go on in the middle
+    #[arg(long)]
+    pub plain: bool,
+
+    /// With --plain: most bytes of a file [default: what the disk has]
+    #[arg(long, value_name = "SIZE", requires = "plain", value_parser = size)]
+    pub plain_limit: Option<ByteSize>,
 
     /// Let `wsferry bench` measure the path to here: its files are received, checked and removed
     #[arg(long, conflicts_with = "once")]

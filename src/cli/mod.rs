@@ -7,6 +7,7 @@ mod exit;
 mod flood;
 mod limits;
 mod output;
+mod plain;
 mod progress;
 mod random;
 mod receive;

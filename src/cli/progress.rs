@@ -26,17 +26,23 @@ pub struct View {
     overall: Option<(ProgressBar, u64)>,
     started: Instant,
     next_tell: Instant,
+    is_plain: bool,
 }
 
 impl View {
     pub fn new(output: Output, transfer: u64, name: String, overall: Option<(ProgressBar, u64)>) -> Self {
         let now = Instant::now();
-        Self { output, transfer, name, bar: None, overall, started: now, next_tell: now }
+        Self { output, transfer, name, bar: None, overall, started: now, next_tell: now, is_plain: false }
     }
 
     /// The file's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its size is not known before its end, as of a file that comes without the protocol; or there is nothing of it.
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// Shows an event. `Finished` and `Failed` are left to the caller; the bar is gone by then.
@@ -91,6 +97,7 @@ impl View {
     }
 
     fn start(&mut self, name: &str, size: u64, peer: &str) {
+        self.is_plain = size == 0;
         // A source that changed is begun again as what it became.
         self.clear();
         name.clone_into(&mut self.name);
@@ -117,6 +124,9 @@ impl View {
 
     fn progress(&mut self, progress: &Progress) {
         if let Some(bar) = &self.bar {
+            if self.is_plain {
+                bar.set_length(progress.acknowledged);
+            }
             bar.set_position(progress.acknowledged);
             bar.set_message(checking(progress));
         }
@@ -141,7 +151,7 @@ impl View {
             }
             Mode::Human if self.bar.is_none() => {
                 self.next_tell = now + LINE_INTERVAL;
-                let left = (progress.total - progress.acknowledged) as f64 / rate.max(1.0);
+                let left = progress.total.saturating_sub(progress.acknowledged) as f64 / rate.max(1.0);
                 self.output.notice(&format!(
                     "{}: {} of {}, {}/s, {left:.0} s left {}",
                     self.name,

@@ -9,6 +9,7 @@ use serde_json::json;
 use wsferry::protocol::HeartbeatConfig;
 use wsferry::runtime::{self, TcpListener};
 use wsferry::storage::{Inbox, InboxOptions};
+use wsferry::transfer::plain::PlainReceiveOptions;
 use wsferry::transfer::{self, Error, ErrorKind, Event, ReceiveOptions, ServeOptions, Shutdown};
 use wsferry::transport::TransportError;
 
@@ -95,7 +96,11 @@ async fn serve(
     drop(runtime::spawn(sweep(Arc::downgrade(inbox))));
     let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
     let receive = ReceiveOptions { heartbeat, ..ReceiveOptions::default() };
-    let options = ServeOptions { receive, once: args.once, origins: args.origins(), drain: Some(drain) };
+    let stall = args.stall_timeout.into();
+    let limit = args.plain_limit.map_or(u64::MAX, |limit| limit.as_u64());
+    let plain = args.plain.then_some(PlainReceiveOptions { limit, stall });
+    let options =
+        ServeOptions { receive, plain, once: args.once, origins: args.origins(), drain: Some(drain) };
     let served = transfer::serve(listener, inbox, options, shutdown, observer).await;
     desk.tell_count(Kind::Unserved);
     desk.tell_count(Kind::Refused);
@@ -183,19 +188,21 @@ impl Desk {
                 Admission::Counted => return,
             }
         }
-        self.failed(connection, view.as_ref().map(View::name), error);
+        self.failed(connection, view.as_ref(), error);
     }
 
-    fn failed(&self, connection: u64, name: Option<&str>, error: &Error) {
+    fn failed(&self, connection: u64, view: Option<&View>, error: &Error) {
         let name = match error {
             Error::Declined { name, .. } => Some(name.as_str()),
-            _ => name,
+            _ => view.map(View::name),
         };
         let advice = match (error, error.kind(), name) {
             (Error::Transport(TransportError::Page { origin, .. }), ..) => {
                 format!("; if it is yours, start with --allow-origin {origin}")
             }
-            (_, ErrorKind::Interrupted, Some(name)) => format!("; the sender of {name} can resume it"),
+            (_, ErrorKind::Interrupted, Some(name)) if !view.is_some_and(View::is_plain) => {
+                format!("; the sender of {name} can resume it")
+            }
             _ => String::new(),
         };
         self.output.failed(Some(connection), name, error, &advice, Exit::from(error.kind()));

@@ -16,6 +16,7 @@ use wsferry::transport::Endpoint;
 use super::args::{ChunkArg, SendArgs};
 use super::exit::Exit;
 use super::output::{self, Mode, Output};
+use super::plain;
 use super::progress::{self, View};
 use super::signals::{self, Hangup};
 
@@ -31,12 +32,18 @@ pub fn run(args: SendArgs, output: &Output) -> Exit {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
     };
-    let sending = std::pin::pin!(send_all(&args, endpoint, options, output));
+    let stopped = if args.plain { plain::STOPPED } else { signals::STOPPED };
+    let sending = std::pin::pin!(async {
+        match args.plain {
+            true => plain::send_all(&args, &endpoint, options.chunk, output).await,
+            false => send_all(&args, endpoint, options, output).await,
+        }
+    });
     match runtime::block_on(select(sending, shutdown)) {
         Either::Left((exit, _)) => exit,
         Either::Right(_) => {
             output.bars.clear().ok();
-            output.error(&signals::STOPPED, signalled.exit())
+            output.error(&stopped, signalled.exit())
         }
     }
 }

@@ -6,7 +6,7 @@
 //!   sequence     offset         CRC-32   body, or how many zeros
 //! ```
 
-use base64_turbo::STANDARD as BASE64;
+use super::codec::{Decoder, Encoder, TILE};
 
 /// The characters of the header: kind, sequence number, offset, CRC-32, a space behind each.
 pub const HEADER_LEN: usize = CRC_AT + 8 + 1;
@@ -20,9 +20,6 @@ pub const ZEROS_LEN: usize = HEADER_LEN + OFFSET_DIGITS;
 pub const MAX_ZERO_BLOCKS: u64 = 1024;
 /// The largest sequence number: 12 hexadecimal digits.
 pub const MAX_SEQUENCE: u64 = (1 << 48) - 1;
-
-/// Characters coded at a time, so that the CRC finds their bytes in the nearest cache.
-const TILE: usize = 16 * 1024;
 
 const SEQUENCE_AT: usize = 2;
 const SEQUENCE_DIGITS: usize = 12;
@@ -96,11 +93,14 @@ pub fn encode(sequence: u64, offset: u64, bytes: &[u8], frame: &mut [u8]) {
     begin_header(KIND, sequence, offset, header);
     let mut crc = crc32fast::Hasher::new();
     crc.update(&header[..CRC_AT]);
-    for (bytes, text) in bytes.chunks(TILE / 4 * 3).zip(body.chunks_mut(TILE)) {
+    let mut encoder = Encoder::default();
+    let mut written = 0;
+    for bytes in bytes.chunks(TILE / 4 * 3) {
         crc.update(bytes);
-        let written = BASE64.encode_slice(bytes, &mut *text).expect("the body has room for the encoding");
-        debug_assert_eq!(written, text.len());
+        written += encoder.feed(bytes, &mut body[written..]);
     }
+    written += encoder.finish(&mut body[written..]);
+    debug_assert_eq!(written, body.len());
     write_hex(u64::from(crc.finalize()), &mut header[CRC_AT..][..8]);
 }
 
@@ -114,22 +114,20 @@ pub fn decode(frame: &[u8], bytes: &mut Vec<u8>) -> Result<Chunk, ChunkError> {
     }
     let (header, body) = frame.split_at(HEADER_LEN);
     let (sequence, offset, stated) = read_header(KIND, header)?;
-    let room = body.len().div_ceil(4) * 3;
+    let room = Decoder::room(body.len());
     if bytes.len() < room {
         bytes.resize(room, 0);
     }
     let mut crc = crc32fast::Hasher::new();
     crc.update(&header[..CRC_AT]);
+    let mut decoder = Decoder::strict();
     let mut len = 0;
-    for (at, text) in body.chunks(TILE).enumerate() {
-        // Padding ends the body.
-        if len != at * (TILE / 4 * 3) {
-            return Err(ChunkError::Body);
-        }
-        let written = BASE64.decode_slice(text, &mut bytes[len..room]).map_err(|_| ChunkError::Body)?;
+    for text in body.chunks(TILE) {
+        let written = decoder.feed(text, &mut bytes[len..room]).map_err(|_| ChunkError::Body)?;
         crc.update(&bytes[len..len + written]);
         len += written;
     }
+    decoder.finish().map_err(|_| ChunkError::Body)?;
     let computed = crc.finalize();
     if stated != computed {
         return Err(ChunkError::Crc { stated, computed });

@@ -10,6 +10,7 @@ mod assembly;
 mod blocks;
 mod check;
 pub mod chunk;
+pub mod codec;
 mod digest;
 mod flight;
 mod geometry;

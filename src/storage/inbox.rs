@@ -8,6 +8,7 @@ use super::destination::{Destination, Names};
 use super::disk::DiskFolder;
 use super::error::StorageError;
 use super::folder::{FileInfo, Folder};
+use super::plain::PlainInbox;
 use super::remains::Remains;
 use super::sweep;
 use super::target::{Stage, Target};
@@ -70,6 +71,11 @@ impl Inbox {
     /// What the file system cannot do, known from the start.
     pub fn warnings(&self) -> &[Warning] {
         &self.destination.abilities.warnings
+    }
+
+    /// The same directory, for files that nobody announces.
+    pub fn plain(&self) -> PlainInbox {
+        PlainInbox::new(self.destination.clone(), self.options.overwrite)
     }
 
     /// Takes an offer, or says why not. Nothing changes on the disk: what the offer is received into is made by the

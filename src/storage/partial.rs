@@ -137,57 +137,15 @@ impl Partial {
         let _ = self.part.set_len(next.min(info.len));
     }
 
-    /// Gives the file its final name. Where an open file can be given a name it is this one, whatever happens to the
-    /// partial file's name in this moment.
+    /// As of [`give_name`].
     pub(super) fn give_name(
         &self,
         destination: &Destination,
         name: &str,
         overwrite: bool,
     ) -> Result<(), StorageError> {
-        let inbox = &*destination.folder;
-        let mut from = self.names.part.clone();
-        if destination.abilities.links {
-            match inbox.link(&*self.part, name) {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !overwrite => {
-                    return Err(StorageError::Exists { name: name.to_owned() });
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    let whole = format!("{}-whole", self.names.part);
-                    let _ = self.shelf.remove_file(&whole);
-                    if self.shelf.link(&*self.part, &whole).is_ok() {
-                        from = whole;
-                    }
-                }
-                Err(_) => {}
-            }
-        }
-        let moved = self.shelf.rename(&from, inbox, name, overwrite);
-        let moved = match moved {
-            // Not every file system knows how to keep what is there: we hold the name's lock.
-            Err(error) if super::disk::is_unsupported(&error) => match inbox.lookup(name) {
-                Ok(None) => self.shelf.rename(&from, inbox, name, true),
-                Ok(Some(_)) => Err(io::ErrorKind::AlreadyExists.into()),
-                Err(error) => Err(error),
-            },
-            moved => moved,
-        };
-        if let Err(error) = moved {
-            if from != self.names.part {
-                let _ = self.shelf.remove_file(&from);
-            }
-            return Err(unnamed(name, error));
-        }
-        match inbox.lookup(name) {
-            // Somebody took the partial file's place just now: what was moved is theirs, and goes back.
-            Ok(Some(there)) if there.id != self.id => {
-                let _ = inbox.rename(name, &*self.shelf, &from, false);
-                Err(disturbed(name))
-            }
-            Ok(_) => Ok(()),
-            Err(error) => Err(StorageError::io("stat", name)(error)),
-        }
+        let whole = Whole { shelf: &*self.shelf, part: &self.names.part, file: self.file(), id: self.id };
+        give_name(destination, &whole, name, overwrite)
     }
 
     /// Removes the partial file's name and the journal.
@@ -195,6 +153,67 @@ impl Partial {
         remove_name_of(&*self.shelf, &self.names.part, self.id);
         remove_name_of(&*self.shelf, &self.names.journal, self.journal.id);
         destination.clear_shelf();
+    }
+}
+
+/// A whole file on the shelf, open, that is to get its final name.
+pub(super) struct Whole<'a> {
+    pub(super) shelf: &'a dyn Folder,
+    pub(super) part: &'a str,
+    pub(super) file: &'a dyn FolderFile,
+    pub(super) id: FileId,
+}
+
+/// Gives the file its final name. Where an open file can be given a name it is this one, whatever happens to the
+/// partial file's name in this moment.
+pub(super) fn give_name(
+    destination: &Destination,
+    whole: &Whole<'_>,
+    name: &str,
+    overwrite: bool,
+) -> Result<(), StorageError> {
+    let inbox = &*destination.folder;
+    let mut from = whole.part.to_owned();
+    if destination.abilities.links {
+        match inbox.link(whole.file, name) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !overwrite => {
+                return Err(StorageError::Exists { name: name.to_owned() });
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let second = format!("{}-whole", whole.part);
+                let _ = whole.shelf.remove_file(&second);
+                if whole.shelf.link(whole.file, &second).is_ok() {
+                    from = second;
+                }
+            }
+            Err(_) => {}
+        }
+    }
+    let moved = whole.shelf.rename(&from, inbox, name, overwrite);
+    let moved = match moved {
+        // Not every file system knows how to keep what is there: we hold the name's lock.
+        Err(error) if super::disk::is_unsupported(&error) => match inbox.lookup(name) {
+            Ok(None) => whole.shelf.rename(&from, inbox, name, true),
+            Ok(Some(_)) => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(error) => Err(error),
+        },
+        moved => moved,
+    };
+    if let Err(error) = moved {
+        if from != whole.part {
+            let _ = whole.shelf.remove_file(&from);
+        }
+        return Err(unnamed(name, error));
+    }
+    match inbox.lookup(name) {
+        // Somebody took the partial file's place just now: what was moved is theirs, and goes back.
+        Ok(Some(there)) if there.id != whole.id => {
+            let _ = inbox.rename(name, whole.shelf, &from, false);
+            Err(disturbed(name))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(StorageError::io("stat", name)(error)),
     }
 }
 

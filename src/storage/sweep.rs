@@ -6,6 +6,7 @@ use super::destination::{BENCH_ENDINGS, Destination, ENDINGS, Names, open_ours, 
 use super::folder::Folder;
 use super::inbox::Resumable;
 use super::journal::{Header, read_header};
+use super::plain;
 use crate::protocol::FileName;
 
 /// As of [`Inbox::resumable`](super::Inbox::resumable).
@@ -27,9 +28,21 @@ pub(super) fn resumable(destination: &Destination) -> Vec<Resumable> {
 pub(super) fn sweep(destination: &Destination, keep: Duration) -> usize {
     let Ok(Some(shelf)) = destination.shelf() else { return 0 };
     let names = shelf.list().unwrap_or_default();
-    let swept = names.iter().filter(|name| sweep_one(destination, &*shelf, name, keep).is_some()).count();
+    let goes = |name: &String| {
+        sweep_one(destination, &*shelf, name, keep).or_else(|| plain::sweep_one(destination, &*shelf, name))
+    };
+    let swept = names.iter().filter(|name| goes(name).is_some()).count();
     destination.clear_shelf();
     swept
+}
+
+/// Removes what is left of files that nobody announced, and no other.
+pub(super) fn sweep_plain(destination: &Destination) {
+    let Ok(Some(shelf)) = destination.shelf() else { return };
+    for name in shelf.list().unwrap_or_default() {
+        let _ = plain::sweep_one(destination, &*shelf, &name);
+    }
+    destination.clear_shelf();
 }
 
 /// Removes a journal and its partial file, if nobody needs them.

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::protocol::codec::BadText;
 use crate::protocol::{Code, MIN_FRAME_LIMIT, Violation};
 use crate::storage::{SourceError, StorageError};
 use crate::transport::TransportError;
@@ -95,6 +96,65 @@ pub enum Error {
         /// How the last of them ended.
         last: Box<Error>,
     },
+    /// The peer's text is no Base64.
+    #[error("{peer} sent a text that is no Base64: {error}")]
+    BadText {
+        /// The peer's address.
+        peer: String,
+        /// What is wrong, and where.
+        error: BadText,
+    },
+    /// The file that the peer sends, without saying how large it is, is too large.
+    #[error("{peer} sends more than {limit} bytes, which is what there is room for")]
+    TooLarge {
+        /// The peer's address.
+        peer: String,
+        /// The most bytes that are taken.
+        limit: u64,
+    },
+    /// The peer did not read what it was sent back.
+    #[error(
+        "{peer} has read nothing of what it was sent back for {} s; a client has to read while it sends",
+        .silence.as_secs()
+    )]
+    Unread {
+        /// The peer's address.
+        peer: String,
+        /// How long.
+        silence: Duration,
+    },
+    /// What the peer sent back is another text.
+    #[error(
+        "{peer} sent back another text: at offset {offset} came {}, where {} was sent",
+        char::from(*.came).escape_default(),
+        .sent.map_or("nothing".to_owned(), |sent| char::from(sent).to_string())
+    )]
+    EchoDiffers {
+        /// The peer's address.
+        peer: String,
+        /// How many characters were the same.
+        offset: u64,
+        /// What was sent there; none behind the end.
+        sent: Option<u8>,
+        /// What came.
+        came: u8,
+    },
+    /// What the peer sent back is only the beginning.
+    #[error("{peer} sent back {offset} characters of {expected}")]
+    EchoEnds {
+        /// The peer's address.
+        peer: String,
+        /// How many characters came.
+        offset: u64,
+        /// How many were sent.
+        expected: u64,
+    },
+    /// What the peer sent back is no text.
+    #[error("{peer} sent back a binary message, where the text was expected")]
+    EchoIsBinary {
+        /// The peer's address.
+        peer: String,
+    },
     /// This side was told to stop.
     #[error("stopped")]
     Stopped,
@@ -182,9 +242,16 @@ impl Error {
                 }
                 _ => ErrorKind::Failed,
             },
-            Self::Stalled { .. } | Self::GaveUp { .. } | Self::TakenOver | Self::Stopped => {
-                ErrorKind::Interrupted
+            Self::BadText { .. } => ErrorKind::Failed,
+            Self::TooLarge { .. } => ErrorKind::Refused,
+            Self::EchoDiffers { .. } | Self::EchoEnds { .. } | Self::EchoIsBinary { .. } => {
+                ErrorKind::Mismatch
             }
+            Self::Stalled { .. }
+            | Self::Unread { .. }
+            | Self::GaveUp { .. }
+            | Self::TakenOver
+            | Self::Stopped => ErrorKind::Interrupted,
         }
     }
 }

@@ -4,6 +4,7 @@ mod claims;
 mod error;
 mod event;
 mod once;
+pub mod plain;
 mod receive;
 mod recovery;
 mod send;

@@ -13,12 +13,16 @@ use rustix::process::{Resource, getrlimit};
 
 use super::claims::Claims;
 use super::once::{Offered, Once};
+use super::plain::{PlainReceiveOptions, receive_all_plain};
 use super::receive::receive_claimed;
 use super::{Error, ErrorKind, Event, ReceiveOptions, Shutdown, ShutdownHandle};
 use crate::protocol::Code;
 use crate::runtime::{self, TcpListener, TcpStream};
-use crate::storage::Inbox;
-use crate::transport::{Budget, Connection, HANDSHAKE_TIMEOUT, Origins, TransportError, server_handshake};
+use crate::storage::{Inbox, PlainInbox};
+use crate::transport::{
+    Budget, Connection, HANDSHAKE_TIMEOUT, Origins, Request, TransportError, open_server_handshake,
+    server_handshake,
+};
 
 /// How long to wait when the system has no descriptor for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -36,6 +40,8 @@ const DESCRIPTORS_BESIDE: u64 = 24;
 pub struct ServeOptions {
     /// How to receive on each connection.
     pub receive: ReceiveOptions,
+    /// How to receive from peers that speak no subprotocol; `None` sends them away.
+    pub plain: Option<PlainReceiveOptions>,
     /// Stop once all that the first sender meant to send was received or refused.
     pub once: bool,
     /// Which web pages may connect.
@@ -81,6 +87,7 @@ pub async fn serve(
     let mut drain = std::pin::pin!(drain.fuse());
     let mut number = 0;
     let budget = Budget::default();
+    let plain = options.plain.map(|options| Arc::new((inbox.plain(), options)));
     let mut accept_from = Instant::now();
     while !guests.is_closing || !connections.is_empty() {
         let may_accept = !guests.is_closing && guests.live.len() < most;
@@ -101,11 +108,12 @@ pub async fn serve(
                     number += 1;
                     let shutdown = guests.welcome(number);
                     let (inbox, claims, options) = (inbox.clone(), claims.clone(), options.clone());
-                    let budget = budget.clone();
+                    let (budget, plain) = (budget.clone(), plain.clone());
                     let tell = Tell { number, observer: observer.clone(), tell: tell.clone() };
                     let connection = async move {
-                        let place = (&inbox, &claims);
-                        one_connection(stream, address.to_string(), place, &budget, &options, shutdown, tell).await;
+                        let places = Places { inbox: &inbox, claims: &claims, plain: plain.as_deref() };
+                        one_connection(stream, address.to_string(), places, &budget, &options, shutdown, tell)
+                            .await;
                         number
                     };
                     // The first is served here: that costs no hand-over between threads. The others have theirs.
@@ -165,7 +173,7 @@ struct Guest {
 }
 
 /// What happens on a connection, as far as it decides how long to serve.
-enum Said {
+pub(super) enum Said {
     Offered(Offered),
     Started,
     /// Another transfer is writing the name: its sender may be back.
@@ -240,19 +248,28 @@ impl Guests {
     }
 }
 
+/// Where files go.
+#[derive(Clone, Copy)]
+struct Places<'a> {
+    inbox: &'a Arc<Inbox>,
+    claims: &'a Claims,
+    /// Those that nobody announces.
+    plain: Option<&'a (PlainInbox, PlainReceiveOptions)>,
+}
+
 /// Where one connection tells what happens on it.
-struct Tell {
+pub(super) struct Tell {
     number: u64,
     observer: ServeObserver,
     tell: mpsc::UnboundedSender<(u64, Said)>,
 }
 
 impl Tell {
-    fn event(&self, event: Event) {
+    pub(super) fn event(&self, event: Event) {
         (self.observer)(self.number, event);
     }
 
-    fn say(&self, said: Said) {
+    pub(super) fn say(&self, said: Said) {
         // Nobody listens any more once the server stops.
         let _ = self.tell.unbounded_send((self.number, said));
     }
@@ -261,24 +278,35 @@ impl Tell {
 async fn one_connection(
     stream: TcpStream,
     address: String,
-    destination: (&Arc<Inbox>, &Claims),
+    places: Places<'_>,
     budget: &Budget,
     options: &ServeOptions,
     shutdown: Shutdown,
     tell: Tell,
 ) {
     let _ = stream.set_nodelay(true);
-    let handshake = server_handshake(stream, address.clone(), &options.origins);
+    let handshake = async {
+        match places.plain {
+            Some(_) => open_server_handshake(stream, address.clone(), &options.origins).await,
+            None => server_handshake(stream, address.clone(), &options.origins)
+                .await
+                .map(|connection| (connection, Request::default())),
+        }
+    };
     let handshake = runtime::timeout(HANDSHAKE_TIMEOUT, handshake);
     let stopped = shutdown.clone();
     let handshake = match select(std::pin::pin!(handshake), stopped).await {
         Either::Left((handshake, _)) => handshake,
         Either::Right(_) => return,
     };
-    match handshake.unwrap_or(Err(TransportError::HandshakeTimeout { address, limit: HANDSHAKE_TIMEOUT })) {
-        Ok(mut connection) => {
+    let timed_out = TransportError::HandshakeTimeout { address: address.clone(), limit: HANDSHAKE_TIMEOUT };
+    match handshake.unwrap_or(Err(timed_out)) {
+        Ok((mut connection, request)) => {
             connection.share_memory(budget);
-            receive_all(connection, destination, &options.receive, shutdown, tell).await;
+            match places.plain.filter(|_| request.is_plain) {
+                Some(plain) => receive_all_plain(connection, plain, &request.target, shutdown, tell).await,
+                None => receive_all(connection, places, &options.receive, shutdown, tell).await,
+            }
         }
         Err(error) => tell.event(Event::Unserved(error.into())),
     }
@@ -287,7 +315,7 @@ async fn one_connection(
 /// Receives files on one connection until it ends.
 async fn receive_all(
     mut connection: Connection<TcpStream>,
-    destination: (&Arc<Inbox>, &Claims),
+    places: Places<'_>,
     options: &ReceiveOptions,
     shutdown: Shutdown,
     tell: Tell,
@@ -310,6 +338,7 @@ async fn receive_all(
             }
             tell.event(event);
         };
+        let destination = (places.inbox, places.claims);
         let received =
             receive_claimed(&mut connection, destination, options, shutdown.clone(), &mut observer).await;
         served |= offered;

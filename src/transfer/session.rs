@@ -341,11 +341,19 @@ fn random() -> u64 {
 
 /// Dials an endpoint and opens a WebSocket.
 pub(super) async fn dial(endpoint: &Endpoint) -> Result<Connection<TcpStream>, TransportError> {
+    dial_with(endpoint, client_handshake).await
+}
+
+/// As [`dial`], with this handshake.
+pub(super) async fn dial_with(
+    endpoint: &Endpoint,
+    handshake: impl AsyncFnOnce(TcpStream, &Endpoint) -> Result<Connection<TcpStream>, TransportError>,
+) -> Result<Connection<TcpStream>, TransportError> {
     let (host, port) = (endpoint.host(), endpoint.port());
     let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let stream = runtime::connect(host, port, HANDSHAKE_TIMEOUT).await;
     let stream = stream.map_err(|source| TransportError::Connect { address: address.clone(), source })?;
-    runtime::timeout(HANDSHAKE_TIMEOUT, client_handshake(stream, endpoint))
+    runtime::timeout(HANDSHAKE_TIMEOUT, handshake(stream, endpoint))
         .await
         .unwrap_or(Err(TransportError::HandshakeTimeout { address, limit: HANDSHAKE_TIMEOUT }))
 }

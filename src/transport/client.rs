@@ -14,18 +14,39 @@ use super::{Connection, Endpoint, MAX_HEAD, TransportError};
 use crate::protocol::SUBPROTOCOL;
 use crate::protocol::message::clip;
 
-/// Opens a WebSocket over a stream that leads to `endpoint`.
-pub async fn handshake<S>(mut stream: S, endpoint: &Endpoint) -> Result<Connection<S>, TransportError>
+/// Opens a WebSocket with this crate's subprotocol over a stream that leads to `endpoint`.
+pub async fn handshake<S>(stream: S, endpoint: &Endpoint) -> Result<Connection<S>, TransportError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    ask(stream, endpoint, Some(SUBPROTOCOL)).await
+}
+
+/// Opens a WebSocket without any subprotocol over a stream that leads to `endpoint`.
+pub async fn plain_handshake<S>(stream: S, endpoint: &Endpoint) -> Result<Connection<S>, TransportError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    ask(stream, endpoint, None).await
+}
+
+async fn ask<S>(
+    mut stream: S,
+    endpoint: &Endpoint,
+    subprotocol: Option<&str>,
+) -> Result<Connection<S>, TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let address = endpoint.to_string();
-    let failed = |why: String| TransportError::Handshake {
-        address: address.clone(),
-        why: format!("{why}; is it a `wsferry receive`?"),
-    };
+    let advice = if subprotocol.is_some() { "; is it a `wsferry receive`?" } else { "" };
+    let failed =
+        |why: String| TransportError::Handshake { address: address.clone(), why: format!("{why}{advice}") };
 
-    let request = ClientRequestBuilder::new(endpoint.uri()).with_sub_protocol(SUBPROTOCOL);
+    let mut request = ClientRequestBuilder::new(endpoint.uri());
+    if let Some(subprotocol) = subprotocol {
+        request = request.with_sub_protocol(subprotocol);
+    }
     let request = request.into_client_request().and_then(generate_request);
     let (request, key) = request.map_err(|error| failed(error.to_string()))?;
     let hung_up = |error: std::io::Error| failed(format!("it hung up before its answer ended: {error}"));
@@ -65,8 +86,14 @@ where
     if accepts.is_none_or(|accept| accept.as_bytes() != derive_accept_key(key.as_bytes()).as_bytes()) {
         return Err(failed("its answer is to another request".to_owned()));
     }
-    if !names(headers, header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
-        return Err(TransportError::NotWsferry { address });
+    match subprotocol {
+        Some(subprotocol) if !names(headers, header::SEC_WEBSOCKET_PROTOCOL, subprotocol) => {
+            return Err(TransportError::NotWsferry { address });
+        }
+        None if headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) => {
+            return Err(failed("it uses a subprotocol that nobody asked for".to_owned()));
+        }
+        _ => {}
     }
     if headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
         return Err(failed("it uses an extension that nobody asked for".to_owned()));

@@ -44,8 +44,8 @@ pub struct Connection<S> {
     /// This side said goodbye.
     said_close: bool,
     is_closed: bool,
-    wire_bytes: u64,
     bytes_in: u64,
+    bytes_out: u64,
     /// Of the memory of all connections.
     share: Share,
     /// Since when the input is in the state it is in: empty, or with a frame that was begun.
@@ -71,8 +71,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             pong: None,
             said_close: false,
             is_closed: false,
-            wire_bytes: rest.len() as u64,
-            bytes_in: 0,
+            bytes_in: rest.len() as u64,
+            bytes_out: 0,
             share: Share::default(),
             since: Instant::now(),
             handed_out: false,
@@ -101,12 +101,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Bytes of WebSocket frames so far, both ways together.
     pub fn wire_bytes(&self) -> u64 {
-        self.wire_bytes
+        self.bytes_in + self.bytes_out
     }
 
     /// Bytes that have come so far: a peer that sends part of a frame is alive.
     pub fn bytes_in(&self) -> u64 {
         self.bytes_in
+    }
+
+    /// Bytes that have gone so far.
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out
     }
 
     /// Ready if a frame can be sent without gathering more than the buffer's limit.
@@ -147,12 +152,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.output.feed(len, fill);
     }
 
-    /// Sends a piece back as it came, as a fragment of a message: the last one, or one that others follow.
-    pub fn send_back(&mut self, piece: &Piece, last: bool) {
-        let bytes = self.input.get(piece.range.clone());
-        self.output.fragment(piece.kind, last, bytes.len(), |frame| frame.copy_from_slice(bytes));
-    }
-
     /// Sends a ping, which a peer that lives answers, if another frame can stand here.
     pub fn ping(&mut self) {
         if self.output.is_between_frames() {
@@ -178,7 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(0) => return Poll::Ready(Err(self.lost("it takes no more"))),
                 Ok(count) => {
                     self.output.wrote(count);
-                    self.wire_bytes += count as u64;
+                    self.bytes_out += count as u64;
                 }
                 Err(error) => return Poll::Ready(Err(self.lost(&error.to_string()))),
             }
@@ -314,7 +313,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                     self.filled_up = count == len;
                     self.input.filled(count);
-                    self.wire_bytes += count as u64;
                     self.bytes_in += count as u64;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.lost(&error.to_string()))),

@@ -14,14 +14,14 @@ mod output;
 mod server;
 
 pub use budget::Budget;
-pub use client::handshake as client_handshake;
+pub use client::{handshake as client_handshake, plain_handshake as plain_client_handshake};
 pub use connection::Connection;
 pub use endpoint::Endpoint;
 pub use error::TransportError;
 pub use frame::Kind;
 pub use input::Piece;
 pub use origin::{Origin, Origins};
-pub use server::handshake as server_handshake;
+pub use server::{Request, handshake as server_handshake, open_handshake as open_server_handshake};
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@
 
 use async_tungstenite::tungstenite::handshake::server::{create_response, write_response};
 use async_tungstenite::tungstenite::http::uri::Authority;
-use async_tungstenite::tungstenite::http::{HeaderMap, HeaderValue, Request, header};
+use async_tungstenite::tungstenite::http::{self, HeaderMap, HeaderValue, header};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::frame::Role;
@@ -19,12 +19,42 @@ use crate::protocol::message::clip;
 /// The most headers of a request.
 const MAX_HEADERS: usize = 100;
 
-/// Answers the handshake of a peer that dialled; of web pages those that `origins` allow.
-pub async fn handshake<S>(
+/// What a peer that dialled asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Request {
+    /// A WebSocket without any subprotocol, instead of this crate's.
+    pub is_plain: bool,
+    /// The path and query of its URL, as they came.
+    pub target: String,
+}
+
+/// Answers the handshake of a peer that dialled and asks for this crate's subprotocol; of web pages those that `origins`
+/// allow.
+pub async fn handshake<S>(stream: S, peer: String, origins: &Origins) -> Result<Connection<S>, TransportError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    answer_handshake(stream, peer, origins, false).await.map(|(connection, _)| connection)
+}
+
+/// As [`handshake`], also for a peer that asks for no subprotocol: says which of them it is.
+pub async fn open_handshake<S>(
+    stream: S,
+    peer: String,
+    origins: &Origins,
+) -> Result<(Connection<S>, Request), TransportError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    answer_handshake(stream, peer, origins, true).await
+}
+
+async fn answer_handshake<S>(
     mut stream: S,
     peer: String,
     origins: &Origins,
-) -> Result<Connection<S>, TransportError>
+    takes_plain: bool,
+) -> Result<(Connection<S>, Request), TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -64,8 +94,9 @@ where
     let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let mut offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     let speaks_ours = offered.any(|protocol| protocol.trim() == SUBPROTOCOL);
+    let is_plain = takes_plain && !request.headers().contains_key(header::SEC_WEBSOCKET_PROTOCOL);
     let mut response = match create_response(&request) {
-        Ok(response) if speaks_ours => response,
+        Ok(response) if speaks_ours || is_plain => response,
         answer_only => {
             let why = if answer_only.is_ok() {
                 format!("it does not ask for the subprotocol {SUBPROTOCOL}")
@@ -79,13 +110,16 @@ where
             return Err(failed(&why));
         }
     };
-    response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    if speaks_ours {
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
     let mut head = Vec::new();
     write_response(&mut head, &response).map_err(|error| failed(&error.to_string()))?;
     stream.write_all(&head).await.map_err(broken)?;
     stream.flush().await.map_err(broken)?;
 
-    Ok(Connection::new(stream, Role::Server, &read[head_len..], peer))
+    let asked = Request { is_plain, target: request.uri().to_string() };
+    Ok((Connection::new(stream, Role::Server, &read[head_len..], peer), asked))
 }
 
 /// Whether there is one `Host`, as RFC 9112 demands in section 3.2, and it is one.
@@ -110,7 +144,7 @@ fn refused_origin(headers: &HeaderMap, origins: &Origins) -> Option<String> {
 }
 
 /// The request and the length of its head, once that is whole.
-fn parse(read: &[u8]) -> Result<Option<(Request<()>, usize)>, String> {
+fn parse(read: &[u8]) -> Result<Option<(http::Request<()>, usize)>, String> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut parsed = httparse::Request::new(&mut headers);
     let head_len = match parsed.parse(read) {
@@ -121,8 +155,9 @@ fn parse(read: &[u8]) -> Result<Option<(Request<()>, usize)>, String> {
     if parsed.version != Some(1) {
         return Err("its request is not HTTP/1.1".to_owned());
     }
-    let mut request =
-        Request::builder().method(parsed.method.unwrap_or_default()).uri(parsed.path.unwrap_or_default());
+    let mut request = http::Request::builder()
+        .method(parsed.method.unwrap_or_default())
+        .uri(parsed.path.unwrap_or_default());
     for header in parsed.headers.iter() {
         request = request.header(header.name, header.value);
     }

@@ -1,0 +1,49 @@
+//! `wsferry send --plain`.
+
+use wsferry::protocol::ChunkSize;
+use wsferry::transfer::plain::{PlainSendOptions, send_plain_to};
+use wsferry::transport::Endpoint;
+
+use super::args::SendArgs;
+use super::exit::Exit;
+use super::output::{self, Output};
+use super::progress::View;
+
+/// What a sender says when it was stopped.
+pub const STOPPED: &str = "stopped; the same command begins anew";
+
+/// Sends each file as one message on a connection of its own.
+pub async fn send_all(
+    args: &SendArgs,
+    endpoint: &Endpoint,
+    chunk: Option<ChunkSize>,
+    output: &Output,
+) -> Exit {
+    let options = PlainSendOptions {
+        chunk,
+        one_frame: args.one_frame,
+        echo: !args.no_echo,
+        stall: args.stall_timeout.into(),
+        ..PlainSendOptions::default()
+    };
+    let mut worst = Exit::Done;
+    for (number, file) in (1..).zip(args.files()) {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut view = View::new(output.clone(), number, name, None);
+        let sent = send_plain_to(endpoint, file, &options, &mut |event| view.show(&event)).await;
+        view.clear();
+        match sent {
+            Ok(summary) => {
+                output.event(output::finished(number, &summary));
+                output.line(&output::describe(true, &summary));
+            }
+            Err(error) => {
+                let exit = Exit::from(error.kind());
+                let advice = if exit == Exit::Interrupted { "; the same command begins anew" } else { "" };
+                output.failed(Some(number), Some(view.name()), &error, advice, exit);
+                worst = if worst == Exit::Done { exit } else { worst };
+            }
+        }
+    }
+    worst
+}
