@@ -63,7 +63,7 @@ struct Stage {
     /// Where second senders go to.
     url: String,
     started: Instant,
-    /// Who is killed: sender and receiver.
+    /// Who is killed: sender and receiver; 0 while there is none.
     pids: Mutex<[u32; 2]>,
     /// When others changed what is under the name. Held while a neighbour does.
     changes: Mutex<Vec<Instant>>,
@@ -112,8 +112,13 @@ impl Stage {
         }
     }
 
+    /// Nobody whose number may be another's by now, nor 0, which is the whole group.
     fn signal(&self, signal: &str, who: usize) {
-        let pid = self.pids.lock().unwrap()[who];
+        let pids = self.pids.lock().unwrap();
+        let pid = pids[who];
+        if pid == 0 {
+            return;
+        }
         if who == 1 {
             self.ending.store(pid, Ordering::SeqCst);
         }
@@ -180,6 +185,7 @@ impl Stage {
             self.restart(receiver, flags);
         }
         self.counts.lock().unwrap().resent += resent;
+        self.pids.lock().unwrap()[0] = 0;
         let ended = sender.end();
         let seen = Instant::now();
         self.restart(receiver, flags);
@@ -194,13 +200,16 @@ impl Stage {
     }
 
     fn restart(&self, receiver: &mut Receiver, flags: &[&str]) {
+        let mut pids = self.pids.lock().unwrap();
         if receiver.running.has_ended() {
+            pids[1] = 0;
+            drop(pids);
             let address = receiver.address().to_string();
             let ended = std::mem::replace(receiver, Receiver::start_on(&self.place, &address, flags)).running;
+            self.pids.lock().unwrap()[1] = receiver.running.pid();
             let ended = ended.end();
             assert!(!ended.errors.contains("panicked"), "seed {}: {ended:?}", self.seed);
             assert!([None, Some(3)].contains(&ended.status.code()), "seed {}: {ended:?}", self.seed);
-            self.pids.lock().unwrap()[1] = receiver.running.pid();
         }
     }
 
