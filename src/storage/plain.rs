@@ -308,9 +308,10 @@ mod tests {
         let inbox = PlainInbox::open(dir.path(), false).unwrap();
         let begun = inbox.begin(Some(&name)).unwrap();
         std::fs::write(dir.path().join("a"), "another").unwrap();
-        assert!(matches!(inbox.begin(Some(&name)), Err(StorageError::Exists { .. })));
+        assert!(matches!(inbox.begin(Some(&name)), Err(StorageError::Busy { .. })));
         // It came while the other was on its way.
         assert!(matches!(begun.seal(), Err(StorageError::Exists { .. })));
+        assert!(matches!(inbox.begin(Some(&name)), Err(StorageError::Exists { .. })));
         assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"another");
         let inbox = PlainInbox::open(dir.path(), true).unwrap();
         assert_eq!(inbox.begin(Some(&name)).unwrap().seal().unwrap().0, "a");
