@@ -214,8 +214,7 @@ impl PlainFile {
         synced.map_err(StorageError::io("sync the directory", "."))?;
         // What is told is of this very file under this name, as it was written.
         let named = destination.folder.lookup(&self.name).map_err(StorageError::io("stat", &self.name))?;
-        if !named.is_some_and(|named| (named.id, named.len, named.mtime) == (id, settled.len, settled.mtime))
-        {
+        if named.is_none_or(|named| (named.id, named.len, named.mtime) != (id, settled.len, settled.mtime)) {
             return Err(disturbed(&self.name));
         }
         memory.trust(id);

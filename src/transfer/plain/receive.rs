@@ -152,9 +152,12 @@ struct Coming {
     started: Instant,
 }
 
+/// Sealing, on a thread that may block: the file's name, and what the file system would not do for it.
+type SealJob = Pin<Box<dyn Future<Output = Result<(String, Vec<Warning>), StorageError>> + Send>>;
+
 /// A file that has come and is being made durable.
 struct Sealing {
-    job: Pin<Box<dyn Future<Output = Result<(String, Vec<Warning>), StorageError>> + Send>>,
+    job: SealJob,
     kind: Kind,
     /// All but the name.
     summary: Summary,
