@@ -13,6 +13,7 @@ mod folder;
 mod inbox;
 mod journal;
 mod memory;
+mod part;
 mod partial;
 mod plain;
 mod reading;

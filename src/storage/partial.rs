@@ -75,29 +75,14 @@ impl Partial {
                 .map_err(cannot("put back the journal of"))?;
         }
         if !means(&*shelf, &self.names.part, self.id).map_err(cannot("stat"))? {
-            self.put_back(&*shelf).map_err(cannot("put back the partial file of"))?;
+            let copied = put_back(&*shelf, &self.names.part, self.file());
+            if let Some((copy, id)) = copied.map_err(cannot("put back the partial file of"))? {
+                (self.part, self.id) = (copy, id);
+            }
         }
         self.shelf = shelf;
         self.names_durable = AtomicBool::new(false);
         Ok(())
-    }
-
-    /// Gives the partial file its name again; one that has no name at all any more is copied.
-    fn put_back(&mut self, shelf: &dyn Folder) -> io::Result<()> {
-        let new = format!("{}-new", self.names.part);
-        match shelf.remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        if shelf.link(&*self.part, &new).is_err() {
-            let info = self.part.info()?;
-            let copy = create_anew(shelf, &new, info.mode & 0o777 | 0o600)?;
-            copy_data(&*self.part, &*copy, info.len)?;
-            copy.sync_data()?;
-            self.id = copy.info()?.id;
-            self.part = copy;
-        }
-        shelf.rename(&new, shelf, &self.names.part, true)
     }
 
     /// Makes blocks durable whose data is.
@@ -233,6 +218,31 @@ pub(super) fn renew(
     journal.sync()?;
     shelf.rename(&new, shelf, &names.journal, true)?;
     Ok(journal)
+}
+
+/// Gives an open file its name on the shelf again; one that has no name at all any more is copied, and the copy is it from
+/// then on.
+pub(super) fn put_back(
+    shelf: &dyn Folder,
+    name: &str,
+    file: &dyn FolderFile,
+) -> io::Result<Option<(Box<dyn FolderFile>, FileId)>> {
+    let new = format!("{name}-new");
+    match shelf.remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut copied = None;
+    if shelf.link(file, &new).is_err() {
+        let info = file.info()?;
+        let copy = create_anew(shelf, &new, info.mode & 0o777 | 0o600)?;
+        copy_data(file, &*copy, info.len)?;
+        copy.sync_data()?;
+        let id = copy.info()?.id;
+        copied = Some((copy, id));
+    }
+    shelf.rename(&new, shelf, name, true)?;
+    Ok(copied)
 }
 
 /// Copies what was ever written.

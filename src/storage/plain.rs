@@ -3,23 +3,23 @@
 //! What comes is written to a part file with a name of its own, which gets the final one when it is whole and durable.
 //! There is no journal: a sender that cannot say where to go on begins anew.
 
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::HASH_BUFFER;
 use super::claims::Claim;
-use super::destination::{Destination, Names, TRIES, open_ours, remove_name_of};
+use super::destination::{Destination, Names};
 use super::disk::DiskFolder;
 use super::error::StorageError;
-use super::folder::{FileId, Folder, FolderFile};
-use super::partial::{Whole, disturbed, give_name};
+use super::folder::FileInfo;
+use super::part::Part;
+use super::partial::disturbed;
 use super::sweep;
+use super::target;
 use super::warning::Warning;
-use crate::protocol::{FileName, RESERVED};
+use crate::protocol::{FileDigest, FileName};
 
-/// The ending of a part file.
-const ENDING: &str = ".plain";
 /// What files are called that nobody named.
 const NAMELESS: &str = "received";
 /// The ending of those whose content tells none.
@@ -46,16 +46,6 @@ pub struct PlainFile {
     /// Bytes that were free when it was begun.
     free: u64,
     len: u64,
-}
-
-/// A file on the shelf, locked, and a name of its own there that goes with it.
-struct Part {
-    destination: Arc<Destination>,
-    shelf: Arc<dyn Folder>,
-    name: String,
-    file: Box<dyn FolderFile>,
-    id: FileId,
-    claim: Claim,
 }
 
 impl PlainInbox {
@@ -86,8 +76,7 @@ impl PlainInbox {
             self.check(name.as_str())?;
         }
         let part = Part::create(&destination)?;
-        let free = destination.folder.free_space().map_err(StorageError::io("ask for free space in", "."))?;
-        let free = free.saturating_sub(part.claim.expected_by_others());
+        let free = part.free_space().map_err(StorageError::io("ask for free space in", "."))?;
         let (name, number) = match name {
             Some(name) => (name.to_string(), None),
             None => {
@@ -125,40 +114,6 @@ fn claim(destination: &Destination, name: &FileName) -> Result<Claim, StorageErr
     claim.ok_or_else(|| StorageError::Busy { name: name.to_string() })
 }
 
-impl Part {
-    fn create(destination: &Arc<Destination>) -> Result<Self, StorageError> {
-        let cannot = |operation| StorageError::io(operation, RESERVED);
-        for _ in 0..TRIES {
-            let shelf = destination.make_shelf()?;
-            let name = format!("{:016x}{ENDING}", RandomState::new().hash_one(0));
-            let Some(claim) = destination.claims.take(&name) else { continue };
-            let file = match shelf.create(&name, 0o666) {
-                Ok(file) => file,
-                // Another transfer finished and removed the directory just now; or it is another's.
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) =>
-                {
-                    continue;
-                }
-                Err(error) => return Err(cannot("create a file in")(error)),
-            };
-            let id = file.info().map_err(cannot("stat a file in"))?.id;
-            let part = Self { destination: destination.clone(), shelf, name, file, id, claim };
-            if destination.lock(&*part.file).map_err(cannot("lock a file in"))? {
-                return Ok(part);
-            }
-        }
-        Err(cannot("create a file in")(io::ErrorKind::NotFound.into()))
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        remove_name_of(&*self.shelf, &self.name, self.id);
-        self.destination.clear_shelf();
-    }
-}
-
 impl PlainFile {
     /// The name that it will have, as far as that is known.
     pub fn name(&self) -> &str {
@@ -189,36 +144,81 @@ impl PlainFile {
 
     /// Writes the next bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
-        let written = self.part.file.write_all_at(bytes, self.len);
-        written.map_err(StorageError::io("write", &self.name))?;
+        let file = self.part.file();
+        // What somebody cut off would be zeros.
+        if file.info().map_err(StorageError::io("stat", &self.name))?.len != self.len {
+            return Err(disturbed(&self.name));
+        }
+        target::write_all(file, bytes, self.len).map_err(StorageError::io("write", &self.name))?;
         self.len += bytes.len() as u64;
+        self.part.expect(self.len, self.free.saturating_sub(self.len));
         Ok(())
     }
 
-    /// Gives it its final name, whole and durable; which one that is, and what the file system would not do for it.
-    pub fn seal(mut self) -> Result<(String, Vec<Warning>), StorageError> {
-        let destination = self.destination.clone();
-        let memory = &destination.memory;
-        let (file, id) = (&*self.part.file, self.part.id);
-        if let Err(error) = file.sync_all() {
-            memory.doubt(id);
-            return Err(StorageError::io("sync", &self.name)(error));
-        }
-        let settled = file.info().map_err(StorageError::io("stat", &self.name))?;
-        if settled.len != self.len {
-            return Err(disturbed(&self.name));
-        }
+    /// Gives it its final name, whole and durable; which one that is, and what the file system would not do for it. The
+    /// digest is that of what came.
+    pub fn seal(mut self, digest: FileDigest) -> Result<(String, Vec<Warning>), StorageError> {
+        self.part.put_in_place(&self.name)?;
+        let settled = self.settle(digest)?;
         self.take_name()?;
-        let mut warnings = Vec::new();
-        let synced = destination.sync_names(&*destination.folder, &mut warnings);
+        let Self { destination, part, claim: _claim, name, .. } = self;
+        let (folder, mut warnings) = (&*destination.folder, Vec::new());
+        let synced = destination.sync_names(folder, &mut warnings);
         synced.map_err(StorageError::io("sync the directory", "."))?;
+        let id = part.id();
+        drop(part);
         // What is told is of this very file under this name, as it was written.
-        let named = destination.folder.lookup(&self.name).map_err(StorageError::io("stat", &self.name))?;
-        if named.is_none_or(|named| (named.id, named.len, named.mtime) != (id, settled.len, settled.mtime)) {
-            return Err(disturbed(&self.name));
+        let named = folder.lookup(&name).map_err(StorageError::io("stat", &name))?;
+        let as_written =
+            |named: FileInfo| (named.id, named.len, named.mtime) == (id, settled.len, settled.mtime);
+        if !named.is_some_and(as_written) {
+            return Err(disturbed(&name));
         }
-        memory.trust(id);
-        Ok((self.name.clone(), warnings))
+        destination.memory.trust(id);
+        Ok((name, warnings))
+    }
+
+    /// Makes it durable, if it is what came.
+    fn settle(&self, digest: FileDigest) -> Result<FileInfo, StorageError> {
+        let cannot = |operation| StorageError::io(operation, &self.name);
+        let file = self.part.file();
+        if let Err(error) = file.sync_all() {
+            self.destination.memory.doubt(self.part.id());
+            return Err(cannot("sync")(error));
+        }
+        let settled = file.info().map_err(cannot("stat"))?;
+        let is_whole = settled.len == self.len
+            && (!self.has_holes() || self.digest().map_err(cannot("read"))? == digest);
+        if is_whole { Ok(settled) } else { Err(disturbed(&self.name)) }
+    }
+
+    /// Somebody may have cut it meanwhile, and what was written behind that lengthened it again. A file system that has
+    /// no room for zeros has holes as well.
+    fn has_holes(&self) -> bool {
+        let mut end = 0;
+        while end < self.len {
+            match self.part.file().data_from(end) {
+                Ok(Some(data)) if data.start == end && data.end > end => end = data.end,
+                _ => return true,
+            }
+        }
+        false
+    }
+
+    /// Of what it holds.
+    fn digest(&self) -> io::Result<FileDigest> {
+        let (mut hasher, mut buffer, mut at) = (blake3::Hasher::new(), vec![0; HASH_BUFFER], 0);
+        loop {
+            match self.part.file().read_at(&mut buffer, at) {
+                Ok(0) => return Ok(hasher.finalize().into()),
+                Ok(read) => {
+                    hasher.update(&buffer[..read]);
+                    at += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Gives it its name; if that is a number that somebody else took, the next one.
@@ -241,9 +241,7 @@ impl PlainFile {
             let name = self.name.parse().expect("a number and an ending are a name");
             self.claim = Some(claim(&self.destination, &name)?);
         }
-        let Part { shelf, name, file, id, .. } = &self.part;
-        let whole = Whole { shelf: &**shelf, part: name, file: &**file, id: *id };
-        give_name(&self.destination, &whole, &self.name, self.overwrite)
+        self.part.give_name(&self.name, self.overwrite)
     }
 }
 
@@ -256,25 +254,15 @@ fn number_of(name: &str) -> Option<u64> {
     number.parse().ok().filter(|_| number.len() >= 4)
 }
 
-/// Removes a part file that nobody is writing.
-pub(super) fn sweep_one(destination: &Destination, shelf: &dyn Folder, name: &str) -> Option<()> {
-    let stem = name.strip_suffix(ENDING)?;
-    let is_ours = stem.len() == 16 && stem.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-    if !is_ours {
-        return None;
-    }
-    let _claim = destination.claims.take(name)?;
-    let (file, info) = open_ours(shelf, name).ok()??;
-    if info.owner != destination.abilities.owner || !destination.lock(&*file).ok()? {
-        return None;
-    }
-    remove_name_of(shelf, name, info.id);
-    Some(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::RESERVED;
+    use crate::storage::part;
+
+    fn seal(file: PlainFile, bytes: &[u8]) -> Result<String, StorageError> {
+        file.seal(blake3::hash(bytes).into()).map(|(name, _)| name)
+    }
 
     fn contents(dir: &Path) -> Vec<String> {
         let names = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
@@ -292,7 +280,7 @@ mod tests {
         file.write(b"hel").unwrap();
         file.write(b"lo").unwrap();
         assert_eq!(contents(dir.path()), [RESERVED]);
-        assert_eq!(file.seal().unwrap().0, "a.txt");
+        assert_eq!(seal(file, b"hello").unwrap(), "a.txt");
         assert_eq!(std::fs::read(dir.path().join("a.txt")).unwrap(), b"hello");
         let mut dropped = inbox.begin(None).unwrap();
         dropped.write(b"x").unwrap();
@@ -309,11 +297,11 @@ mod tests {
         std::fs::write(dir.path().join("a"), "another").unwrap();
         assert!(matches!(inbox.begin(Some(&name)), Err(StorageError::Busy { .. })));
         // It came while the other was on its way.
-        assert!(matches!(begun.seal(), Err(StorageError::Exists { .. })));
+        assert!(matches!(seal(begun, b""), Err(StorageError::Exists { .. })));
         assert!(matches!(inbox.begin(Some(&name)), Err(StorageError::Exists { .. })));
         assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"another");
         let inbox = PlainInbox::open(dir.path(), true).unwrap();
-        assert_eq!(inbox.begin(Some(&name)).unwrap().seal().unwrap().0, "a");
+        assert_eq!(seal(inbox.begin(Some(&name)).unwrap(), b"").unwrap(), "a");
         assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"");
         std::fs::create_dir(dir.path().join("d")).unwrap();
         let name: FileName = "d".parse().unwrap();
@@ -330,9 +318,23 @@ mod tests {
         let (mut first, second) = (inbox.begin(None).unwrap(), inbox.begin(None).unwrap());
         first.set_extension("jpg");
         std::fs::write(dir.path().join("received-0042.jpg"), "somebody's").unwrap();
-        assert_eq!(second.seal().unwrap().0, "received-0043.bin");
-        assert_eq!(first.seal().unwrap().0, "received-0043.jpg");
+        assert_eq!(seal(second, b"").unwrap(), "received-0043.bin");
+        assert_eq!(seal(first, b"").unwrap(), "received-0043.jpg");
         assert_eq!(std::fs::read(dir.path().join("received-0042.jpg")).unwrap(), b"somebody's");
+    }
+
+    #[test]
+    fn a_cleaner_takes_neither_the_content_nor_the_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let inbox = PlainInbox::open(dir.path(), false).unwrap();
+        let name: FileName = "a".parse().unwrap();
+        let mut file = inbox.begin(Some(&name)).unwrap();
+        file.write(b"before ").unwrap();
+        std::fs::remove_dir_all(dir.path().join(RESERVED)).unwrap();
+        file.write(b"and after").unwrap();
+        assert_eq!(seal(file, b"before and after").unwrap(), "a");
+        assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"before and after");
+        assert_eq!(contents(dir.path()), ["a"]);
     }
 
     #[test]
@@ -340,15 +342,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let reserved = dir.path().join(RESERVED);
         std::fs::create_dir(&reserved).unwrap();
-        for name in ["0123456789abcdef.plain", "notours.plain", "0123456789abcdef.part"] {
+        let ours = part::name_of(7);
+        let theirs = ["0123456789abcdef.plain".to_owned(), format!("{ours}.bak"), "notours.plain".to_owned()];
+        let left = [ours.clone(), format!("{ours}-new"), format!("{ours}-whole")];
+        for name in theirs.iter().chain(&left) {
             std::fs::write(reserved.join(name), "x").unwrap();
         }
         let other = PlainInbox::open(dir.path(), false).unwrap();
-        assert_eq!(contents(&reserved), ["0123456789abcdef.part", "notours.plain"]);
+        let mut kept = contents(&reserved);
+        kept.retain(|name| !theirs.contains(name));
+        assert!(kept.is_empty() && contents(&reserved).len() == theirs.len(), "{kept:?}");
         let mut file = other.begin(None).unwrap();
         file.write(b"on its way").unwrap();
         let _another = PlainInbox::open(dir.path(), false).unwrap();
-        file.seal().unwrap();
+        seal(file, b"on its way").unwrap();
         assert_eq!(std::fs::read(dir.path().join("received-0001.bin")).unwrap(), b"on its way");
     }
 }

@@ -8,7 +8,7 @@ use super::folder::FolderFile;
 use super::hash_block;
 use super::journal::Journal;
 use super::partial::Partial;
-use super::target::{Stage, Target, lock, partial_of};
+use super::target::{Stage, Target, lock, partial_of, write_all};
 use crate::protocol::{BLOCK, BlockDigest, BlockHashes, BlockSet};
 
 impl Target {
@@ -45,7 +45,7 @@ impl Target {
             let written = if bytes[..read].iter().all(|&byte| byte == 0) {
                 partial.file().zero(offset..offset + read as u64)
             } else {
-                self.write(partial, &bytes[..read], offset)
+                write_all(partial.file(), &bytes[..read], offset)
             };
             if let Err(error) = written {
                 failed = Some(error);

@@ -6,7 +6,7 @@ use super::destination::{BENCH_ENDINGS, Destination, ENDINGS, Names, open_ours, 
 use super::folder::Folder;
 use super::inbox::Resumable;
 use super::journal::{Header, read_header};
-use super::plain;
+use super::part;
 use crate::protocol::FileName;
 
 /// As of [`Inbox::resumable`](super::Inbox::resumable).
@@ -29,7 +29,7 @@ pub(super) fn sweep(destination: &Destination, keep: Duration) -> usize {
     let Ok(Some(shelf)) = destination.shelf() else { return 0 };
     let names = shelf.list().unwrap_or_default();
     let goes = |name: &String| {
-        sweep_one(destination, &*shelf, name, keep).or_else(|| plain::sweep_one(destination, &*shelf, name))
+        sweep_one(destination, &*shelf, name, keep).or_else(|| part::sweep_one(destination, &*shelf, name))
     };
     let swept = names.iter().filter(|name| goes(name).is_some()).count();
     destination.clear_shelf();
@@ -40,7 +40,7 @@ pub(super) fn sweep(destination: &Destination, keep: Duration) -> usize {
 pub(super) fn sweep_plain(destination: &Destination) {
     let Ok(Some(shelf)) = destination.shelf() else { return };
     for name in shelf.list().unwrap_or_default() {
-        let _ = plain::sweep_one(destination, &*shelf, &name);
+        let _ = part::sweep_one(destination, &*shelf, &name);
     }
     destination.clear_shelf();
 }

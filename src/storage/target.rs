@@ -168,21 +168,9 @@ impl Target {
             // If there is none, the write that needs it says so.
             let _ = partial.file().reserve(room);
         }
-        self.write(partial, bytes, offset).map_err(|error| self.error("write", error))?;
+        write_all(partial.file(), bytes, offset).map_err(|error| self.error("write", error))?;
         self.has_come(write);
         Ok(())
-    }
-
-    pub(super) fn write(&self, partial: &Partial, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let file = partial.file();
-        match file.write_all_at(bytes, offset) {
-            // A place on the disk that is broken: another place for these bytes, if there is one.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
-                file.zero(offset..offset + bytes.len() as u64)?;
-                file.write_all_at(bytes, offset)
-            }
-            written => written,
-        }
     }
 
     /// Has these bytes be zeros, and take no room where that can be. Not durable before [`sync`](Self::sync).
@@ -341,6 +329,17 @@ pub(super) fn partial_of(stage: &Stage) -> &Partial {
     match stage {
         Stage::Partial(partial) => partial,
         _ => unreachable!("chunks are taken for a partial file alone"),
+    }
+}
+
+pub(super) fn write_all(file: &dyn FolderFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+    match file.write_all_at(bytes, offset) {
+        // A place on the disk that is broken: another place for these bytes, if there is one.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+            file.zero(offset..offset + bytes.len() as u64)?;
+            file.write_all_at(bytes, offset)
+        }
+        written => written,
     }
 }
 

@@ -30,6 +30,7 @@ mod neighbours;
 mod paths;
 mod plain;
 mod plain_answers;
+mod plain_faults;
 mod plain_memory;
 mod plain_pieces;
 mod resume;

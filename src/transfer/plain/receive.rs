@@ -308,11 +308,11 @@ impl Pump<'_> {
 
     fn seal(&mut self, peer: &str, kind: Kind) {
         let Coming { file, hasher, started, .. } = self.coming.take().expect("it has come");
-        let len = file.len();
+        let (len, digest) = (file.len(), hasher.finalize().into());
         let summary = Summary {
             name: String::new(),
             peer: peer.to_owned(),
-            digest: hasher.finalize().into(),
+            digest,
             elapsed: started.elapsed(),
             progress: Progress { total: len, acknowledged: len, durable: len, ..Progress::default() },
             complete: false,
@@ -320,7 +320,7 @@ impl Pump<'_> {
             warnings: Vec::new(),
             wire_bytes: 0,
         };
-        let job = Box::pin(runtime::spawn_blocking(move || file.seal()));
+        let job = Box::pin(runtime::spawn_blocking(move || file.seal(digest)));
         self.sealing = Some(Sealing { job, kind, summary });
     }
 
