@@ -12,13 +12,15 @@ use async_tungstenite::tungstenite::protocol::{Role, WebSocket, WebSocketConfig}
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fastrand::Rng;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use rustix::io::Errno;
 use wsferry::protocol::ChunkSize;
 use wsferry::runtime;
-use wsferry::storage::{PlainInbox, Source};
-use wsferry::transfer::Shutdown;
+use wsferry::storage::{Inbox, InboxOptions, PlainInbox, Source};
 use wsferry::transfer::plain::{PlainReceiveOptions, PlainSendOptions, receive_plain, send_plain};
+use wsferry::transfer::{Error, Shutdown};
 use wsferry::transport::{Connection, Kind};
 
+use crate::model::{Fault, Lie, Model};
 use crate::support::{PATIENCE, random};
 
 /// Bytes on their way in one direction.
@@ -231,6 +233,47 @@ fn any_split_of_a_text_gives_the_same_file_and_the_same_text_back() {
         });
         assert!(came_back.is_text() == is_text && came_back.into_data() == message, "seed {seed}");
         assert!(std::fs::read(dir.path().join("f")).unwrap() == bytes, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_before_it_was_expected_is_told_as_a_file_that_is_too_large() {
+    for kind in ["write", "sync"] {
+        let model = Model::new(Lie::No);
+        let inbox = Inbox::new(Arc::new(model.clone()), InboxOptions::default()).unwrap().plain();
+        model.disturb(&[], &[]);
+        let mut file = inbox.begin(None).unwrap();
+        file.write(b"x").unwrap();
+        let _ = file.seal(blake3::hash(b"x").into());
+        let at = model.log().iter().position(|&operation| operation == kind).unwrap() as u64;
+        model.disturb(&[Fault { at, errno: Errno::NOSPC, forever: false }], &[]);
+        let mut rng = Rng::with_seed(1);
+        let (near, far) = pair(&mut rng, [(100_000, 1000); 2], [(100_000, 1000); 2]);
+        let (error, came) = runtime::block_on(async {
+            let mut connection = Connection::without_handshake(far, false);
+            let (_stop, shutdown) = Shutdown::new();
+            let (options, mut quiet) = (PlainReceiveOptions::default(), |_| {});
+            let (mut reading, mut writing) = near.split();
+            let name = "f".parse().unwrap();
+            let receiving = async {
+                let name = (Some(&name), 1);
+                let received =
+                    receive_plain(&mut connection, &inbox, name, &options, shutdown, &mut quiet).await;
+                drop(connection);
+                received.unwrap_err()
+            };
+            let talk = async move {
+                writing.write_all(&crate::plain::masked(true, 1, b"QUJD")).await.unwrap();
+                let (mut came, mut part) = (Vec::new(), [0; 4096]);
+                let count = reading.read(&mut part).await.unwrap();
+                came.extend(&part[..count]);
+                came
+            };
+            futures::future::join(receiving, talk).await
+        });
+        assert!(matches!(error, Error::TooLarge { .. }), "{kind}: {error:?}");
+        assert_eq!((came[0], &came[2..4]), (0x88, &1009u16.to_be_bytes()[..]), "{kind}: {came:?}");
+        assert_eq!(model.content("f"), None, "{kind}");
     }
 }
 

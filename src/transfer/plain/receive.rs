@@ -109,6 +109,20 @@ where
     Err(error)
 }
 
+/// Why a file is not stored of which so many bytes have come. Nobody knew how large it is: where the disk is full, it is too
+/// large.
+fn not_stored(error: StorageError, peer: &str, came: u64) -> Error {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    match &error {
+        StorageError::Io { source, .. }
+            if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge) =>
+        {
+            Error::TooLarge { peer: peer.to_owned(), limit: came }
+        }
+        _ => error.into(),
+    }
+}
+
 /// Completes the summary once the file has its name.
 fn sealed_as(summary: &mut Summary, (name, warnings): (String, Vec<Warning>)) {
     summary.name = name;
@@ -249,9 +263,10 @@ impl Pump<'_> {
             self.coming = Some(self.begin(piece.kind)?);
         }
         let coming = self.coming.as_mut().expect("a piece that is not the first has one before it");
+        let came = coming.file.len();
         coming.take(connection.bytes(&piece), piece.last).map_err(|refused| match refused {
             Refused::Text(error) => Error::BadText { peer: peer(), error },
-            Refused::Storage(error) => Error::Storage(error),
+            Refused::Storage(error) => not_stored(error, connection.peer(), came),
         })?;
         if coming.len() > coming.limit {
             return Err(Error::TooLarge { peer: peer(), limit: coming.limit });
@@ -332,7 +347,9 @@ impl Pump<'_> {
         let Some(sealing) = &mut self.sealing else { return Ok(false) };
         let Poll::Ready(sealed) = sealing.job.as_mut().poll(cx) else { return Ok(false) };
         let Sealing { kind, mut summary, .. } = self.sealing.take().expect("it is there");
-        sealed_as(&mut summary, sealed?);
+        let came = summary.progress.total;
+        let sealed = sealed.map_err(|error| not_stored(error, connection.peer(), came))?;
+        sealed_as(&mut summary, sealed);
         self.send_back(connection, kind, true);
         self.done = Some(summary);
         Ok(true)
