@@ -245,11 +245,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// As [`close`](Self::close), with a reason, of which 123 bytes are said.
     pub async fn close_with(&mut self, code: u16, reason: &str) {
         self.say_close(code, reason);
-        self.is_closed = true;
+        // The peer said it first: it has heard the answer, and waits for this side to hang up.
+        let is_answer = std::mem::replace(&mut self.is_closed, true);
         // Nothing that has come is taken any more; others may wait for its memory.
         self.input.clear();
         self.share.give_back();
-        if std::future::poll_fn(|cx| self.poll_flush(cx)).await.is_err() {
+        if std::future::poll_fn(|cx| self.poll_flush(cx)).await.is_err() || is_answer {
             return;
         }
         let mut rest = [0; 4096];
