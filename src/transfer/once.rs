@@ -101,6 +101,13 @@ impl Once {
         self.is_over |= was_last && self.is_chosen(connection);
     }
 
+    /// It was cut, and its sender would not be known again: whoever sends next may be it.
+    pub(super) fn lost(&mut self, connection: u64) {
+        if self.is_chosen(connection) && !self.is_over {
+            self.chosen = None;
+        }
+    }
+
     /// The sender will offer no more, although it meant to.
     pub(super) fn gave_up(&mut self, connection: u64) {
         if self.is_chosen(connection)
@@ -195,10 +202,11 @@ mod tests {
         End(u64, Served),
         Busy(u64),
         GiveUp(u64),
+        Lost(u64),
         Gone(u64),
         Wait(Duration),
     }
-    use Do::{Busy, End, GiveUp, Gone, Offer, Start, Wait};
+    use Do::{Busy, End, GiveUp, Gone, Lost, Offer, Start, Wait};
 
     const OK: Served = Ok(());
     const REFUSED: Served = Err(ErrorKind::Refused);
@@ -216,6 +224,7 @@ mod tests {
                 End(connection, served) => once.ended(connection, served),
                 Busy(connection) => once.busy(connection),
                 GiveUp(connection) => once.gave_up(connection),
+                Lost(connection) => once.lost(connection),
                 Gone(connection) => once.gone(connection, now),
                 Wait(time) => now += time,
             }
@@ -312,6 +321,29 @@ mod tests {
                 "no session, cut, and again",
                 all([vec![Offer(1, "a", 0, ""), Start(1), Gone(1)], whole(2, "a", 0, "")]),
                 Some(OK),
+            ),
+            (
+                "no name, cut, and somebody else comes",
+                all([vec![Offer(1, "1", 0, ""), Start(1), Lost(1), Gone(1)], whole(2, "2", 0, "")]),
+                Some(OK),
+            ),
+            (
+                "no name, cut while somebody else sends",
+                vec![
+                    Offer(1, "1", 0, ""),
+                    Start(1),
+                    Offer(2, "2", 0, ""),
+                    Start(2),
+                    Lost(1),
+                    Gone(1),
+                    End(2, OK),
+                ],
+                Some(OK),
+            ),
+            (
+                "no name, done, and then cut",
+                all([whole(1, "1", 0, ""), vec![Offer(1, "1", 0, ""), Start(1), Lost(1), Gone(1)]]),
+                interrupted,
             ),
             (
                 "no session is no session in common",

@@ -182,6 +182,8 @@ pub(super) enum Said {
     Ended(Served),
     /// The sender will offer no more, although it meant to.
     GaveUp,
+    /// It was cut, and its sender would not be known again.
+    Lost,
 }
 
 impl Guests {
@@ -201,7 +203,7 @@ impl Guests {
             match &said {
                 Said::Offered(offered) => (guest.is_running, guest.left) = (true, offered.left),
                 Said::Started | Said::GaveUp => {}
-                Said::Busy | Said::Ended(_) => guest.is_running = false,
+                Said::Busy | Said::Ended(_) | Said::Lost => guest.is_running = false,
             }
         }
         match (&mut self.once, said) {
@@ -211,6 +213,7 @@ impl Guests {
             (Some(once), Said::Busy) => once.busy(number),
             (Some(once), Said::Ended(served)) => once.ended(number, served),
             (Some(once), Said::GaveUp) => once.gave_up(number),
+            (Some(once), Said::Lost) => once.lost(number),
         }
         match &self.once {
             // Its connection may carry more files; the others may go.

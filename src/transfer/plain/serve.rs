@@ -73,6 +73,7 @@ pub(in crate::transfer) async fn receive_all_plain(
             Err(error) => error,
         };
         let (kind, is_offered) = (error.kind(), last.is_some());
+        let is_nameless = last.as_ref().is_some_and(String::is_empty);
         // A name that is being written is free again soon.
         let is_busy = matches!(error, Error::Storage(StorageError::Busy { .. }));
         tell.event(match (error, last) {
@@ -89,6 +90,8 @@ pub(in crate::transfer) async fn receive_all_plain(
             tell.say(Said::Busy);
         } else if is_offered && kind != ErrorKind::Interrupted {
             tell.say(Said::Ended(Err(kind)));
+        } else if is_nameless {
+            tell.say(Said::Lost);
         }
         return;
     }
