@@ -3,12 +3,18 @@
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use async_tungstenite::tungstenite::client::IntoClientRequest;
+use async_tungstenite::tungstenite::handshake::HandshakeError;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{self, Message, WebSocket};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::support::{Ended, PATIENCE, Place, Receiver, Running, random, send, send_well, wsferry};
+
+/// How long a side waits for the other to hang up.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// No limits: what the library would do in ten lines.
 pub fn config() -> WebSocketConfig {
@@ -134,10 +140,12 @@ fn the_url_names_the_file_or_its_content_says_what_it_is() {
     let mut expected = names.map(str::to_owned).to_vec();
     expected.sort();
     assert_eq!(listing, expected);
+    let started = Instant::now();
     for target in ["/..", "/a%2fb", "/%00", "/.wsferry"] {
         let refused = send_plain(&file, &format!("{}{target}", receiver.url), &[]);
         refused.assert_error(4, &["does not want it", "1008", "name is not allowed"]);
     }
+    assert!(started.elapsed() < 4 * CLOSE_TIMEOUT, "neither waits for the other to hang up");
     // A second message under the same name is a second file.
     let mut socket = dial(&format!("{}/twice.txt", receiver.url));
     for text in ["QQ==", "Qg=="] {
@@ -211,6 +219,7 @@ fn bad_base64_is_told_with_its_place_and_leaves_nothing() {
                 let _ = socket.get_mut().write_all(&masked(false, std::mem::take(&mut opcode), part));
             }
             let (code, reason) = closed(&mut socket);
+            drop(socket);
             assert_eq!(code, 1007, "{reason}");
             assert!(reason.contains(&format!("at offset {at} ")), "{at}: {reason}");
             let failed = receiver.running.wait_for(|event| event["event"] == "failed");
@@ -269,7 +278,92 @@ fn with_once_the_exit_code_is_that_of_the_first_file() {
     let mut socket = dial(&receiver.url);
     socket.send(Message::text("???")).unwrap();
     assert_eq!(closed(&mut socket).0, 1007);
+    drop(socket);
     assert_eq!(receiver.running.end().code(), 1);
+}
+
+#[test]
+fn with_once_a_file_that_was_cut_may_come_again_with_or_without_a_name() {
+    for target in ["", "/f"] {
+        let place = Place::new();
+        let receiver = Receiver::start(&place, &["--plain", "--once"]);
+        let mut socket = dial(&format!("{}{target}", receiver.url));
+        let text = STANDARD.encode(random(300_000, 7));
+        socket.get_mut().write_all(&masked(true, 1, text.as_bytes())[..200_000]).unwrap();
+        drop(socket);
+        receiver.running.wait_for(|event| event["event"] == "failed");
+        let file = place.file("f", &random(300_000, 7));
+        assert_eq!(send_plain(&file, &format!("{}{target}", receiver.url), &[]).code(), 0);
+        assert_eq!(receiver.running.end().code(), 0, "{target}");
+    }
+}
+
+#[test]
+fn on_sighup_what_comes_is_received_to_its_end_and_nothing_else_is() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &["--plain"]);
+    let (mut idle, mut busy) = (dial(&receiver.url), dial(&format!("{}/f", receiver.url)));
+    let bytes = random(300_000, 8);
+    let text = STANDARD.encode(&bytes);
+    let frame = masked(true, 1, text.as_bytes());
+    busy.get_mut().write_all(&frame[..200_000]).unwrap();
+    receiver.running.wait_for(|event| event["event"] == "started");
+    receiver.running.signal("-HUP");
+    assert_eq!(closed(&mut idle).0, 1001);
+    busy.get_mut().write_all(&frame[200_000..]).unwrap();
+    assert_eq!(busy.read().unwrap(), Message::text(text));
+    // Nobody tells that more is to come.
+    assert_eq!(closed(&mut busy).0, 1001);
+    drop((idle, busy));
+    let ended = receiver.running.end();
+    assert_eq!((ended.code(), ended.errors.as_str()), (3, ""), "{ended:?}");
+    assert!(place.received("f") == bytes);
+    assert_eq!(place.listing(), ["f"]);
+}
+
+#[test]
+fn web_pages_send_nothing_this_way_either_unless_their_origin_is_allowed() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &["--plain", "--allow-origin", "http://localhost:3000"]);
+    let dialled = |origin: &str| {
+        let stream = TcpStream::connect(receiver.address()).unwrap();
+        let mut request = receiver.url.as_str().into_client_request().unwrap();
+        request.headers_mut().insert("Origin", origin.parse().unwrap());
+        tungstenite::client::client_with_config(request, stream, Some(config())).map_err(Box::new)
+    };
+    match *dialled("http://evil.example").unwrap_err() {
+        HandshakeError::Failure(tungstenite::Error::Http(answer)) => assert_eq!(answer.status(), 403),
+        other => panic!("{other}"),
+    }
+    let told = receiver.running.wait_for(|event| event["event"] == "failed");
+    let reason = told["reason"].as_str().unwrap();
+    assert!(reason.contains("a web page of http://evil.example"), "{reason}");
+    let (mut socket, _) = dialled("http://localhost:3000").unwrap();
+    socket.send(Message::text("QUJD")).unwrap();
+    assert_eq!(socket.read().unwrap(), Message::text("QUJD"));
+    assert_eq!(place.received("received-0001.bin"), b"ABC");
+}
+
+#[test]
+fn a_name_that_is_being_written_is_told_both_ways_and_free_behind_it() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &["--plain", "--overwrite"]);
+    let url = format!("{}/f", receiver.url);
+    let bytes = random(300_000, 9);
+    let text = STANDARD.encode(&bytes);
+    let frame = masked(true, 1, text.as_bytes());
+    let mut first = dial(&url);
+    first.get_mut().write_all(&frame[..200_000]).unwrap();
+    receiver.running.wait_for(|event| event["event"] == "started");
+    let other = place.file("f", b"another");
+    send_plain(&other, &url, &[]).assert_error(4, &["1008", "another transfer is writing that name"]);
+    send(&other, &receiver.url, &["--retry-for", "0s"]).assert_error(4, &["another transfer is writing f"]);
+    first.get_mut().write_all(&frame[200_000..]).unwrap();
+    assert_eq!(first.read().unwrap(), Message::text(text));
+    assert!(place.received("f") == bytes);
+    assert_eq!(send_plain(&other, &url, &[]).code(), 0);
+    send_well(&place.file("f", b"once more"), &receiver.url, &[]);
+    assert_eq!((place.received("f"), place.listing()), (b"once more".to_vec(), vec!["f".to_owned()]));
 }
 
 #[test]
