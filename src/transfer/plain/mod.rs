@@ -3,6 +3,7 @@
 //! Any WebSocket library can be the other side. Neither side holds the message: it is coded, written, compared and sent
 //! on as it comes, and who does not read is not read from.
 
+mod coming;
 mod echo;
 mod name;
 mod receive;

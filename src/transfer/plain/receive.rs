@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use futures::{AsyncRead, AsyncWrite, Future};
 
+use super::coming::{Coming, Refused};
 use super::name::numbered;
 use super::{Life, last_words};
-use crate::protocol::codec::{BadText, Decoder};
 use crate::protocol::{Code, FileName, HeartbeatConfig, Progress};
 use crate::runtime;
-use crate::storage::{PlainFile, PlainInbox, StorageError, Warning};
+use crate::storage::{PlainInbox, StorageError, Warning};
 use crate::transfer::{
     CLOSE_TIMEOUT, Error, Event, PROGRESS_INTERVAL, Pace, Shutdown, Summary, TURNS_PER_POLL,
 };
@@ -20,18 +20,11 @@ use crate::transport::{Connection, Kind, Piece, TransportError};
 
 /// Pieces taken before what goes back is written.
 const PIECES_PER_TURN: usize = 64;
-/// Bytes that are gathered before they are hashed and written: what comes at a time is less than is quick.
-const GATHERED: usize = 64 * 1024;
-/// Hashing is quickest in multiples of this.
-const STRIDE: usize = 16 * 1024;
 /// The least and the most bytes of a fragment that goes back, and in how many fragments it would be what has gone back so
 /// far: they grow, since there are libraries that take 4,096 fragments of a message and no more.
 const FRAGMENT: usize = 64 * 1024;
 const LARGEST_FRAGMENT: usize = 1 << 20;
 const FRAGMENTS: u64 = 512;
-/// Bytes of a file's beginning that say what it is.
-const HEAD: usize = 8192;
-
 /// How to receive without the protocol.
 #[derive(Debug, Clone, Copy)]
 pub struct PlainReceiveOptions {
@@ -151,21 +144,6 @@ fn goodbye(error: &Error) -> Option<(u16, String)> {
     Some((code, reason))
 }
 
-/// A file that is coming.
-struct Coming {
-    file: PlainFile,
-    /// None if the message is binary.
-    decoder: Option<Decoder>,
-    hasher: blake3::Hasher,
-    /// `gathered[..filled]` is to be hashed and written.
-    gathered: Vec<u8>,
-    filled: usize,
-    /// The beginning, until the name is known.
-    head: Option<Vec<u8>>,
-    limit: u64,
-    started: Instant,
-}
-
 /// Sealing, on a thread that may block: the file's name, and what the file system would not do for it.
 type SealJob = Pin<Box<dyn Future<Output = Result<(String, Vec<Warning>), StorageError>> + Send>>;
 
@@ -271,13 +249,13 @@ impl Pump<'_> {
         if coming.len() > coming.limit {
             return Err(Error::TooLarge { peer: peer(), limit: coming.limit });
         }
-        if coming.head.as_ref().is_some_and(|head| head.len() >= HEAD || piece.last) {
+        if coming.is_to_be_named(piece.last) {
             coming.name_it();
             let (name, size) = (coming.file.name().to_owned(), 0);
             (self.observer)(Event::Started { name, size, peer: peer() });
         }
         let acknowledged = coming.len();
-        if coming.head.is_none() && (self.pace.is_due(Instant::now()) || piece.last) {
+        if coming.is_named() && (self.pace.is_due(Instant::now()) || piece.last) {
             (self.observer)(Event::Progress(Progress { acknowledged, ..Progress::default() }));
         }
         self.back.extend_from_slice(connection.bytes(&piece));
@@ -309,16 +287,7 @@ impl Pump<'_> {
         let told = name.as_ref().map_or_else(String::new, FileName::to_string);
         (self.observer)(Event::Offered { name: told, left: 0, session: None });
         let file = self.inbox.begin(name.as_ref())?;
-        Ok(Coming {
-            limit: self.options.limit.min(file.free()),
-            file,
-            decoder: (kind == Kind::Text).then(Decoder::lenient),
-            hasher: blake3::Hasher::new(),
-            gathered: Vec::new(),
-            filled: 0,
-            head: Some(Vec::new()),
-            started: Instant::now(),
-        })
+        Ok(Coming::new(file, kind == Kind::Text, self.options.limit))
     }
 
     fn seal(&mut self, peer: &str, kind: Kind) {
@@ -353,71 +322,5 @@ impl Pump<'_> {
         self.send_back(connection, kind, true);
         self.done = Some(summary);
         Ok(true)
-    }
-}
-
-/// Why a piece was not taken.
-enum Refused {
-    Text(BadText),
-    Storage(StorageError),
-}
-
-impl Coming {
-    /// Bytes so far.
-    fn len(&self) -> u64 {
-        self.file.len() + self.filled as u64
-    }
-
-    /// Takes the next part of the message.
-    fn take(&mut self, part: &[u8], is_last: bool) -> Result<(), Refused> {
-        let room = self.filled + Decoder::room(part.len()).max(part.len());
-        if self.gathered.len() < room {
-            self.gathered.resize(room, 0);
-        }
-        let before = self.filled;
-        match self.decoder.take() {
-            None => {
-                self.gathered[before..before + part.len()].copy_from_slice(part);
-                self.filled += part.len();
-            }
-            Some(mut decoder) => {
-                let decoded = decoder.feed(part, &mut self.gathered[before..]);
-                self.filled += decoded.map_err(Refused::Text)?;
-                if is_last {
-                    let (rest, len) = decoder.finish().map_err(Refused::Text)?;
-                    self.gathered[self.filled..self.filled + len].copy_from_slice(&rest[..len]);
-                    self.filled += len;
-                } else {
-                    self.decoder = Some(decoder);
-                }
-            }
-        }
-        if let Some(head) = &mut self.head {
-            let new = &self.gathered[before..self.filled];
-            head.extend_from_slice(&new[..new.len().min(HEAD - head.len())]);
-        }
-        if is_last {
-            self.write(self.filled).map_err(Refused::Storage)
-        } else if self.filled >= GATHERED {
-            self.write(self.filled / STRIDE * STRIDE).map_err(Refused::Storage)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Hashes and writes what was gathered first.
-    fn write(&mut self, len: usize) -> Result<(), StorageError> {
-        self.hasher.update(&self.gathered[..len]);
-        self.file.write(&self.gathered[..len])?;
-        self.gathered.copy_within(len..self.filled, 0);
-        self.filled -= len;
-        Ok(())
-    }
-
-    /// Enough has come to tell what it is.
-    fn name_it(&mut self) {
-        if let Some(kind) = self.head.take().and_then(|head| infer::get(&head)) {
-            self.file.set_extension(kind.extension());
-        }
     }
 }
