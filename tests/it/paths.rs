@@ -37,7 +37,8 @@ fn assert_cheap_cuts(most: f64, cases: &[(Option<u64>, f64, u64)]) {
     for &(rate, life, size) in cases {
         let limits = Limits { rate, life: Some(Duration::from_secs_f64(life)), ..Limits::default() };
         let (resent, connections) = through(limits, size, &[]);
-        assert!(connections > 2, "{rate:?}: {connections} connections");
+        // A fast machine is done behind the first cut.
+        assert!(connections > 1, "{rate:?}: {connections} connections");
         assert!(resent <= most, "{rate:?}, {life} s: {resent}");
     }
 }
