@@ -10,6 +10,9 @@ const ODD: Time = (1_700_000_001, 123_456_789);
 /// A moment before and one behind what any file system stores.
 const EXTREMES: [i64; 2] = [-(1 << 42), 1 << 42];
 
+/// Bytes of a hole that is tried.
+const HOLE: u64 = 1 << 20;
+
 /// What the file system can do.
 #[derive(Debug, Clone)]
 pub(super) struct Abilities {
@@ -19,6 +22,8 @@ pub(super) struct Abilities {
     pub(super) locks: bool,
     /// An open file can be given a name.
     pub(super) links: bool,
+    /// What was never written takes no room.
+    pub(super) holes: bool,
     /// What it makes of a modification time; `None` if it sets none, or none that can be told beforehand.
     pub(super) times: Option<Times>,
     /// What it cannot do, for people.
@@ -42,6 +47,7 @@ impl Abilities {
             owner: rustix::process::geteuid().as_raw(),
             locks: true,
             links: true,
+            holes: true,
             times: None,
             warnings: Vec::new(),
         };
@@ -78,6 +84,8 @@ impl Abilities {
             }
         }
         self.times = Times::of(file).ok();
+        let made = file.zero(0..HOLE).and_then(|()| file.info());
+        self.holes = made.map_or(true, |made| made.allocated < HOLE);
     }
 
     /// Whether a file that stands here with time `there` may have been given time `wanted`.

@@ -33,7 +33,7 @@ pub struct Target {
     pub(super) zeros: Mutex<BlockSet>,
     /// How far the partial file ever reached.
     pub(super) reached: AtomicU64,
-    /// Bytes that are there, held ones included.
+    /// Bytes that are there and take room, held ones included.
     come: AtomicU64,
     /// The partial file has, or had, the final name.
     pub(super) named: AtomicBool,
@@ -110,7 +110,8 @@ impl Target {
                 (partial.stock(&self.destination, geometry), (info.len, info.allocated))
             }
         };
-        let (needed, come) = (size - allocated.min(size), allocated.min(size));
+        let come = allocated.min(self.weight());
+        let needed = self.weight() - come;
         let free = self.destination.folder.free_space();
         let free = free.map_err(StorageError::io("ask for free space in", "."))?;
         let free = free.saturating_sub(self.claim.expected_by_others());
@@ -157,6 +158,12 @@ impl Target {
         self.offer.geometry
     }
 
+    /// How many bytes of it take room: holes take none, where there can be holes.
+    fn weight(&self) -> u64 {
+        let holes = if self.destination.abilities.holes { self.offer.zeros } else { 0 };
+        self.geometry().size().saturating_sub(holes)
+    }
+
     /// Writes bytes. Not durable before [`sync`](Self::sync).
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
         let write = offset..offset + bytes.len() as u64;
@@ -188,7 +195,11 @@ impl Target {
             }
         }
         partial_of(&stage).file().zero(bytes.clone()).map_err(|error| self.error("write", error))?;
-        self.has_come(bytes);
+        if self.destination.abilities.holes {
+            self.reached.fetch_max(bytes.end, Ordering::Relaxed);
+        } else {
+            self.has_come(bytes);
+        }
         Ok(())
     }
 
@@ -196,7 +207,7 @@ impl Target {
         self.reached.fetch_max(bytes.end, Ordering::Relaxed);
         let len = bytes.end - bytes.start;
         let come = self.come.fetch_add(len, Ordering::Relaxed) + len;
-        self.claim.expect(come, self.geometry().size().saturating_sub(come));
+        self.claim.expect(come, self.weight().saturating_sub(come));
     }
 
     /// Makes blocks durable: first the data, then the journal. Both get their names again if they have lost them.

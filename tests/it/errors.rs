@@ -11,6 +11,7 @@ use std::thread;
 
 use wsferry::protocol::BLOCK;
 
+use crate::hostile::offer;
 use crate::proxy::{Plan, Proxy};
 use crate::support::{Peer, Place, Receiver, Running, random, send, send_well, wsferry};
 
@@ -215,10 +216,15 @@ fn a_full_destination_is_said_and_the_same_command_goes_on_when_there_is_room() 
 fn a_file_larger_than_the_free_space_is_refused_before_a_byte_moves() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
-    let path = place.path("huge");
-    // Sparse: 8 TiB that take no room here.
-    std::fs::File::create(&path).unwrap().set_len(1 << 43).unwrap();
-    send(&path, &receiver.url, &[]).assert_error(4, &["huge needs 8796093022208 more bytes"]);
+    // A file of 8 TiB that had no holes is not to be had here.
+    let mut peer = Peer::dial(&receiver.url);
+    peer.say(offer("huge", 1 << 43).to_string());
+    let reject = peer.hear_type("reject");
+    assert_eq!(reject["code"], "too-large");
+    assert!(
+        reject["reason"].as_str().unwrap().contains("huge needs 8796093022208 more bytes and"),
+        "{reject}"
+    );
     assert_eq!(place.listing(), [""; 0]);
 }
 

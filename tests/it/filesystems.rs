@@ -14,7 +14,7 @@ use crate::support::{Place, Receiver, Running, random, send, send_well, wsferry}
 const B: usize = 3 << 20;
 
 /// A file system that is mounted as a place's inbox; it is unmounted when dropped.
-struct Mounted<'a>(&'a Place);
+pub struct Mounted<'a>(pub &'a Place);
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
@@ -23,7 +23,7 @@ impl Drop for Mounted<'_> {
 }
 
 /// Runs a tool, for what it says; or why not.
-fn run(tool: &str, arguments: &[&str]) -> Result<String, String> {
+pub fn run(tool: &str, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(tool).args(arguments).stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("{tool}: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr);

@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
+use wsferry::protocol::message::transfer_id;
 use wsferry::protocol::{CheckedOffer, Offer};
 use wsferry::storage::{Inbox, InboxOptions, Sealed, StorageError};
 
@@ -58,6 +59,31 @@ fn zeros_are_holes_in_the_partial_file_and_in_what_it_becomes() {
     assert!(place.received(&file.name) == file.bytes);
     let allocated = std::fs::metadata(place.inbox().join(&file.name)).unwrap().blocks() * 512;
     assert!(allocated < 5 * B, "{allocated} bytes for 1 block and 5 bytes");
+}
+
+#[test]
+fn holes_are_no_room_that_others_lack() {
+    let place = Place::new();
+    let free = rustix::fs::statvfs(place.path("")).unwrap();
+    let free = free.f_bavail * free.f_frsize;
+    let inbox = Inbox::open(&place.inbox(), InboxOptions::default()).unwrap();
+    // More zeros than there is room for, and five bytes.
+    let blocks = free / B * 2;
+    let size = blocks * B + 5;
+    let file = File::new(random(5, 6));
+    let (name, mtime) = (file.name.as_str(), file.mtime);
+    let id = transfer_id(name, size, mtime, 5, file.mode);
+    let offered = Offer { size, id, zeros: blocks * B, ..file.offer(&Options::default()) };
+    let (target, _) = inbox.begin(offered.clone().check().unwrap().unwrap()).unwrap();
+    target.write_at(&file.bytes, blocks * B).unwrap();
+    target.write_zeros(0..blocks / 2 * B).unwrap();
+    // What has come as holes is not believed to follow as bytes.
+    let other = File { name: "other".to_owned(), ..File::new(random(1000, 7)) };
+    inbox.begin(offer(&other, false)).unwrap();
+    drop(target);
+    // Without a word of zeros, it does not fit.
+    let dense = inbox.begin(Offer { zeros: 0, ..offered }.check().unwrap().unwrap()).map(drop);
+    assert!(matches!(dense, Err(StorageError::NoSpace { .. })), "{dense:?}");
 }
 
 #[test]

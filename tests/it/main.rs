@@ -37,5 +37,6 @@ mod resume;
 mod serving;
 mod sources;
 mod takeover;
+mod sparse;
 mod terminal;
 mod transfer;
