@@ -218,7 +218,7 @@ fn strangers_do_not_end_a_receiver_that_waits_for_one_transfer() {
 }
 
 /// Descriptors, threads and resident memory (in KiB) of a process.
-fn footprint(pid: u32) -> (usize, usize, u64) {
+pub fn footprint(pid: u32) -> (usize, usize, u64) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let number = |field: &str| {
         let line = status.lines().find(|line| line.starts_with(field)).unwrap();

@@ -20,6 +20,7 @@ mod frames;
 mod fuzzed;
 mod golden;
 mod handshakes;
+mod holders;
 mod holes;
 mod hostile;
 mod interop;

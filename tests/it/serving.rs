@@ -14,7 +14,7 @@ use crate::proxy::{Plan, Proxy};
 use crate::support::{Peer, Place, Receiver, Running, random, send, send_well, wsferry};
 
 /// Sends what is left of a file of three bytes and waits for the receipt.
-fn finish(peer: &mut Peer, name: &str) {
+pub fn finish(peer: &mut Peer, name: &str) {
     peer.say(frame(0, 0, b"abc"));
     let (id, digest) = (offer(name, 3)["id"].clone(), blake3::hash(b"abc").to_string());
     peer.say(json!({"type": "finish", "id": id, "digest": digest}).to_string());
