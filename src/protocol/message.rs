@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::{BlockDigest, FileDigest, HASH_LEN};
 use super::geometry::{Geometry, MAX_FILE, MIN_FRAME_LIMIT};
-use super::name::{FileName, is_unprintable};
+use super::name::{FileName, RelativePath, is_unprintable};
 use super::violation::Violation;
 
 /// The longest control message that is read, in bytes.
@@ -214,9 +214,11 @@ pub struct Accept {
 pub struct CheckedOffer {
     /// The transfer id.
     pub id: String,
-    /// The name to store the file under.
-    pub name: FileName,
-    /// The file's size and blocks.
+    /// Where to store it, below the destination.
+    pub path: RelativePath,
+    /// What it is.
+    pub kind: Kind,
+    /// The file's size and blocks; of anything else 0.
     pub geometry: Geometry,
     /// Seconds of its modification time since 1970-01-01 UTC.
     pub mtime: i64,
@@ -230,8 +232,21 @@ pub struct CheckedOffer {
     pub discard: bool,
     /// Bytes that will come as runs of zeros.
     pub zeros: u64,
+    /// The file's digest, if the sender knows it before it sends.
+    pub digest: Option<FileDigest>,
     /// The sender's run, if it tells.
     pub session: Option<String>,
+}
+
+/// What is offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory: offered behind what lies in it, so that its time stays.
+    Directory,
+    /// A symbolic link to this, as it stands in the link.
+    Link(String),
 }
 
 /// The transfer id: the first 16 bytes, in hexadecimal, of the BLAKE3 digest of
@@ -285,7 +300,8 @@ impl Offer {
         }
         Ok(self.name.parse().map(|name| CheckedOffer {
             id,
-            name,
+            path: FileName::into(name),
+            kind: Kind::File,
             geometry,
             mtime: self.mtime,
             mtime_ns: self.mtime_ns,
@@ -293,6 +309,7 @@ impl Offer {
             repair: self.repair,
             discard: self.discard,
             zeros: self.zeros,
+            digest: None,
             session: self.session,
         }))
     }

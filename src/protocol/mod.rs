@@ -29,8 +29,8 @@ pub use digest::{
 };
 pub use geometry::{BLOCK, ChunkSize, Geometry, MAX_FILE, MAX_FRAME, MIN_FRAME_LIMIT, SUBTREE};
 pub use heartbeat::HeartbeatConfig;
-pub use message::{Accept, CheckedOffer, Code, Message, Offer};
-pub use name::{FileName, NameError, RESERVED};
+pub use message::{Accept, CheckedOffer, Code, Kind, Message, Offer};
+pub use name::{FileName, MAX_PATH, NameError, RESERVED, RelativePath};
 pub use path::Path;
 pub use receiver::{Action, Opened, Receiver, ReceiverConfig, ReceiverEvent, Write};
 pub use sender::{Progress, Sender, SenderConfig, SenderEvent};

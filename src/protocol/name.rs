@@ -14,6 +14,13 @@ pub const RESERVED: &str = ".wsferry";
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FileName(String);
 
+/// A file's path below the destination, checked: components that are each a [`FileName`], with `/` between them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RelativePath(String);
+
+/// The longest path in bytes: what system calls take.
+pub const MAX_PATH: usize = 4095;
+
 /// Why a name was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -23,6 +30,9 @@ pub enum NameError {
     /// The name is longer than file systems allow.
     #[error("it has {0} bytes, 255 at most are allowed")]
     TooLong(usize),
+    /// The path is longer than system calls take.
+    #[error("the path has {0} bytes, {MAX_PATH} at most are allowed")]
+    PathTooLong(usize),
     /// The name is `.` or `..`.
     #[error("it names a directory")]
     Dots,
@@ -71,6 +81,59 @@ impl FromStr for FileName {
     }
 }
 
+impl RelativePath {
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The components, from the destination down.
+    pub fn components(&self) -> std::str::Split<'_, char> {
+        self.0.split('/')
+    }
+
+    /// The last component.
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().expect("a path has a component")
+    }
+
+    /// The directory that it lies in; `None` for one of the destination's own.
+    pub fn parent(&self) -> Option<&str> {
+        self.0.rsplit_once('/').map(|(parent, _)| parent)
+    }
+
+    /// Something that lies in this directory.
+    pub fn join(&self, name: &FileName) -> Result<Self, NameError> {
+        format!("{self}/{name}").parse()
+    }
+}
+
+impl From<FileName> for RelativePath {
+    fn from(name: FileName) -> Self {
+        Self(name.0)
+    }
+}
+
+impl FromStr for RelativePath {
+    type Err = NameError;
+
+    fn from_str(path: &str) -> Result<Self, NameError> {
+        if path.len() > MAX_PATH {
+            return Err(NameError::PathTooLong(path.len()));
+        }
+        for component in path.split('/') {
+            component.parse::<FileName>()?;
+        }
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl fmt::Display for RelativePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Unicode's property `Bidi_Control`: what orders a text otherwise than it is written.
 static BIDI_CONTROL: LazyLock<ClassUnicode> =
     LazyLock::new(|| match regex_syntax::parse(r"\p{Bidi_Control}").map(regex_syntax::hir::Hir::into_kind) {
@@ -94,6 +157,30 @@ impl fmt::Display for FileName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_made_of_names_that_are_allowed() {
+        let long = vec!["n"; MAX_PATH / 2 + 2].join("/");
+        for (path, error) in [
+            ("", NameError::Empty),
+            ("/etc", NameError::Empty),
+            ("a//b", NameError::Empty),
+            ("a/", NameError::Empty),
+            ("a/../b", NameError::Dots),
+            ("./a", NameError::Dots),
+            ("a/.wsferry/b", NameError::Reserved),
+            ("a/b\\c", NameError::Separator),
+            (long.as_str(), NameError::PathTooLong(MAX_PATH + 2)),
+        ] {
+            assert_eq!(path.parse::<RelativePath>(), Err(error), "{path:?}");
+        }
+        let path: RelativePath = "a/b c/d".parse().unwrap();
+        assert_eq!((path.name(), path.parent()), ("d", Some("a/b c")));
+        assert_eq!(path.components().collect::<Vec<_>>(), ["a", "b c", "d"]);
+        let path = RelativePath::from("a".parse::<FileName>().unwrap());
+        assert_eq!((path.name(), path.parent()), ("a", None));
+        assert_eq!(path.join(&"b".parse().unwrap()).unwrap().as_str(), "a/b");
+    }
 
     #[test]
     fn hostile_names_are_refused_and_ordinary_ones_pass() {

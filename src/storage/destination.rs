@@ -12,7 +12,7 @@ use super::error::StorageError;
 use super::folder::{FileId, FileInfo, Folder, FolderFile};
 use super::memory::Memory;
 use super::warning::Warning;
-use crate::protocol::{FileName, RESERVED};
+use crate::protocol::{RESERVED, RelativePath};
 
 /// How often what another program undid is done again.
 pub(super) const TRIES: u32 = 10;
@@ -48,7 +48,7 @@ const STEM: usize = 32;
 
 impl Names {
     /// What is to be discarded is kept apart: it shall not touch a partial file that someone wants to go on with.
-    pub(super) fn of(name: &FileName, discard: bool) -> Self {
+    pub(super) fn of(name: &RelativePath, discard: bool) -> Self {
         let hash = blake3::hash(name.as_str().as_bytes()).to_hex();
         let (part, journal) = if discard { BENCH_ENDINGS } else { ENDINGS };
         Self { part: format!("{}{part}", &hash[..STEM]), journal: format!("{}{journal}", &hash[..STEM]) }

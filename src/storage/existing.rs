@@ -17,7 +17,7 @@ impl Target {
     /// it.
     pub(super) fn compare(&self, digest: FileDigest) -> Result<Sealed, StorageError> {
         let folder = &*self.destination.folder;
-        let name = self.offer.name.as_str();
+        let name = self.offer.path.as_str();
         for _ in 0..TRIES {
             let there = folder.lookup(name).map_err(|error| self.error("stat", error))?;
             let Some(there) = there else {
@@ -77,7 +77,7 @@ impl Target {
             return Ok(Some(digest));
         }
         let doubted = memory.is_doubted(info.id);
-        let past_cache = doubted.then(|| self.destination.folder.open_past_cache(self.offer.name.as_str()));
+        let past_cache = doubted.then(|| self.destination.folder.open_past_cache(self.offer.path.as_str()));
         let past_cache = match past_cache.transpose() {
             Ok(file) => file,
             Err(_) if self.overwrite => return Ok(None),
@@ -109,14 +109,14 @@ impl Target {
     /// Whether the name still means this very version.
     fn still(&self, file: &dyn FolderFile, before: &FileInfo) -> Result<bool, StorageError> {
         let now = file.info().map_err(|error| self.error("stat", error))?;
-        let named = self.destination.folder.lookup(self.offer.name.as_str());
+        let named = self.destination.folder.lookup(self.offer.path.as_str());
         let named = named.map_err(|error| self.error("stat", error))?;
         let same = |info: FileInfo| info.stamp() == before.stamp();
         Ok(same(now) && named.is_some_and(same))
     }
 
     fn unreliable(&self, what: &'static str) -> StorageError {
-        StorageError::Unreliable { name: self.offer.name.to_string(), what }
+        StorageError::Unreliable { name: self.offer.path.to_string(), what }
     }
 
     /// Removes what the machine left of this file's transfer when it stopped.
@@ -128,7 +128,7 @@ impl Target {
 
     /// It is another file.
     fn differs(&self) -> Result<Sealed, StorageError> {
-        let name = self.offer.name.to_string();
+        let name = self.offer.path.to_string();
         if self.overwrite {
             Ok(Sealed::Differs(self.become_partial()?))
         } else {

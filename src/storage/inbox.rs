@@ -86,8 +86,8 @@ impl Inbox {
             return Err(StorageError::NoBench);
         }
         let overwrite = self.options.overwrite && !offer.discard;
-        let names = Names::of(&offer.name, offer.discard);
-        let name = offer.name.to_string();
+        let names = Names::of(&offer.path, offer.discard);
+        let name = offer.path.to_string();
         let claim = destination.claims.take(&names.journal);
         let claim = claim.ok_or_else(|| StorageError::Busy { name: name.clone() })?;
         let target = |offer, stage| Target::new(destination.clone(), offer, overwrite, claim, stage);
@@ -117,7 +117,7 @@ impl Inbox {
 
     /// Why a file cannot take the place of the one that is there, as far as that is known beforehand.
     fn refuse(&self, offer: &CheckedOffer, there: &FileInfo) -> Result<(), StorageError> {
-        let name = offer.name.to_string();
+        let name = offer.path.to_string();
         if !there.is_file {
             return Err(StorageError::NotAFile { name });
         }

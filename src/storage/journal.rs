@@ -100,7 +100,7 @@ impl Journal {
             version: VERSION,
             salt: self.salt.clone(),
             id: offer.id.clone(),
-            name: offer.name.to_string(),
+            name: offer.path.to_string(),
             size: offer.geometry.size(),
         };
         if self.header.as_ref() != Some(&header) {

@@ -110,7 +110,7 @@ impl PlainInbox {
 
 /// Claims a name in this process, as every transfer does.
 fn claim(destination: &Destination, name: &FileName) -> Result<Claim, StorageError> {
-    let claim = destination.claims.take(&Names::of(name, false).journal);
+    let claim = destination.claims.take(&Names::of(&name.clone().into(), false).journal);
     claim.ok_or_else(|| StorageError::Busy { name: name.to_string() })
 }
 

@@ -25,7 +25,7 @@ impl Remains {
         names: &Names,
         offer: &CheckedOffer,
     ) -> Result<Self, StorageError> {
-        let name = offer.name.as_str();
+        let name = offer.path.as_str();
         let Some(shelf) = destination.shelf()? else { return Ok(Self::default()) };
         let journal = match take_journal(destination, &*shelf, names, name, false)? {
             None => None,
@@ -93,7 +93,7 @@ impl Remains {
         names: &Names,
         offer: &CheckedOffer,
     ) -> Result<Partial, StorageError> {
-        let name = offer.name.as_str();
+        let name = offer.path.as_str();
         let mut shelf = destination.make_shelf()?;
         let mut journal = match self.journal.take() {
             Some(journal) => journal,

@@ -18,7 +18,7 @@ impl Target {
         let partial = partial_of(&stage);
         let actual = self.digest_of(partial)?;
         if actual != Some(digest) {
-            let name = self.offer.name.to_string();
+            let name = self.offer.path.to_string();
             let actual = actual.unwrap_or_else(|| blake3::hash(b"").into());
             return Err(StorageError::Mismatch { name, expected: digest, actual });
         }
@@ -42,7 +42,7 @@ impl Target {
         }
         let settled = file.info().map_err(stat)?;
         if settled.len != self.geometry().size() {
-            return Err(StorageError::Disturbed { name: self.offer.name.to_string() });
+            return Err(StorageError::Disturbed { name: self.offer.path.to_string() });
         }
         // Someone may have cut the file meanwhile: what was lengthened again would be zeros.
         let lost = self.lost_blocks(partial, found)?;
@@ -54,7 +54,7 @@ impl Target {
             drop(stage);
             return Ok(Sealed::Differs(self.opened()?));
         }
-        let name = self.offer.name.as_str();
+        let name = self.offer.path.as_str();
         partial.give_name(&self.destination, name, self.overwrite)?;
         // From here on it is no partial file any more, whatever else fails.
         self.named.store(true, Ordering::Relaxed);

@@ -7,7 +7,7 @@ use super::folder::Folder;
 use super::inbox::Resumable;
 use super::journal::{Header, read_header};
 use super::part;
-use crate::protocol::FileName;
+use crate::protocol::RelativePath;
 
 /// As of [`Inbox::resumable`](super::Inbox::resumable).
 pub(super) fn resumable(destination: &Destination) -> Vec<Resumable> {
@@ -87,7 +87,7 @@ fn header_of(shelf: &dyn Folder, journal: &str) -> Option<(Header, Names)> {
     }
     let file = shelf.open(journal, false).ok()?;
     let header = file.info().ok()?.is_file.then(|| read_header(&*file).ok().flatten())??;
-    let name: FileName = header.name.parse().ok()?;
+    let name: RelativePath = header.name.parse().ok()?;
     let mut names = [false, true].into_iter().map(|discard| Names::of(&name, discard));
     let names = names.find(|names| names.journal == journal)?;
     Some((header, names))

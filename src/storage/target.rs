@@ -80,7 +80,7 @@ impl Target {
         stage: Stage,
     ) -> Self {
         Self {
-            names: Names::of(&offer.name, offer.discard),
+            names: Names::of(&offer.path, offer.discard),
             _tidy: Tidy(destination.clone()),
             destination,
             offer,
@@ -116,7 +116,7 @@ impl Target {
         let free = free.map_err(StorageError::io("ask for free space in", "."))?;
         let free = free.saturating_sub(self.claim.expected_by_others());
         if needed > free {
-            return Err(StorageError::NoSpace { name: self.offer.name.to_string(), needed, free });
+            return Err(StorageError::NoSpace { name: self.offer.path.to_string(), needed, free });
         }
         self.claim.expect(come, needed);
         self.come.store(come, Ordering::Relaxed);
@@ -144,7 +144,7 @@ impl Target {
 
     /// The file that has the name, to take its blocks over.
     fn open_basis(&self) -> Result<Option<Box<dyn FolderFile>>, StorageError> {
-        let (folder, name) = (&self.destination.folder, self.offer.name.as_str());
+        let (folder, name) = (&self.destination.folder, self.offer.path.as_str());
         let there = folder.lookup(name).map_err(|error| self.error("stat", error))?;
         if !there.is_some_and(|there| there.is_file) {
             return Ok(None);
@@ -239,7 +239,7 @@ impl Target {
 
     pub(super) fn put_in_order(&self) -> Result<(), StorageError> {
         match &mut *self.change() {
-            Stage::Partial(partial) => partial.put_in_order(&self.destination, self.offer.name.as_str()),
+            Stage::Partial(partial) => partial.put_in_order(&self.destination, self.offer.path.as_str()),
             _ => Ok(()),
         }
     }
@@ -331,7 +331,7 @@ impl Target {
     }
 
     pub(super) fn error(&self, operation: &'static str, source: io::Error) -> StorageError {
-        StorageError::Io { operation, path: self.offer.name.to_string(), source }
+        StorageError::Io { operation, path: self.offer.path.to_string(), source }
     }
 }
 

@@ -54,7 +54,7 @@ impl Claims {
     /// Claims the name of an offer; `None` if somebody holds it and is there.
     pub(super) async fn claim(&self, offer: &CheckedOffer) -> Option<Claim> {
         // What is to be discarded has a place of its own.
-        let name = format!("{}{}", if offer.discard { "/" } else { "" }, offer.name);
+        let name = format!("{}{}", if offer.discard { "/" } else { "" }, offer.path);
         loop {
             let (free, alive) = match self.try_claim(&name, offer)? {
                 Ok(claim) => return Some(claim),

@@ -99,7 +99,7 @@ where
     };
     result.map(|digest| {
         Some(Summary {
-            name: offer.name.to_string(),
+            name: offer.path.to_string(),
             peer: connection.peer().to_owned(),
             digest,
             elapsed: pump.started.elapsed(),
@@ -293,7 +293,7 @@ impl Pump<'_> {
                 self.jobs.push(Box::pin(open(self.inbox.clone(), offer)));
             }
             Done::Claimed(offer, None) => {
-                self.refuse(&StorageError::Busy { name: offer.name.to_string() });
+                self.refuse(&StorageError::Busy { name: offer.path.to_string() });
             }
             Done::Opened(Ok((target, opened))) => {
                 self.target = Some(target);
@@ -333,7 +333,7 @@ impl Pump<'_> {
                 ReceiverEvent::Accepted { held, complete } => {
                     (self.held, self.complete) = (held, complete);
                     if let Some(offer) = &self.offer {
-                        let (name, size) = (offer.name.to_string(), offer.geometry.size());
+                        let (name, size) = (offer.path.to_string(), offer.geometry.size());
                         (self.observer)(Event::Started { name, size, peer: peer.to_owned() });
                     }
                     if held > 0 && !complete {
@@ -420,7 +420,7 @@ impl Pump<'_> {
 
     /// The offered name.
     fn name(&self) -> &str {
-        self.offer.as_ref().map_or("the file", |offer| offer.name.as_str())
+        self.offer.as_ref().map_or("the file", |offer| offer.path.as_str())
     }
 
     fn progress(&self) -> Progress {

@@ -322,7 +322,7 @@ impl<'a> Link<'a> {
                 }
                 let complete = self.disk.sealed.as_ref().is_some_and(|sealed| {
                     (sealed.name.as_str(), sealed.bytes.len() as u64, sealed.mtime)
-                        == (offer.name.as_str(), geometry.size(), offer.mtime)
+                        == (offer.path.as_str(), geometry.size(), offer.mtime)
                 });
                 if complete {
                     held.insert_run(0..geometry.blocks());
@@ -372,7 +372,7 @@ impl<'a> Link<'a> {
                 if self.disk.sealed.is_none() {
                     self.disk.part.truncate(offer.geometry.size() as usize);
                     self.disk.sealed = Some(File {
-                        name: offer.name.to_string(),
+                        name: offer.path.to_string(),
                         bytes: std::mem::take(&mut self.disk.part),
                         mtime: offer.mtime,
                         mode: offer.mode,

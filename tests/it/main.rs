@@ -37,7 +37,7 @@ mod plain_pieces;
 mod resume;
 mod serving;
 mod sources;
-mod takeover;
 mod sparse;
+mod takeover;
 mod terminal;
 mod transfer;
