@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use super::echo_floor;
 use super::process::{self, Receiver, wsferry};
 use super::{Plan, Table, have_memory_at_hand, spread};
 
@@ -21,15 +22,20 @@ pub fn measure(plan: &Plan) -> Table {
             "A whole file as one Base64 text message to a server that decodes it, saves it and sends it back, which the \
              client compares: all bytes cross twice. Random bytes from memory to memory over loopback, client and \
              server as two processes; in turns, {rounds} times; the client's whole run, from start to exit. Autobahn \
-             from PyPI, on asyncio."
+             from PyPI, on asyncio. The I/O floor moves as many bytes both ways over one connection, and writes the \
+             file, from plain threads that do nothing else."
         ),
     );
     let autobahn = process::is_there(Command::new("python3").args(["-c", "import autobahn.asyncio"]));
     for mib in [32, 256] {
         let size = plan.size(mib);
         let source = plan.source(size);
-        let (mut ours, mut one_frame, mut theirs) = (vec![], vec![], vec![]);
+        let (mut floors, mut ours, mut one_frame, mut theirs) = (vec![], vec![], vec![], vec![]);
         for _ in 0..rounds {
+            let target = plan.memory.path().join("floor");
+            have_memory_at_hand(size);
+            floors.push(echo_floor::measure(&source, &target).expect("it can be measured").as_secs_f64());
+            std::fs::remove_file(target).expect("it is there");
             // Seven times the file at each end is what Autobahn takes.
             have_memory_at_hand(14 * size);
             if autobahn {
@@ -50,23 +56,27 @@ pub fn measure(plan: &Plan) -> Table {
                 most(|run| run.memory.1)
             )
         };
-        let against = |ours: &[Run]| {
-            let ratios = theirs.iter().zip(ours).map(|(theirs, ours)| theirs.seconds / ours.seconds);
-            if autobahn {
-                format!("{} times as fast as Autobahn", spread(ratios).ratio())
-            } else {
-                String::new()
-            }
+        let ratio = |ours: &[Run], others: &[f64]| {
+            spread(others.iter().zip(ours).map(|(others, ours)| others / ours.seconds)).ratio()
         };
-        table.row(&format!("{mib} MiB, `--plain`"), figure(&ours), against(&ours), "20");
-        table.row(
-            &format!("{mib} MiB, `--plain --one-frame`"),
-            figure(&one_frame),
-            against(&one_frame),
-            "20",
-        );
+        let against = |ours: &[Run]| {
+            let of_floor = format!("{} of the floor", ratio(ours, &floors));
+            if !autobahn {
+                return of_floor;
+            }
+            let theirs: Vec<f64> = theirs.iter().map(|run| run.seconds).collect();
+            format!("{} times as fast as Autobahn, {of_floor}", ratio(ours, &theirs))
+        };
+        let floor = spread(floors.iter().copied());
+        table.row(&format!("{mib} MiB, the I/O floor"), floor.rate(size), "1", "");
+        table.row(&format!("{mib} MiB, `--plain`"), figure(&ours), against(&ours), "20 x Autobahn");
+        let what = format!("{mib} MiB, `--plain --one-frame`");
+        table.row(&what, figure(&one_frame), against(&one_frame), "20 x Autobahn");
         match autobahn {
-            true => table.row(&format!("{mib} MiB, Autobahn"), figure(&theirs), "1", ""),
+            true => {
+                let ratio = format!("{} of the floor", ratio(&theirs, &floors));
+                table.row(&format!("{mib} MiB, Autobahn"), figure(&theirs), ratio, "");
+            }
             false => table.row("Autobahn", "not measured: `pip install autobahn`", "", ""),
         }
     }

@@ -5,10 +5,12 @@
 //! cargo bench --bench report                       # prints all tables; takes about ten minutes
 //! cargo bench --bench report -- throughput disk    # some of them
 //! cargo bench --bench report -- --write            # and puts them into README.md
+//! cargo bench --bench report -- disk --write       # one of them, which says on what machine then
 //! ```
 //!
 //! `--test` runs everything once with tiny files: whether it works, not how fast.
 
+mod echo_floor;
 mod exercise;
 mod growth;
 mod long_path;
@@ -172,33 +174,54 @@ fn main() {
     let chosen = |name: &str| TABLES.iter().all(|(name, _)| !has(name)) || has(name);
     // `cargo bench` says so; `cargo test --benches` does not, and wants to know whether it works.
     let plan = Plan::new(has("--test") || !has("--bench"));
-    let write_all = has("--write");
-    let complete = !plan.quick && TABLES.iter().all(|(name, _)| chosen(name));
-    assert!(!write_all || complete, "--write goes with all tables");
-    let mut report = format!("Measured on {}.\n", machine());
+    assert!(!has("--write") || !plan.quick, "--write goes with figures that mean something");
+    let machine = format!("Measured on {}.", machine());
+    println!("{machine}\n");
     if plan.quick {
-        report.push_str("\nEverything once, with tiny files: the figures mean nothing.\n");
+        println!("Everything once, with tiny files: the figures mean nothing.\n");
     }
-    println!("{report}");
+    let mut report = machine.clone() + "\n";
+    let is_complete = TABLES.iter().all(|(name, _)| chosen(name));
     for (name, measure) in TABLES {
         if chosen(name) {
-            let table = measure(&plan).markdown();
-            println!("{table}");
-            report = format!("{report}\n{table}");
+            let mut table = measure(&plan);
+            if !is_complete {
+                table.intro = format!("{} {machine}", table.intro);
+            }
+            println!("{}", table.markdown());
+            let _ = write!(report, "\n{}", table.markdown());
+            if has("--write") && !is_complete {
+                edit(|before| with_table(before, &table)).expect("README.md can be written");
+            }
         }
     }
-    if write_all {
-        write(&report).expect("README.md can be written");
+    if has("--write") && is_complete {
+        edit(|_| report).expect("README.md can be written");
     }
 }
 
-/// Puts the report between its marks in the README.
-fn write(report: &str) -> io::Result<()> {
-    const BEGIN: &str = "<!-- report: cargo bench --bench report -- --write -->\n";
-    const END: &str = "<!-- end of report -->\n";
+/// A report with this table in the place of the one that it has of that name; without one, as the first.
+fn with_table(report: &str, table: &Table) -> String {
+    let begins: Vec<usize> = report.match_indices("\n**").map(|(at, _)| at + 1).collect();
+    let first = begins.first().copied().unwrap_or(report.len());
+    let name = format!("**{}.**", table.name);
+    let at = begins.iter().copied().find(|&at| report[at..].starts_with(&name));
+    let end = match at {
+        Some(at) => begins.iter().copied().find(|&begin| begin > at).unwrap_or(report.len()),
+        None => first,
+    };
+    let (before, behind) = (&report[..at.unwrap_or(first)], &report[end..]);
+    let space = if behind.is_empty() { "" } else { "\n" };
+    format!("{before}{}{space}{behind}", table.markdown())
+}
+
+/// Changes what is between the report's marks in the README.
+fn edit(change: impl FnOnce(&str) -> String) -> io::Result<()> {
+    const BEGIN: &str = "<!-- report: cargo bench --bench report -- --write -->\n\n";
+    const END: &str = "\n<!-- end of report -->\n";
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let readme = std::fs::read_to_string(&path)?;
     let (before, rest) = readme.split_once(BEGIN).expect("the report's beginning is marked");
-    let (_, after) = rest.split_once(END).expect("the report's end is marked");
-    std::fs::write(path, format!("{before}{BEGIN}\n{report}\n{END}{after}"))
+    let (report, after) = rest.split_once(END).expect("the report's end is marked");
+    std::fs::write(path, format!("{before}{BEGIN}{}{END}{after}", change(report)))
 }

@@ -10,7 +10,7 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite};
 use super::budget::{BASE, Budget, Share};
 use super::frame::{FIRST, Kind, Role};
 use super::input::{Incoming, Input, Part, Piece};
-use super::output::Output;
+use super::output::{Gathered, Output};
 use super::{BUFFER, TransportError};
 use crate::protocol::message::clip;
 use crate::runtime::Timer;
@@ -135,6 +135,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// writes its `len` bytes.
     pub fn send_fragment(&mut self, kind: Kind, last: bool, len: usize, fill: impl FnOnce(&mut [u8])) {
         self.output.fragment(kind, last, len, fill);
+    }
+
+    /// As [`send_fragment`](Self::send_fragment), of all that was gathered, which is empty then.
+    pub fn send_gathered(&mut self, kind: Kind, last: bool, gathered: &mut Gathered) {
+        self.output.gathered(kind, last, gathered);
     }
 
     /// Begins the one frame of a message that is `len` bytes long. They come with [`feed`](Self::feed), and nothing

@@ -101,12 +101,15 @@ impl Input {
     /// to the front. Small frames are read many at a time.
     pub(super) fn space(&mut self, limit: usize) -> &mut [u8] {
         let wanted = self.needed.max(BUFFER.min(limit));
+        // What came filled it: there was more, whether or not what was there has been handed out meanwhile.
+        let is_full = self.end == self.buffer.len();
         if self.start > 0 && (self.start == self.end || self.start + wanted > self.buffer.len()) {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        if self.end == self.buffer.len() {
-            self.buffer.resize((2 * self.end).clamp(FIRST, wanted.max(FIRST)), 0);
+        let len = self.buffer.len();
+        if is_full && len < wanted.max(FIRST) {
+            self.buffer.resize((2 * len).clamp(FIRST, wanted.max(FIRST)), 0);
         }
         let limit = self.buffer.len().min(self.start + wanted);
         &mut self.buffer[self.end..limit]
@@ -249,7 +252,7 @@ impl Input {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::output::Output;
+    use crate::transport::output::{Gathered, Output};
     use proptest::prelude::*;
 
     /// Hands `wire` to an input in pieces of these lengths, over and over; calls `taken` until it finds nothing more.
@@ -325,6 +328,14 @@ mod tests {
         if role == Role::Client { Role::Server } else { Role::Client }
     }
 
+    /// How a message is sent.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Way {
+        InOneFrame,
+        InFragments,
+        Gathered,
+    }
+
     fn roles() -> impl Strategy<Value = Role> {
         prop_oneof![Just(Role::Client), Just(Role::Server)]
     }
@@ -355,36 +366,48 @@ mod tests {
             role in roles(),
             sent in prop::collection::vec((
                 any::<bool>(),
-                any::<bool>(),
+                prop_oneof![Just(Way::InOneFrame), Just(Way::InFragments), Just(Way::Gathered)],
                 prop::collection::vec(prop_oneof![0usize..200, 0usize..100_000], 1..5),
             ), 1..4),
             pieces in prop::collection::vec(prop_oneof![1usize..10, 1usize..200_000], 1..5),
         ) {
             let mut output = Output::new(role);
-            let mut expected = Vec::new();
-            for (number, (is_text, in_one_frame, parts)) in sent.into_iter().enumerate() {
+            let (mut expected, mut wire, mut gathered) = (Vec::new(), Vec::new(), Gathered::default());
+            for (number, (is_text, way, parts)) in sent.into_iter().enumerate() {
                 let kind = if is_text { Kind::Text } else { Kind::Binary };
                 let len = parts.iter().sum::<usize>();
                 let message: Vec<u8> = (0..len).map(|i| b'a' + ((i + number) * 7 % 26) as u8).collect();
-                if in_one_frame {
+                if way == Way::InOneFrame {
                     output.begin_message(kind, len as u64);
                 }
                 let mut rest = &message[..];
                 for (at, &part) in parts.iter().enumerate() {
                     let (part, behind) = rest.split_at(part);
                     rest = behind;
-                    if in_one_frame {
-                        output.feed(part.len(), |frame| frame.copy_from_slice(part));
-                    } else {
-                        output.fragment(kind, at + 1 == parts.len(), part.len(), |frame| frame.copy_from_slice(part));
-                        if at + 1 < parts.len() {
-                            output.control(Control::Ping, b"between");
+                    let last = at + 1 == parts.len();
+                    match way {
+                        Way::InOneFrame => output.feed(part.len(), |frame| frame.copy_from_slice(part)),
+                        Way::InFragments => {
+                            output.fragment(kind, last, part.len(), |frame| frame.copy_from_slice(part));
                         }
+                        Way::Gathered => {
+                            let (some, more) = part.split_at(part.len() / 3);
+                            gathered.extend(some);
+                            gathered.extend(more);
+                            output.gathered(kind, last, &mut gathered);
+                        }
+                    }
+                    if way != Way::InOneFrame && !last {
+                        output.control(Control::Ping, b"between");
+                    }
+                    // Every other time there is nothing else to be written.
+                    if at % 2 == 0 {
+                        wire.extend(written(&mut output));
                     }
                 }
                 expected.push((kind, message));
             }
-            let wire = written(&mut output);
+            wire.extend(written(&mut output));
             let mut input = Input::new(other(role), &[]);
             prop_assert_eq!(pieced(&mut input, &wire, &pieces).unwrap(), expected);
             prop_assert!(input.buffer.len() <= 2 * BUFFER, "what is handed out as it comes needs no more");
@@ -406,6 +429,24 @@ mod tests {
         let mut input = Input::new(Role::Client, &[]);
         assert_eq!(messages(&mut input, &header, &[1]), Ok(vec![]));
         assert!(input.space(usize::MAX).len() <= FIRST);
+    }
+
+    #[test]
+    fn what_fills_the_space_finds_more_of_it_the_next_time() {
+        let mut input = Input::new(Role::Client, &[]);
+        let mut output = Output::new(Role::Server);
+        output.text(20 * BUFFER, |frame| frame.fill(b'x'));
+        let (mut wire, mut reads) = (&written(&mut output)[..], 0);
+        while !wire.is_empty() {
+            let space = input.space(BUFFER);
+            let count = space.len().min(wire.len());
+            space[..count].copy_from_slice(&wire[..count]);
+            input.filled(count);
+            (wire, reads) = (&wire[count..], reads + 1);
+            while input.next_piece().unwrap().is_some() {}
+        }
+        assert!(reads <= 26, "{reads} reads");
+        assert!(input.buffer.len() <= BUFFER);
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub use error::TransportError;
 pub use frame::Kind;
 pub use input::Piece;
 pub use origin::{Origin, Origins};
+pub use output::Gathered;
 pub use server::{Request, handshake as server_handshake, open_handshake as open_server_handshake};
 
 use std::time::Duration;

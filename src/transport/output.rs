@@ -6,7 +6,7 @@
 use async_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use async_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use super::frame::{FIRST, Kind, MAX_CONTROL, Role, mask_next};
+use super::frame::{FIRST, Kind, MAX_CONTROL, MAX_HEADER, Role, mask_next};
 
 /// What is to be written to the socket.
 #[derive(Debug)]
@@ -21,6 +21,37 @@ pub(super) struct Output {
     key: Option<[u8; 4]>,
     /// A message in several frames was begun and not ended.
     is_within: bool,
+}
+
+/// The payload of a frame whose length is not known while it is gathered. It goes without being copied once more.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// Behind space for the header.
+    bytes: Vec<u8>,
+}
+
+impl Gathered {
+    /// Adds bytes.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        if self.bytes.is_empty() {
+            self.bytes.resize(MAX_HEADER, 0);
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn payload(&self) -> &[u8] {
+        self.bytes.get(MAX_HEADER..).unwrap_or_default()
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.payload().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl Output {
@@ -66,10 +97,26 @@ impl Output {
 
     /// Adds a frame of a message: the message's only one or its last, or one that others follow.
     pub(super) fn fragment(&mut self, kind: Kind, last: bool, len: usize, fill: impl FnOnce(&mut [u8])) {
-        let data = if self.is_within { Data::Continue } else { kind.into() };
-        self.is_within = !last;
-        self.begin(OpCode::Data(data), last, len as u64, len);
+        let opcode = self.opcode(kind, last);
+        self.begin(opcode, last, len as u64, len);
         self.feed(len, fill);
+    }
+
+    /// As [`fragment`](Self::fragment), of all that was gathered. Where nothing else is to be written the two change their
+    /// memory, and nothing is copied.
+    pub(super) fn gathered(&mut self, kind: Kind, last: bool, gathered: &mut Gathered) {
+        let len = gathered.len();
+        if !self.pending().is_empty() || len == 0 {
+            self.fragment(kind, last, len, |frame| frame.copy_from_slice(gathered.payload()));
+        } else {
+            let opcode = self.opcode(kind, last);
+            let (header, head) = self.header(opcode, last, len as u64);
+            std::mem::swap(&mut self.buffer, &mut gathered.bytes);
+            (self.written, self.filled) = (MAX_HEADER - head, self.buffer.len());
+            self.buffer[self.written..MAX_HEADER].copy_from_slice(&header[..head]);
+            self.mask(MAX_HEADER, len);
+        }
+        gathered.bytes.clear();
     }
 
     /// Begins the one frame of a message: its bytes come with [`feed`](Self::feed), and nothing else before all of them
@@ -85,29 +132,46 @@ impl Output {
         self.feed(payload.len(), |frame| frame.copy_from_slice(payload));
     }
 
+    fn opcode(&mut self, kind: Kind, last: bool) -> OpCode {
+        let data = if self.is_within { Data::Continue } else { kind.into() };
+        self.is_within = !last;
+        OpCode::Data(data)
+    }
+
     /// Adds a header, with space for `soon` bytes behind it.
     fn begin(&mut self, opcode: OpCode, is_final: bool, len: u64, soon: usize) {
+        let (header, head) = self.header(opcode, is_final, len);
+        self.make_space(head + soon);
+        self.buffer[self.filled..self.filled + head].copy_from_slice(&header[..head]);
+        self.filled += head;
+    }
+
+    /// The header of the next frame, and how long it is.
+    fn header(&mut self, opcode: OpCode, is_final: bool, len: u64) -> ([u8; MAX_HEADER], usize) {
         assert!(self.is_between_frames(), "a frame is ended before the next is begun");
         let mask = (self.role == Role::Client).then(rand::random);
         let header = FrameHeader { opcode, is_final, mask, ..FrameHeader::default() };
-        let head = header.len(len);
-        self.make_space(head + soon);
-        let mut space = &mut self.buffer[self.filled..self.filled + head];
-        header.format(len, &mut space).expect("a slice of the header's length takes the header");
-        self.filled += head;
+        let mut bytes = [0; MAX_HEADER];
+        header.format(len, &mut &mut bytes[..]).expect("there is space for the longest header");
         (self.left, self.key) = (len, mask);
+        (bytes, header.len(len))
     }
 
     /// Adds the next `len` bytes of the frame that was begun, which `fill` writes.
     pub(super) fn feed(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) {
-        self.left = self.left.checked_sub(len as u64).expect("a frame has no more bytes than it announced");
+        assert!(len as u64 <= self.left, "a frame has no more bytes than it announced");
         self.make_space(len);
-        let payload = &mut self.buffer[self.filled..self.filled + len];
-        fill(payload);
-        if let Some(key) = &mut self.key {
-            mask_next(payload, key);
-        }
+        fill(&mut self.buffer[self.filled..self.filled + len]);
+        self.mask(self.filled, len);
         self.filled += len;
+    }
+
+    /// Masks the next bytes of the frame that was begun, which are at `start`.
+    fn mask(&mut self, start: usize, len: usize) {
+        if let Some(key) = &mut self.key {
+            mask_next(&mut self.buffer[start..start + len], key);
+        }
+        self.left -= len as u64;
     }
 
     fn make_space(&mut self, len: usize) {

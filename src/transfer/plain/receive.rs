@@ -16,13 +16,13 @@ use crate::storage::{PlainInbox, StorageError, Warning};
 use crate::transfer::{
     CLOSE_TIMEOUT, Error, Event, PROGRESS_INTERVAL, Pace, Shutdown, Summary, TURNS_PER_POLL,
 };
-use crate::transport::{Connection, Kind, Piece, TransportError};
+use crate::transport::{Connection, Gathered, Kind, Piece, TransportError};
 
 /// Pieces taken before what goes back is written.
 const PIECES_PER_TURN: usize = 64;
 /// The least and the most bytes of a fragment that goes back, and in how many fragments it would be what has gone back so
 /// far: they grow, since there are libraries that take 4,096 fragments of a message and no more.
-const FRAGMENT: usize = 64 * 1024;
+const FRAGMENT: usize = 128 * 1024;
 const LARGEST_FRAGMENT: usize = 1 << 20;
 const FRAGMENTS: u64 = 512;
 /// How to receive without the protocol.
@@ -67,7 +67,7 @@ where
         observer,
         shutdown,
         coming: None,
-        back: Vec::new(),
+        back: Gathered::default(),
         gone_back: 0,
         sealing: None,
         done: None,
@@ -164,7 +164,7 @@ struct Pump<'a> {
     shutdown: Shutdown,
     coming: Option<Coming>,
     /// What will go back with the next fragment, and how much has gone.
-    back: Vec<u8>,
+    back: Gathered,
     gone_back: u64,
     sealing: Option<Sealing>,
     done: Option<Summary>,
@@ -258,7 +258,7 @@ impl Pump<'_> {
         if coming.is_named() && (self.pace.is_due(Instant::now()) || piece.last) {
             (self.observer)(Event::Progress(Progress { acknowledged, ..Progress::default() }));
         }
-        self.back.extend_from_slice(connection.bytes(&piece));
+        self.back.extend(connection.bytes(&piece));
         let enough = (self.gone_back / FRAGMENTS).clamp(FRAGMENT as u64, LARGEST_FRAGMENT as u64);
         if piece.last {
             self.seal(connection.peer(), piece.kind);
@@ -272,10 +272,8 @@ impl Pump<'_> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let back = &self.back;
-        connection.send_fragment(kind, last, back.len(), |frame| frame.copy_from_slice(back));
-        self.gone_back += back.len() as u64;
-        self.back.clear();
+        self.gone_back += self.back.len() as u64;
+        connection.send_gathered(kind, last, &mut self.back);
     }
 
     fn begin(&mut self, kind: Kind) -> Result<Coming, Error> {
