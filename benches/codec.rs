@@ -3,10 +3,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use wsferry::protocol::chunk;
+use wsferry::protocol::chunk::{self, Header};
 
 /// From 3 KiB to a whole block; 24,546 bytes is what a 32 KiB frame limit allows.
 const SIZES: [usize; 7] = [3 << 10, 24_546, 48 << 10, 192 << 10, 576 << 10, 768 << 10, 3 << 20];
+
+const HEADER: Header = Header { transfer: 2, sequence: 1, offset: 3 };
 
 fn random(len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
@@ -21,7 +23,7 @@ fn codec(c: &mut Criterion) {
         encode.throughput(Throughput::Bytes(len as u64));
         let mut frame = vec![0; chunk::frame_len(len)];
         encode.bench_function(BenchmarkId::new("chunk frame", len), |b| {
-            b.iter(|| chunk::encode(1, 3, &bytes, &mut frame));
+            b.iter(|| chunk::encode(HEADER, &bytes, &mut frame));
         });
         assert_eq!(frame[chunk::HEADER_LEN..], *STANDARD.encode(&bytes).as_bytes());
         encode.bench_function(BenchmarkId::new("scalar Base64 alone", len), |b| {
@@ -37,7 +39,7 @@ fn codec(c: &mut Criterion) {
     for len in SIZES {
         let bytes = random(len);
         let mut frame = vec![0; chunk::frame_len(len)];
-        chunk::encode(1, 3, &bytes, &mut frame);
+        chunk::encode(HEADER, &bytes, &mut frame);
         let mut out = Vec::new();
         decode.throughput(Throughput::Bytes(len as u64));
         decode.bench_function(BenchmarkId::new("chunk frame", len), |b| {

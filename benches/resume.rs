@@ -77,7 +77,7 @@ impl Scene {
         let source = Arc::new(Source::open(&path, None).expect("it opens"));
         let inbox =
             Arc::new(Inbox::open(&dir.path().join("inbox"), InboxOptions::default()).expect("it opens"));
-        let offer = || source.offer(1 << 20, 1 << 20).check().expect("it is good").expect("so is its name");
+        let offer = || source.offer().check().expect("it is good").expect("so is its name");
         let (target, _) = inbox.begin(offer()).expect("it is taken");
         target.write_zeros(0..held).expect("holes take no room");
         for first in (0..held / BLOCK).step_by(256) {
@@ -96,7 +96,7 @@ impl Scene {
             format!("ws://{}", listener.local_addr().expect("it is bound")).parse().expect("a URL");
         let (stop, shutdown) = Shutdown::new();
         let _server = runtime::spawn(async move {
-            let observer = Arc::new(move |_, event| {
+            let observer = Arc::new(move |_, _, event| {
                 if matches!(event, Event::Failed(_)) {
                     let _ = tell.send(());
                 }

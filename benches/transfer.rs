@@ -55,13 +55,13 @@ impl Scene {
             let (_stop, shutdown) = Shutdown::new();
             let receiver = runtime::spawn(async move {
                 let serve = ServeOptions { once: true, ..ServeOptions::default() };
-                transfer::serve(&listener, &inbox, serve, shutdown, Arc::new(|_, _| {})).await
+                transfer::serve(&listener, &inbox, serve, shutdown, Arc::new(|_, _, _| {})).await
             });
             let mut session = Session::new(url, options, RetryOptions::default());
             let sent = session.send(&self.source, None, &mut |_| {}).await.expect("it is sent");
             session.close().await;
             receiver.await.expect("it is received");
-            assert_eq!(sent.digest.to_string(), self.digest);
+            assert_eq!(sent.digest.unwrap().to_string(), self.digest);
         });
         std::fs::remove_dir_all(self.inbox()).expect("it can go");
     }

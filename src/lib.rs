@@ -39,7 +39,7 @@
 //!     let (_stop, shutdown) = Shutdown::new();
 //!     let receiver = runtime::spawn(async move {
 //!         let options = ServeOptions { once: true, ..ServeOptions::default() };
-//!         transfer::serve(&listener, &inbox, options, shutdown, Arc::new(|_, _| {})).await
+//!         transfer::serve(&listener, &inbox, options, shutdown, Arc::new(|_, _, _| {})).await
 //!     });
 //!
 //!     let mut session = Session::new(url.parse()?, SendOptions::default(), RetryOptions::default());
@@ -47,7 +47,7 @@
 //!     session.close().await;
 //!     receiver.await?;
 //!
-//!     assert_eq!(sent.digest.to_string(), blake3::hash(b"hello").to_string());
+//!     assert_eq!(sent.digest.unwrap().to_string(), blake3::hash(b"hello").to_string());
 //!     assert_eq!(std::fs::read(dir.join("inbox/hello.txt"))?, b"hello");
 //!     Ok(())
 //! })

@@ -10,6 +10,8 @@ use clap::{Parser, Subcommand};
 use wsferry::protocol::FileName;
 use wsferry::transport::{Origin, Origins};
 
+use super::tree::TreeArgs;
+
 const EXIT_CODES: &str = "\
 Exit codes:
     0  done
@@ -40,13 +42,14 @@ pub enum Command {
     Bench(BenchArgs),
 }
 
-/// Send files to a receiver. Run the same command again to resume.
+/// Send files and directories to a receiver. Run the same command again to resume.
 #[derive(Debug, Parser)]
-#[command(override_usage = "wsferry send [OPTIONS] <FILE>... <URL>")]
+#[command(override_usage = "wsferry send [OPTIONS] <FILE|DIR>... <URL>")]
 pub struct SendArgs {
-    /// Files to send, one after another; last, where the receiver listens, for example ws://127.0.0.1:9000
+    /// Files and directories to send, one after another: DIR under its own name, of DIR/ what is in it; last, where the
+    /// receiver listens, for example ws://127.0.0.1:9000
     // One list, so that flags may stand between the files and the URL.
-    #[arg(required = true, value_name = "FILE... URL")]
+    #[arg(required = true, value_name = "FILE|DIR... URL")]
     files_and_url: Vec<PathBuf>,
 
     /// Raw bytes in a chunk, rounded down to a multiple of 3; auto takes what measured best, within the frame limit
@@ -84,7 +87,7 @@ pub struct SendArgs {
 
     /// Send the file as one Base64 text message, as any WebSocket server can take it, and compare what comes back with it.
     /// There is no resume in this mode: such a server cannot say what it has
-    #[arg(long, conflicts_with_all = ["frame_limit", "window", "retry_for", "wait", "repair", "discard", "name"])]
+    #[arg(long, conflicts_with_all = ["frame_limit", "window", "retry_for", "wait", "repair", "discard", "name", "links", "exclude", "include", "exclude_from", "quick"])]
     pub plain: bool,
 
     /// With --plain: one frame, whose length is announced, instead of fragments of --chunk-size
@@ -104,11 +107,14 @@ pub struct SendArgs {
     pub name: Option<FileName>,
 
     #[command(flatten)]
+    pub tree: TreeArgs,
+
+    #[command(flatten)]
     pub output: OutputArgs,
 }
 
 impl SendArgs {
-    /// Files to send, one after another.
+    /// Files and directories to send, one after another.
     pub fn files(&self) -> &[PathBuf] {
         self.files_and_url.split_last().map_or(&[], |(_, files)| files)
     }

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod demo;
+mod desk;
 mod exit;
 mod flood;
 mod limits;
@@ -14,6 +15,7 @@ mod receive;
 mod screen;
 mod send;
 mod signals;
+mod tree;
 mod usage;
 mod writer;
 

@@ -101,10 +101,7 @@ impl Output {
         advice: &str,
         exit: Exit,
     ) -> Exit {
-        self.event(json!({
-            "event": "failed", "transfer": transfer, "name": name,
-            "exit_code": exit.code(), "reason": error.to_string(),
-        }));
+        self.event(failed(transfer, name, error, exit));
         self.complaint(&format!("wsferry: {error}{advice}"));
         exit
     }
@@ -113,6 +110,14 @@ impl Output {
     pub fn event(&self, event: Value) {
         if self.mode == Mode::Json {
             self.result(&event.to_string(), Weight::Lasting);
+        }
+    }
+
+    /// A file was sent, or received, to its end.
+    pub fn finished(&self, transfer: u64, summary: &Summary) {
+        // What it tells of the program is not looked up for nothing, file by file.
+        if self.mode == Mode::Json {
+            self.event(finished(transfer, summary));
         }
     }
 
@@ -169,9 +174,13 @@ pub fn describe(sent: bool, summary: &Summary) -> String {
     let size = BinaryBytes(progress.total);
     let warnings: String = summary.warnings.iter().map(|warning| format!("; {warning}")).collect();
     let seconds = elapsed.as_secs_f64();
+    let (digest, same) = match digest {
+        Some(digest) => (format!(", blake3 {digest}"), "content"),
+        None => (String::new(), "size and time, which was not compared"),
+    };
     if *complete {
         return format!(
-            "{name}: {size}, already there with the same content, {seconds:.2} s, blake3 {digest}{warnings}"
+            "{name}: {size}, already there with the same {same}, {seconds:.2} s{digest}{warnings}"
         );
     }
     let resumed = match progress.held {
@@ -196,13 +205,19 @@ pub fn describe(sent: bool, summary: &Summary) -> String {
         (false, false) => "received",
         (false, true) => "received, checked and removed",
     };
-    format!(
-        "{done} {name}: {size} in {seconds:.2} s{rate}{resumed}{resent}{mended}, blake3 {digest}{warnings}"
-    )
+    format!("{done} {name}: {size} in {seconds:.2} s{rate}{resumed}{resent}{mended}{digest}{warnings}")
+}
+
+/// The event of a transfer that failed.
+pub fn failed(transfer: Option<u64>, name: Option<&str>, error: &dyn std::fmt::Display, exit: Exit) -> Value {
+    json!({
+        "event": "failed", "transfer": transfer, "name": name,
+        "exit_code": exit.code(), "reason": error.to_string(),
+    })
 }
 
 /// The `finished` event.
-pub fn finished(transfer: u64, summary: &Summary) -> Value {
+fn finished(transfer: u64, summary: &Summary) -> Value {
     json!({
         "event": "finished", "transfer": transfer, "name": summary.name, "size": summary.progress.total,
         "seconds": summary.elapsed.as_secs_f64(), "bytes_per_second": summary.rate(),

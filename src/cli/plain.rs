@@ -34,7 +34,7 @@ pub async fn send_all(
         view.clear();
         match sent {
             Ok(summary) => {
-                output.event(output::finished(number, &summary));
+                output.finished(number, &summary);
                 output.line(&output::describe(true, &summary));
             }
             Err(error) => {

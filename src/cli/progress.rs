@@ -14,7 +14,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two `progress` events.
 const EVENT_INTERVAL: Duration = Duration::from_millis(500);
 /// The columns of a name.
-const NAME_WIDTH: usize = 24;
+pub const NAME_WIDTH: usize = 24;
 
 /// The view of one transfer.
 pub struct View {
@@ -22,17 +22,38 @@ pub struct View {
     transfer: u64,
     name: String,
     bar: Option<ProgressBar>,
-    /// Over all files, if there are several; and the bytes of the files before this one.
-    overall: Option<(ProgressBar, u64)>,
+    /// The bar over all files, if there are several: this one goes above it.
+    overall: Option<ProgressBar>,
     started: Instant,
     next_tell: Instant,
     is_plain: bool,
+    has_bar: bool,
 }
 
 impl View {
-    pub fn new(output: Output, transfer: u64, name: String, overall: Option<(ProgressBar, u64)>) -> Self {
+    pub fn new(output: Output, transfer: u64, name: String, overall: Option<ProgressBar>) -> Self {
         let now = Instant::now();
-        Self { output, transfer, name, bar: None, overall, started: now, next_tell: now, is_plain: false }
+        Self {
+            output,
+            transfer,
+            name,
+            bar: None,
+            overall,
+            started: now,
+            next_tell: now,
+            is_plain: false,
+            has_bar: true,
+        }
+    }
+
+    /// One of many: a bar over all of them is shown, or nothing.
+    pub fn without_bar(self) -> Self {
+        Self { has_bar: false, ..self }
+    }
+
+    /// The transfer's number.
+    pub fn transfer(&self) -> u64 {
+        self.transfer
     }
 
     /// The file's name.
@@ -59,10 +80,6 @@ impl View {
                     bar.set_position(*held);
                     bar.reset_eta();
                 }
-                if let Some((overall, before)) = &self.overall {
-                    overall.set_position(before + held);
-                    overall.reset_eta();
-                }
             }
             Event::Progress(progress) => self.progress(progress),
             Event::Notice { what } => {
@@ -71,17 +88,8 @@ impl View {
                 }));
                 self.output.notice(what);
             }
-            Event::Reconnecting { delay, attempt, why } => {
-                let seconds = delay.as_secs_f64();
-                let text = format!("trying again in {seconds:.1} s (attempt {attempt})");
-                self.output.event(json!({
-                    "event": "reconnecting", "transfer": self.transfer, "name": self.name,
-                    "seconds": seconds, "attempt": attempt, "reason": why,
-                }));
-                match &self.bar {
-                    Some(bar) => bar.set_message(text),
-                    None => self.output.notice(&format!("{why}; {text}")),
-                }
+            Event::Reconnecting { .. } => {
+                reconnecting(&self.output, std::slice::from_ref(&self), event);
             }
             Event::Finished(_) | Event::Failed(_) => self.clear(),
             _ => {}
@@ -106,9 +114,9 @@ impl View {
         self.output.event(json!({
             "event": "started", "transfer": self.transfer, "name": name, "size": size, "peer": peer,
         }));
-        if self.output.mode == Mode::Human && !self.output.bars.is_hidden() {
+        if self.has_bar && self.output.mode == Mode::Human && !self.output.bars.is_hidden() {
             let bar = match &self.overall {
-                Some((overall, _)) => self.output.bars.insert_before(overall, ProgressBar::new(size)),
+                Some(overall) => self.output.bars.insert_before(overall, ProgressBar::new(size)),
                 None => self.output.bars.add(ProgressBar::new(size)),
             };
             bar.set_style(style(
@@ -130,9 +138,6 @@ impl View {
             bar.set_position(progress.acknowledged);
             bar.set_message(checking(progress));
         }
-        if let Some((overall, before)) = &self.overall {
-            overall.set_position(before + progress.acknowledged);
-        }
         let now = Instant::now();
         if now < self.next_tell {
             return;
@@ -149,7 +154,7 @@ impl View {
                     "resent_bytes": progress.resent, "bytes_per_second": rate,
                 }));
             }
-            Mode::Human if self.bar.is_none() => {
+            Mode::Human if self.has_bar && self.bar.is_none() => {
                 self.next_tell = now + LINE_INTERVAL;
                 let left = progress.total.saturating_sub(progress.acknowledged) as f64 / rate.max(1.0);
                 self.output.notice(&format!(
@@ -166,11 +171,29 @@ impl View {
     }
 }
 
+/// Says that the connection is made again: on the bars of what is under way, if there are any.
+pub fn reconnecting<V: std::ops::Deref<Target = View>>(output: &Output, views: &[V], event: &Event) {
+    let Event::Reconnecting { delay, attempt, why } = event else { return };
+    let seconds = delay.as_secs_f64();
+    let text = format!("trying again in {seconds:.1} s (attempt {attempt})");
+    let one = if let [view] = views { Some(view) } else { None };
+    output.event(json!({
+        "event": "reconnecting", "transfer": one.map(|view| view.transfer), "name": one.map(|view| &view.name),
+        "seconds": seconds, "attempt": attempt, "reason": why,
+    }));
+    let bars: Vec<&ProgressBar> = views.iter().filter_map(|view| view.bar.as_ref()).collect();
+    for bar in &bars {
+        bar.set_message(text.clone());
+    }
+    if bars.is_empty() {
+        output.notice(&format!("{why}; {text}"));
+    }
+}
+
 /// The bar over all files.
-pub fn overall(output: &Output, files: usize, bytes: u64) -> ProgressBar {
-    let bar = output.bars.add(ProgressBar::new(bytes));
-    bar.set_style(style("{prefix:24!} {wide_bar} {bytes}/{total_bytes} {decimal_bytes_per_sec} {eta}"));
-    bar.set_prefix(format!("all {files} files"));
+pub fn overall(output: &Output) -> ProgressBar {
+    let bar = output.bars.add(ProgressBar::new(0));
+    bar.set_style(style("{prefix:24!} {wide_bar} {bytes}/{total_bytes} {decimal_bytes_per_sec} {eta} {msg}"));
     bar
 }
 
@@ -187,7 +210,7 @@ fn checking(progress: &Progress) -> String {
 }
 
 /// A name that is at most `width` characters long: its middle gives way, so that the ending stays.
-fn shorten(name: &str, width: usize) -> String {
+pub fn shorten(name: &str, width: usize) -> String {
     let chars: Vec<char> = name.chars().collect();
     if chars.len() <= width {
         return name.to_owned();

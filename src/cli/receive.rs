@@ -10,7 +10,7 @@ use wsferry::protocol::HeartbeatConfig;
 use wsferry::runtime::{self, TcpListener};
 use wsferry::storage::{Inbox, InboxOptions};
 use wsferry::transfer::plain::PlainReceiveOptions;
-use wsferry::transfer::{self, Error, ErrorKind, Event, ReceiveOptions, ServeOptions, Shutdown};
+use wsferry::transfer::{self, Error, ErrorKind, Event, ReceiveOptions, ServeOptions, Shutdown, Summary};
 use wsferry::transport::TransportError;
 
 use super::args::ReceiveArgs;
@@ -92,7 +92,7 @@ async fn serve(
 
     let desk = Arc::new(Desk::new(output.clone()));
     let watching = desk.clone();
-    let observer = Arc::new(move |connection, event| watching.show(connection, &event));
+    let observer = Arc::new(move |connection, transfer, event| watching.show((connection, transfer), &event));
     drop(runtime::spawn(sweep(Arc::downgrade(inbox))));
     let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
     let receive = ReceiveOptions { heartbeat, ..ReceiveOptions::default() };
@@ -123,10 +123,25 @@ struct Desk {
     shown: Mutex<Shown>,
 }
 
+/// A connection, and a transfer on it.
+type Key = (u64, Option<u64>);
+
+/// What came in directories on one connection.
+struct Tree {
+    started: Instant,
+    received: u64,
+    there: u64,
+    bytes: u64,
+}
+
 /// What is shown, and what is only counted.
 struct Shown {
-    /// A connection has one from its transfer's start to its end.
-    views: HashMap<u64, View>,
+    /// A transfer has one from its start to its end: by its connection, and its number there.
+    views: HashMap<Key, View>,
+    /// What came in directories, by its connection: one line tells of all of it.
+    trees: HashMap<u64, Tree>,
+    /// How many transfers there were: programs tell them apart by their numbers.
+    transfers: u64,
     unserved: Flood,
     refused: Flood,
 }
@@ -149,38 +164,98 @@ impl Shown {
     }
 }
 
+impl Tree {
+    fn new() -> Self {
+        Self { started: Instant::now(), received: 0, there: 0, bytes: 0 }
+    }
+
+    fn add(&mut self, summary: &Summary) {
+        *(if summary.complete { &mut self.there } else { &mut self.received }) += 1;
+        self.bytes += summary.new_bytes();
+    }
+
+    fn describe(&self) -> String {
+        let Self { started, received, there, bytes } = self;
+        let there = if *there > 0 { format!(", {there} already there") } else { String::new() };
+        let seconds = started.elapsed().as_secs_f64();
+        format!("received {received} in directories, {} in {seconds:.2} s{there}", BinaryBytes(*bytes))
+    }
+}
+
+/// Whether it is one of many: a line for all of them will do.
+fn is_in_directory(name: &str) -> bool {
+    name.contains('/')
+}
+
 impl Desk {
     fn new(output: Output) -> Self {
         let (unserved, refused) = (Flood::new(1), Flood::new(REFUSALS_TOLD));
-        Self { output, shown: Mutex::new(Shown { views: HashMap::new(), unserved, refused }) }
+        Self {
+            output,
+            shown: Mutex::new(Shown {
+                views: HashMap::new(),
+                trees: HashMap::new(),
+                transfers: 0,
+                unserved,
+                refused,
+            }),
+        }
     }
 
     fn shown(&self) -> MutexGuard<'_, Shown> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows an event of one connection.
-    fn show(self: &Arc<Self>, connection: u64, event: &Event) {
+    /// Shows an event of one transfer, or of a connection.
+    fn show(self: &Arc<Self>, key: Key, event: &Event) {
         let mut shown = self.shown();
         if let Event::Started { name, .. } = event {
-            shown.views.insert(connection, View::new(self.output.clone(), connection, name.clone(), None));
+            shown.transfers += 1;
+            let view = View::new(self.output.clone(), shown.transfers, name.clone(), None);
+            let view = if is_in_directory(name) { view.without_bar() } else { view };
+            shown.views.insert(key, view);
         }
-        if let Some(view) = shown.views.get_mut(&connection) {
+        if let Some(view) = shown.views.get_mut(&key) {
             view.show(event);
         }
         let (kind, error) = match event {
             Event::Finished(summary) => {
-                shown.views.remove(&connection);
-                self.output.event(output::finished(connection, summary));
-                self.output.line(&output::describe(false, summary));
+                let number = match shown.views.remove(&key) {
+                    Some(view) => view.transfer(),
+                    // It was there already.
+                    None => {
+                        shown.transfers += 1;
+                        shown.transfers
+                    }
+                };
+                self.output.finished(number, summary);
+                if is_in_directory(&summary.name) {
+                    shown.trees.entry(key.0).or_insert_with(Tree::new).add(summary);
+                } else {
+                    self.output.line(&output::describe(false, summary));
+                }
                 return;
             }
-            Event::Failed(error @ Error::Declined { .. }) => (Some(Kind::Refused), error),
+            Event::Disconnected => {
+                if let Some(tree) = shown.trees.remove(&key.0) {
+                    self.output.line(&tree.describe());
+                }
+                return;
+            }
+            // One that had been taken is a transfer that failed.
+            Event::Failed(error @ Error::Declined { .. }) if !shown.views.contains_key(&key) => {
+                (Some(Kind::Refused), error)
+            }
             Event::Unserved(error) => (Some(Kind::Unserved), error),
             Event::Failed(error) => (None, error),
             _ => return,
         };
-        let view = shown.views.remove(&connection);
+        // What ends a connection ends all transfers on it.
+        let ended: Vec<Key> = match key {
+            (connection, None) => shown.views.keys().filter(|key| key.0 == connection).copied().collect(),
+            key => vec![key],
+        };
+        let views: Vec<View> = ended.iter().filter_map(|key| shown.views.remove(key)).collect();
         if let Some(kind) = kind {
             match shown.flood(kind).admit(&error.to_string(), Instant::now()) {
                 Admission::First => self.clone().tell_count_later(kind),
@@ -188,10 +263,15 @@ impl Desk {
                 Admission::Counted => return,
             }
         }
-        self.failed(connection, view.as_ref(), error);
+        if views.is_empty() {
+            self.failed(None, error);
+        }
+        for view in &views {
+            self.failed(Some(view), error);
+        }
     }
 
-    fn failed(&self, connection: u64, view: Option<&View>, error: &Error) {
+    fn failed(&self, view: Option<&View>, error: &Error) {
         let name = match error {
             Error::Declined { name, .. } => Some(name.as_str()),
             _ => view.map(View::name),
@@ -205,7 +285,8 @@ impl Desk {
             }
             _ => String::new(),
         };
-        self.output.failed(Some(connection), name, error, &advice, Exit::from(error.kind()));
+        let number = view.map(View::transfer);
+        self.output.failed(number, name, error, &advice, Exit::from(error.kind()));
     }
 
     /// Tells what is counted at the end of each period, as long as there is something.

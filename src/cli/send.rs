@@ -1,24 +1,24 @@
 //! `wsferry send`.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use futures::future::{Either, select};
-use indicatif::BinaryBytes;
-use wsferry::protocol::{ChunkSize, FileName, HeartbeatConfig, MAX_FRAME, MIN_FRAME_LIMIT};
+use wsferry::protocol::{ChunkSize, HeartbeatConfig, MAX_FRAME, MIN_FRAME_LIMIT, RelativePath};
 use wsferry::runtime;
-use wsferry::transfer::{Error, RetryOptions, SendOptions, Session, Summary};
+use wsferry::storage::Root;
+use wsferry::transfer::{RetryOptions, SendOptions, Session};
 use wsferry::transport::Endpoint;
 
 use super::args::{ChunkArg, SendArgs};
+use super::desk::Desk;
 use super::exit::Exit;
-use super::output::{self, Mode, Output};
+use super::output::Output;
 use super::plain;
-use super::progress::{self, View};
 use super::signals::{self, Hangup};
+use super::tree;
 
 /// How long a sender that was told to stop may take to do so: it has nothing to put in order.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
@@ -65,6 +65,8 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), 
             second.display()
         ));
     }
+    // What the patterns say is known before anything is sent.
+    tree::scan(args)?;
     let ByteSize(window) = args.window;
     if window == 0 {
         return Err("--window is 0; at least 1 byte is needed".to_owned());
@@ -93,7 +95,7 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), 
             Some(chunk)
         }
     };
-    let (growing, repair, discard) = (args.growing, args.repair, args.discard);
+    let (growing, repair, discard, quick) = (args.growing, args.repair, args.discard, args.tree.quick);
     let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
     Ok((
         endpoint,
@@ -104,19 +106,20 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), 
             growing,
             repair,
             discard,
+            quick,
             heartbeat,
             ..SendOptions::default()
         },
     ))
 }
 
-/// Two files that would replace each other.
-fn same_name(files: &[PathBuf]) -> Option<(&Path, &Path, Cow<'_, str>)> {
+/// Two files that would replace each other. What lies in directories whose contents are sent is not known yet.
+fn same_name(files: &[PathBuf]) -> Option<(&Path, &Path, RelativePath)> {
     let mut seen = HashMap::new();
     files.iter().find_map(|file| {
-        let name = file.file_name()?;
-        let first = seen.insert(name, file.as_path())?;
-        Some((first, file.as_path(), name.to_string_lossy()))
+        let name = Root::new(file).name()?.ok()?;
+        let first = seen.insert(name.clone(), file.as_path())?;
+        Some((first, file.as_path(), name))
     })
 }
 
@@ -134,63 +137,16 @@ async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, out
         wait_for_name: args.wait,
         ..RetryOptions::default()
     };
-    let files = args.files();
-    let count = files.len() as u64;
+    let items = match tree::scan(args) {
+        Ok(scan) => scan,
+        Err(usage) => return output.error(&usage, Exit::Usage),
+    };
     let mut session = Session::new(endpoint, options, retry);
-    let several = files.len() > 1 && output.mode == Mode::Human && !output.bars.is_hidden();
-    let sizes: Vec<u64> =
-        files.iter().map(|file| std::fs::metadata(file).map_or(0, |info| info.len())).collect();
-    let overall = several.then(|| progress::overall(output, files.len(), sizes.iter().sum()));
-    let mut before = 0;
-    let mut worst = Exit::Done;
-    let (mut sent, mut there, mut bytes) = (0, 0, 0);
-    for (number, (file, size)) in (1..).zip(files.iter().zip(&sizes)) {
-        let overall = overall.clone().map(|bar| (bar, before));
-        session.set_left(count - number);
-        match send_one(&mut session, args, file, number, overall, output).await {
-            Ok(summary) => {
-                output.event(output::finished(number, &summary));
-                output.line(&output::describe(true, &summary));
-                *(if summary.complete { &mut there } else { &mut sent }) += 1;
-                bytes += summary.new_bytes();
-            }
-            Err((name, error)) => {
-                let exit = Exit::from(error.kind());
-                // What the error says to do first says it already.
-                let told = exit != Exit::Interrupted || error.to_string().contains("the same command");
-                let advice = if told { "" } else { "; run the same command again to resume" };
-                output.failed(Some(number), Some(&name), &error, advice, exit);
-                worst = if worst == Exit::Done { exit } else { worst };
-                if !error.concerns_one_file() {
-                    break;
-                }
-            }
-        }
-        before += size;
-    }
-    if let Some(overall) = overall {
-        overall.finish_and_clear();
+    let mut desk = Desk::new(args, output);
+    let sent = session.send_all(items, &mut |file, event| desk.show(file, &event)).await;
+    if let Err(error) = sent {
+        desk.cut(&error);
     }
     session.close().await;
-    if files.len() > 1 {
-        let there = if there > 0 { format!(", {there} already there") } else { String::new() };
-        output.line(&format!("{sent} of {} files sent{there}, {} new", files.len(), BinaryBytes(bytes)));
-    }
-    worst
-}
-
-async fn send_one(
-    session: &mut Session,
-    args: &SendArgs,
-    file: &Path,
-    number: u64,
-    overall: Option<(indicatif::ProgressBar, u64)>,
-    output: &Output,
-) -> Result<Summary, (String, Error)> {
-    let own = || file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let name = args.name.as_ref().map_or_else(own, FileName::to_string);
-    let mut view = View::new(output.clone(), number, name, overall);
-    let sent = session.send(file, args.name.clone(), &mut |event| view.show(&event)).await;
-    view.clear();
-    sent.map_err(|error| (view.name().to_owned(), error))
+    desk.close()
 }

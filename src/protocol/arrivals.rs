@@ -87,9 +87,4 @@ impl Arrivals {
         }
         due
     }
-
-    /// Nothing is acknowledged any more.
-    pub(super) fn stop(&mut self) {
-        self.acknowledge_at = None;
-    }
 }

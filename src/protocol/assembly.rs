@@ -38,8 +38,7 @@ pub(super) struct Assembly {
     open: BTreeMap<u64, Open>,
     /// Blocks that are whole and being hashed.
     unhashed: BlockSet,
-    /// How many chunks may be missing: those that came damaged.
-    gaps_allowed: u32,
+    /// Places that chunks which came damaged left open.
     gaps: u32,
     filled: u64,
 }
@@ -60,8 +59,7 @@ impl Assembly {
     pub(super) fn new(geometry: Geometry, held: BlockSet, unhashed: BlockSet, received: u64) -> Self {
         let whole = held.runs().chain(unhashed.runs());
         let filled = whole.map(|run| geometry.bytes_of(run)).sum();
-        let mut assembly =
-            Self { geometry, held, open: BTreeMap::new(), unhashed, gaps_allowed: 0, gaps: 0, filled };
+        let mut assembly = Self { geometry, held, open: BTreeMap::new(), unhashed, gaps: 0, filled };
         let (block, bytes) = (received / BLOCK, received % BLOCK / 3 * 3);
         if received < geometry.size() && bytes > 0 && !assembly.is_whole(block) {
             let next = geometry.block_start(block) + bytes;
@@ -100,9 +98,9 @@ impl Assembly {
         self.filled
     }
 
-    /// A chunk came damaged: its place will be missing until it comes again.
-    pub(super) fn expect_gap(&mut self) {
-        self.gaps_allowed += 1;
+    /// Places that are open for chunks which came damaged.
+    pub(super) fn gaps(&self) -> u32 {
+        self.gaps
     }
 
     /// A whole block's hash is known. `false` if it was begun again in the meantime.
@@ -175,8 +173,8 @@ impl Assembly {
         }
     }
 
-    /// Puts a verified chunk in its place.
-    pub(super) fn fill(&mut self, offset: u64, bytes: &[u8]) -> Result<Fill, Violation> {
+    /// Puts a verified chunk in its place. `gaps`: how many places may be open for chunks that came damaged.
+    pub(super) fn fill(&mut self, offset: u64, bytes: &[u8], gaps: u32) -> Result<Fill, Violation> {
         let len = bytes.len() as u64;
         let size = self.geometry.size();
         if offset >= size {
@@ -212,8 +210,8 @@ impl Assembly {
                 open.gaps.push(rest);
                 self.gaps += 1;
             }
-            if self.gaps > self.gaps_allowed {
-                let expected = format!("the first byte of a gap; {} are open", self.gaps_allowed);
+            if self.gaps > gaps {
+                let expected = format!("the first byte of a gap; {gaps} are open");
                 return Err(Violation::field("chunk.offset", expected, offset));
             }
         } else if offset == open.next {
@@ -221,7 +219,7 @@ impl Assembly {
                 hasher.update(bytes);
             }
             open.next += len;
-        } else if offset > open.next && self.gaps < self.gaps_allowed {
+        } else if offset > open.next && self.gaps < gaps {
             open.gaps.push(open.next..offset);
             open.hasher = None;
             open.next = offset + len;

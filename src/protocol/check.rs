@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use super::Violation;
 use super::blocks::BlockSet;
-use super::digest::{BlockDigest, BlockHashes};
-use super::message::{self, Message, digests_from_text};
+use super::digest::BlockDigest;
+use super::message::{self, digests_from_text};
 
 /// The most digests asked for at a time: while a sender hashes that many blocks it asks for nothing, and is not to be
 /// taken for one that only gives signs of life.
@@ -26,7 +26,8 @@ pub(super) struct Check {
     /// The receiver's digests from `page_first` on, as far as they were asked for.
     page: VecDeque<BlockDigest>,
     page_first: u64,
-    asked: bool,
+    /// Digests that were asked for and have not come: the first block's number, and how many.
+    asked: Option<(u64, u64)>,
 }
 
 /// What the comparison needs next.
@@ -34,7 +35,7 @@ pub(super) enum Need {
     /// Nothing, or something that is on its way.
     Nothing,
     /// The receiver's digests.
-    Digests(Message),
+    Digests { first: u64, count: u64 },
     /// This block's hashes.
     Hashes(u64),
 }
@@ -56,7 +57,7 @@ impl Check {
 
     /// Whether digests were asked for and have not come.
     pub(super) fn waits(&self) -> bool {
-        self.asked
+        self.asked.is_some()
     }
 
     /// Whether this block's hashes will come, or are coming, from here.
@@ -80,7 +81,7 @@ impl Check {
                 self.current = Some((block, true));
                 return Need::Hashes(block);
             }
-            if !self.asked {
+            if self.asked.is_none() {
                 return self.ask(block, frame_limit);
             }
         }
@@ -94,38 +95,38 @@ impl Check {
         self.repaired.insert_run(run);
     }
 
-    /// The hashes of the block that [`next`](Self::next) named; whether the receiver holds it, or will.
-    pub(super) fn compare(&mut self, block: u64, hashes: &BlockHashes) -> bool {
+    /// The digest of the block that [`next`](Self::next) named; whether the receiver holds it, or will.
+    pub(super) fn compare(&mut self, block: u64, digest: BlockDigest) -> bool {
         let (current, compare) = self.current.take().expect("a block was named");
         assert_eq!(current, block, "the block that was named");
-        !compare || self.repaired.contains(block) || self.page.front() == Some(&hashes.digest())
+        !compare || self.repaired.contains(block) || self.page.front() == Some(&digest)
     }
 
     /// Takes the digests that were asked for.
     pub(super) fn handle_digests(&mut self, first: u64, digests: &str) -> Result<(), Violation> {
         let digests = digests_from_text(digests)?;
-        let expected = self.unchecked.first();
-        let room = self.room(expected.unwrap_or_default());
-        if !self.asked || expected != Some(first) || digests.len() as u64 > room {
-            let expected =
-                expected.map_or("none".to_owned(), |block| format!("at most {room} from block {block}"));
+        // Others may be to be compared by now, and come before those.
+        let is_asked = |(asked, count)| asked == first && digests.len() as u64 <= count;
+        if !self.asked.is_some_and(is_asked) {
+            let expected = |(first, count)| format!("at most {count} from block {first}");
+            let expected = self.asked.map_or("none".to_owned(), expected);
             return Err(Violation::field(
                 "digests",
                 expected,
                 format!("{} from block {first}", digests.len()),
             ));
         }
-        self.asked = false;
+        self.asked = None;
         self.page_first = first;
         self.page = digests.into();
         Ok(())
     }
 
     fn ask(&mut self, first: u64, frame_limit: u64) -> Need {
-        self.asked = true;
         self.page.clear();
         let count = self.room(first).min(message::digests_per_page(frame_limit)).min(PAGE);
-        Need::Digests(Message::Check { first, count })
+        self.asked = Some((first, count));
+        Need::Digests { first, count }
     }
 
     /// How many blocks from `first` on are to be compared in one run.

@@ -1,14 +1,15 @@
 //! The chunk frame: a fixed-width ASCII header, then the bytes in Base64; or, for a run of zeros, their number.
 //!
 //! ```text
-//! C 00000000002a 00000000300000 9f1c2ab0 aGVsbG8gd29ybGQ...
-//! Z 00000000002b 00000000600000 51d0a17e 00000040000000
-//!   sequence     offset         CRC-32   body, or how many zeros
+//! C 00000007 00000000002a 00000000300000 9f1c2ab0 aGVsbG8gd29ybGQ...
+//! Z 00000007 00000000002b 00000000600000 51d0a17e 00000040000000
+//!   transfer sequence     offset         CRC-32   body, or how many zeros
 //! ```
 
 use super::codec::{Decoder, Encoder, TILE};
 
-/// The characters of the header: kind, sequence number, offset, CRC-32, a space behind each.
+/// The characters of the header: kind, transfer, sequence number, offset, CRC-32, a space behind each. They are a multiple of
+/// 16, which a body behind them likes.
 pub const HEADER_LEN: usize = CRC_AT + 8 + 1;
 /// The first character of every chunk frame.
 pub const KIND: u8 = b'C';
@@ -21,30 +22,39 @@ pub const MAX_ZERO_BLOCKS: u64 = 1024;
 /// The largest sequence number: 12 hexadecimal digits.
 pub const MAX_SEQUENCE: u64 = (1 << 48) - 1;
 
-const SEQUENCE_AT: usize = 2;
+const TRANSFER_AT: usize = 2;
+const TRANSFER_DIGITS: usize = 8;
+const SEQUENCE_AT: usize = TRANSFER_AT + TRANSFER_DIGITS + 1;
 const SEQUENCE_DIGITS: usize = 12;
 const OFFSET_AT: usize = SEQUENCE_AT + SEQUENCE_DIGITS + 1;
 const OFFSET_DIGITS: usize = 14;
 const CRC_AT: usize = OFFSET_AT + OFFSET_DIGITS + 1;
 
-/// A chunk frame's header fields and the length of its bytes, checked against its CRC.
+/// What a frame that carries a part of a file says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// The transfer's number.
+    pub transfer: u32,
+    /// Which of the connection's chunk frames this is, from 0.
+    pub sequence: u64,
+    /// Where the bytes begin in the file.
+    pub offset: u64,
+}
+
+/// A chunk frame, checked against its CRC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
-    /// Which chunk frame of the transfer on this connection this is, from 0.
-    pub sequence: u64,
-    /// Where the bytes stand in the file.
-    pub offset: u64,
-    /// How many bytes there are.
+    /// Which bytes.
+    pub header: Header,
+    /// How many there are.
     pub len: usize,
 }
 
-/// A run of zeros: header fields as in [`Chunk`], checked against the CRC.
+/// A run of zeros, checked against its CRC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Zeros {
-    /// The frame's sequence number.
-    pub sequence: u64,
-    /// Where in the file the zeros begin.
-    pub offset: u64,
+    /// Which bytes.
+    pub header: Header,
     /// How many there are.
     pub len: u64,
 }
@@ -87,10 +97,10 @@ pub const fn frame_len(len: usize) -> usize {
 ///
 /// # Panics
 /// If the frame's length is another, or a header field does not fit its digits.
-pub fn encode(sequence: u64, offset: u64, bytes: &[u8], frame: &mut [u8]) {
+pub fn encode(fields: Header, bytes: &[u8], frame: &mut [u8]) {
     assert_eq!(frame.len(), frame_len(bytes.len()), "the frame's length follows from the bytes'");
     let (header, body) = frame.split_at_mut(HEADER_LEN);
-    begin_header(KIND, sequence, offset, header);
+    begin_header(KIND, fields, header);
     let mut crc = crc32fast::Hasher::new();
     crc.update(&header[..CRC_AT]);
     let mut encoder = Encoder::default();
@@ -113,7 +123,7 @@ pub fn decode(frame: &[u8], bytes: &mut Vec<u8>) -> Result<Chunk, ChunkError> {
         return Err(ChunkError::TooLong(frame.len()));
     }
     let (header, body) = frame.split_at(HEADER_LEN);
-    let (sequence, offset, stated) = read_header(KIND, header)?;
+    let (fields, stated) = read_header(KIND, header)?;
     let room = Decoder::room(body.len());
     if bytes.len() < room {
         bytes.resize(room, 0);
@@ -132,7 +142,7 @@ pub fn decode(frame: &[u8], bytes: &mut Vec<u8>) -> Result<Chunk, ChunkError> {
     if stated != computed {
         return Err(ChunkError::Crc { stated, computed });
     }
-    Ok(Chunk { sequence, offset, len })
+    Ok(Chunk { header: fields, len })
 }
 
 /// The frame that stands for a run of zeros.
@@ -142,7 +152,7 @@ pub fn decode(frame: &[u8], bytes: &mut Vec<u8>) -> Result<Chunk, ChunkError> {
 pub fn encode_zeros(zeros: Zeros) -> [u8; ZEROS_LEN] {
     let mut frame = [0; ZEROS_LEN];
     let (header, body) = frame.split_at_mut(HEADER_LEN);
-    begin_header(ZEROS_KIND, zeros.sequence, zeros.offset, header);
+    begin_header(ZEROS_KIND, zeros.header, header);
     write_hex(zeros.len, body);
     let crc = zeros_crc(header, body);
     write_hex(u64::from(crc), &mut header[CRC_AT..][..8]);
@@ -155,13 +165,13 @@ pub fn decode_zeros(frame: &[u8]) -> Result<Zeros, ChunkError> {
         return Err(ChunkError::ZerosLen(frame.len()));
     }
     let (header, body) = frame.split_at(HEADER_LEN);
-    let (sequence, offset, stated) = read_header(ZEROS_KIND, header)?;
+    let (fields, stated) = read_header(ZEROS_KIND, header)?;
     let len = read_hex(frame, HEADER_LEN, OFFSET_DIGITS)?;
     let computed = zeros_crc(header, body);
     if stated != computed {
         return Err(ChunkError::Crc { stated, computed });
     }
-    Ok(Zeros { sequence, offset, len })
+    Ok(Zeros { header: fields, len })
 }
 
 fn zeros_crc(header: &[u8], body: &[u8]) -> u32 {
@@ -172,16 +182,18 @@ fn zeros_crc(header: &[u8], body: &[u8]) -> u32 {
 }
 
 /// All of the header but its CRC.
-fn begin_header(kind: u8, sequence: u64, offset: u64, header: &mut [u8]) {
+fn begin_header(kind: u8, fields: Header, header: &mut [u8]) {
+    let Header { transfer, sequence, offset } = fields;
     header.fill(b' ');
     header[0] = kind;
+    write_hex(transfer.into(), &mut header[TRANSFER_AT..][..TRANSFER_DIGITS]);
     write_hex(sequence, &mut header[SEQUENCE_AT..][..SEQUENCE_DIGITS]);
     write_hex(offset, &mut header[OFFSET_AT..][..OFFSET_DIGITS]);
 }
 
-/// Sequence number, offset and CRC-32 of a header.
-fn read_header(kind: u8, header: &[u8]) -> Result<(u64, u64, u32), ChunkError> {
-    for at in [1, OFFSET_AT - 1, CRC_AT - 1, HEADER_LEN - 1] {
+/// The fields of a header, and its CRC-32.
+fn read_header(kind: u8, header: &[u8]) -> Result<(Header, u32), ChunkError> {
+    for at in [TRANSFER_AT - 1, SEQUENCE_AT - 1, OFFSET_AT - 1, CRC_AT - 1, HEADER_LEN - 1] {
         if header[at] != b' ' {
             return Err(ChunkError::Header(at));
         }
@@ -189,13 +201,14 @@ fn read_header(kind: u8, header: &[u8]) -> Result<(u64, u64, u32), ChunkError> {
     if header[0] != kind {
         return Err(ChunkError::Header(0));
     }
+    let transfer = read_hex(header, TRANSFER_AT, TRANSFER_DIGITS)? as u32;
     let sequence = read_hex(header, SEQUENCE_AT, SEQUENCE_DIGITS)?;
     let offset = read_hex(header, OFFSET_AT, OFFSET_DIGITS)?;
     let stated = read_hex(header, CRC_AT, 8)? as u32;
-    Ok((sequence, offset, stated))
+    Ok((Header { transfer, sequence, offset }, stated))
 }
 
-fn write_hex(mut value: u64, digits: &mut [u8]) {
+pub(super) fn write_hex(mut value: u64, digits: &mut [u8]) {
     for digit in digits.iter_mut().rev() {
         *digit = b"0123456789abcdef"[(value & 15) as usize];
         value >>= 4;
@@ -204,7 +217,7 @@ fn write_hex(mut value: u64, digits: &mut [u8]) {
 }
 
 /// Lower-case digits alone: a frame has one spelling.
-fn read_hex(header: &[u8], at: usize, digits: usize) -> Result<u64, ChunkError> {
+pub(super) fn read_hex(header: &[u8], at: usize, digits: usize) -> Result<u64, ChunkError> {
     let mut value = 0;
     for (at, &digit) in header.iter().enumerate().skip(at).take(digits) {
         let nibble = match digit {
@@ -223,15 +236,15 @@ mod tests {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     use proptest::prelude::*;
 
-    fn frame(sequence: u64, offset: u64, bytes: &[u8]) -> Vec<u8> {
+    fn frame(transfer: u32, sequence: u64, offset: u64, bytes: &[u8]) -> Vec<u8> {
         let mut frame = vec![0; frame_len(bytes.len())];
-        encode(sequence, offset, bytes, &mut frame);
+        encode(Header { transfer, sequence, offset }, bytes, &mut frame);
         frame
     }
 
     /// The same frame, the plain way.
-    fn naive(sequence: u64, offset: u64, bytes: &[u8]) -> Vec<u8> {
-        let fields = format!("C {sequence:012x} {offset:014x} ");
+    fn naive(transfer: u32, sequence: u64, offset: u64, bytes: &[u8]) -> Vec<u8> {
+        let fields = format!("C {transfer:08x} {sequence:012x} {offset:014x} ");
         let mut crc = crc32fast::Hasher::new();
         crc.update(fields.as_bytes());
         crc.update(bytes);
@@ -240,7 +253,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_of_a_frame_is_noticed() {
-        let good = frame(7, 300, b"any bytes at all");
+        let good = frame(5, 7, 300, b"any bytes at all");
         let mut bytes = Vec::new();
         assert!(decode(&good, &mut bytes).is_ok());
         for bit in 0..good.len() * 8 {
@@ -252,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_frame_cut_anywhere_or_with_trailing_bytes_is_refused() {
-        let good = frame(7, 300, b"any bytes at all");
+        let good = frame(5, 7, 300, b"any bytes at all");
         let mut bytes = Vec::new();
         for len in 0..good.len() {
             assert!(decode(&good[..len], &mut bytes).is_err(), "cut to {len}");
@@ -267,7 +280,7 @@ mod tests {
         let bytes: Vec<u8> = (0..30_000).map(|i| (i * 7) as u8).collect();
         for first in [TILE / 4 * 3 - 2, TILE / 4 * 3 - 1, TILE / 4 * 3] {
             // The right header, and bodies one behind the other that give the right bytes.
-            let header = &frame(7, 300, &bytes)[..HEADER_LEN];
+            let header = &frame(5, 7, 300, &bytes)[..HEADER_LEN];
             let bodies = STANDARD.encode(&bytes[..first]) + &STANDARD.encode(&bytes[first..]);
             let decoded = decode(&[header, bodies.as_bytes()].concat(), &mut Vec::new());
             assert_eq!(decoded.err(), (first % 3 > 0).then_some(ChunkError::Body), "{first} bytes");
@@ -275,21 +288,21 @@ mod tests {
     }
 
     #[test]
-    fn the_header_is_at_most_48_characters() {
-        const { assert!(HEADER_LEN == 39 && HEADER_LEN <= 48) };
+    fn the_header_has_48_characters() {
+        const { assert!(HEADER_LEN == 48) };
     }
 
     proptest! {
         #[test]
         fn the_fast_frame_is_the_plain_frame_and_reads_back(
-            sequence in 0..=MAX_SEQUENCE, offset in 0u64..1 << 56, byte: u8, len in prop_oneof![1..2000usize, 1..60_000usize],
+            transfer: u32, sequence in 0..=MAX_SEQUENCE, offset in 0u64..1 << 56, byte: u8, len in prop_oneof![1..2000usize, 1..60_000usize],
         ) {
             let bytes: Vec<u8> = (0..len).map(|i| (i as u8).wrapping_mul(byte)).collect();
-            let frame = frame(sequence, offset, &bytes);
-            prop_assert_eq!(&frame, &naive(sequence, offset, &bytes));
+            let frame = frame(transfer, sequence, offset, &bytes);
+            prop_assert_eq!(&frame, &naive(transfer, sequence, offset, &bytes));
             let mut decoded = Vec::new();
             let chunk = decode(&frame, &mut decoded).unwrap();
-            prop_assert_eq!(chunk, Chunk { sequence, offset, len: bytes.len() });
+            prop_assert_eq!(chunk, Chunk { header: Header { transfer, sequence, offset }, len: bytes.len() });
             prop_assert_eq!(&decoded[..chunk.len], &bytes[..]);
         }
 

@@ -238,6 +238,35 @@ impl DigestTree {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_documents_vectors_are_what_this_computes() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../fixtures/digests.json")).unwrap();
+        let page = include_str!("PROTOCOL.md");
+        for vector in vectors.as_array().unwrap() {
+            let len = vector["bytes"].as_u64().unwrap();
+            let data: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+            let geometry = Geometry::new(len).unwrap();
+            let mut tree = DigestTree::new(geometry);
+            let mut expected = vec![vector["file"].as_str().unwrap().to_owned()];
+            let mut computed = vec![blake3::hash(&data).to_hex().to_string()];
+            for block in 0..geometry.blocks() {
+                let bytes = &data[geometry.block_start(block) as usize..geometry.block_end(block) as usize];
+                let mut hasher = BlockHasher::new(geometry, block);
+                hasher.update(bytes);
+                let hashes = hasher.finish();
+                tree.insert(block, &hashes);
+                let blocks = &vector["blocks"][block as usize];
+                expected.extend(["plain", "tree"].map(|kind| blocks[kind].as_str().unwrap().to_owned()));
+                computed.push(blake3::hash(bytes).to_hex().to_string());
+                computed.push(blake3::Hash::from(hashes.digest().0).to_hex().to_string());
+            }
+            assert_eq!(computed, expected, "{len} bytes");
+            assert_eq!(tree.digest().unwrap().to_string(), expected[0]);
+            assert!(expected.iter().all(|digest| page.contains(digest)), "{len} bytes");
+        }
+    }
     use proptest::prelude::*;
 
     fn data(len: usize, seed: u64) -> Vec<u8> {

@@ -11,6 +11,7 @@ const MAX_CHUNKS: usize = 1 << 16;
 /// A chunk that was sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {
+    pub(super) transfer: u32,
     pub(super) offset: u64,
     pub(super) len: u64,
     /// A run of zeros: its bytes did not cross.
@@ -24,7 +25,7 @@ pub(super) struct Sent {
 
 impl Sent {
     /// The bytes that crossed.
-    fn crossed(&self) -> u64 {
+    pub(super) fn crossed(&self) -> u64 {
         if self.zeros { 0 } else { self.len }
     }
 }
@@ -32,8 +33,6 @@ impl Sent {
 /// What an acknowledgement covers.
 #[derive(Debug)]
 pub(super) struct Acknowledged {
-    /// Bytes that move the progress.
-    pub(super) counted: u64,
     /// Bytes that crossed, and the largest chunk of them.
     pub(super) crossed: u64,
     pub(super) largest: u64,
@@ -49,24 +48,13 @@ pub(super) struct Flight {
     /// Sequence number of the first chunk in flight.
     first: u64,
     damaged: VecDeque<Sent>,
-    naks: u32,
-    /// How many of them since a chunk last arrived whole.
+    /// How many chunks came damaged since one last arrived whole.
     naks_in_a_row: u32,
 }
 
 impl Flight {
-    /// Nothing is in flight or waits to be sent again.
-    pub(super) fn is_over(&self) -> bool {
-        self.chunks.is_empty() && self.damaged.is_empty()
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.chunks.is_empty()
-    }
-
-    /// How many chunks came damaged.
-    pub(super) fn naks(&self) -> u32 {
-        self.naks
     }
 
     /// Bytes in flight.
@@ -111,8 +99,12 @@ impl Flight {
         Some(taken)
     }
 
-    /// Everything below `sequence` was dealt with; `None` if that was known before.
-    pub(super) fn acknowledge(&mut self, sequence: u64) -> Result<Option<Acknowledged>, Violation> {
+    /// Everything below `sequence` was dealt with, and each of it is handed to `each`; `None` if that was known before.
+    pub(super) fn acknowledge(
+        &mut self,
+        sequence: u64,
+        mut each: impl FnMut(&Sent),
+    ) -> Result<Option<Acknowledged>, Violation> {
         if sequence < self.first || sequence > self.sequence() {
             let expected = format!("from {} to {}", self.first, self.sequence());
             return Err(Violation::field("ack.sequence", expected, sequence));
@@ -121,8 +113,8 @@ impl Flight {
         for sent in self.chunks.drain(..(sequence - self.first) as usize) {
             let crossed = sent.crossed();
             self.bytes -= crossed;
+            each(&sent);
             let all = all.get_or_insert(Acknowledged {
-                counted: 0,
                 crossed: 0,
                 largest: 0,
                 oldest: sent.stamp,
@@ -131,7 +123,6 @@ impl Flight {
             all.newest = sent.stamp;
             if !sent.is_damaged {
                 self.naks_in_a_row = 0;
-                all.counted += if sent.counts { sent.len } else { 0 };
                 all.crossed += crossed;
                 all.largest = all.largest.max(crossed);
             }
@@ -140,21 +131,20 @@ impl Flight {
         Ok(all)
     }
 
-    /// This chunk came damaged; gives its length.
-    pub(super) fn refuse(&mut self, sequence: u64) -> Result<u64, Violation> {
+    /// This chunk came damaged.
+    pub(super) fn refuse(&mut self, sequence: u64) -> Result<Sent, Violation> {
         let end = self.sequence();
         let at = sequence.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
         let Some(sent) = at.and_then(|at| self.chunks.get_mut(at)).filter(|sent| !sent.is_damaged) else {
             let expected = format!("a chunk in flight, from {} to below {end}, once", self.first);
             return Err(Violation::field("nak.sequence", expected, sequence));
         };
-        self.naks += 1;
         self.naks_in_a_row += 1;
         if self.naks_in_a_row > MAX_NAKS {
             return Err(Violation::Damaged(self.naks_in_a_row));
         }
         self.damaged.push_back(*sent);
         sent.is_damaged = true;
-        Ok(sent.crossed())
+        Ok(*sent)
     }
 }

@@ -3,7 +3,7 @@
 //! # This module
 //!
 //! Sans-IO: no socket, file, clock, thread or runtime in sight. Frames and the time come in as arguments,
-//! frames and requests come out of the [`Sender`] and [`Receiver`] machines.
+//! frames and requests come out of the machine of a connection, [`Link`].
 
 mod arrivals;
 mod assembly;
@@ -15,6 +15,7 @@ mod digest;
 mod flight;
 mod geometry;
 mod heartbeat;
+mod link;
 pub mod message;
 mod name;
 mod path;
@@ -29,11 +30,12 @@ pub use digest::{
 };
 pub use geometry::{BLOCK, ChunkSize, Geometry, MAX_FILE, MAX_FRAME, MIN_FRAME_LIMIT, SUBTREE};
 pub use heartbeat::HeartbeatConfig;
-pub use message::{Accept, CheckedOffer, Code, Kind, Message, Offer};
+pub use link::{Action, Done, Due, Link, LinkConfig, LinkEvent, NotOffered, Unfinished};
+pub use message::{Accept, CheckedOffer, Code, Feature, Hello, Kind, MIN_OFFERS, Message, Offer, OfferKind};
 pub use name::{FileName, MAX_PATH, NameError, RESERVED, RelativePath};
 pub use path::Path;
-pub use receiver::{Action, Opened, Receiver, ReceiverConfig, ReceiverEvent, Write};
-pub use sender::{Progress, Sender, SenderConfig, SenderEvent};
+pub use receiver::{Opened, ReceiverEvent, Receiving, Write};
+pub use sender::{Progress, SenderEvent, Sending};
 pub use violation::Violation;
 
 /// The WebSocket subprotocol that both sides ask for.

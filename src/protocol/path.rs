@@ -148,7 +148,7 @@ impl Path {
 
     /// Chunks were acknowledged; so many bytes are still in flight.
     pub(super) fn on_acknowledged(&mut self, acknowledged: &Acknowledged, in_flight: u64, now: Instant) {
-        let &Acknowledged { crossed, largest, oldest, newest, .. } = acknowledged;
+        let &Acknowledged { crossed, largest, oldest, newest } = acknowledged;
         self.delivered += crossed;
         self.delivered_at = Some(now);
         self.least_failed = 0;
@@ -279,7 +279,7 @@ mod tests {
     const MOST: u64 = 576 * 1024;
 
     fn arrived(chunk: u64, stamp: Stamp) -> Acknowledged {
-        Acknowledged { counted: chunk, crossed: chunk, largest: chunk, oldest: stamp, newest: stamp }
+        Acknowledged { crossed: chunk, largest: chunk, oldest: stamp, newest: stamp }
     }
 
     /// A path in virtual time: a queue that is emptied at `rate` bytes a second, and a delay each way. Sends without end

@@ -1,56 +1,41 @@
-//! The receiving machine: takes an offer, verifies chunks, says when to sync, acknowledges, seals.
+//! The receiving half of one transfer: verifies where bytes belong, says when to sync, and seals.
 //!
-//! The caller moves frames and touches the disk: it hands each incoming frame to [`Receiver::handle_frame`],
-//! writes the bytes that come out, carries out each [`Action`] and reports back, and sends what
-//! [`Receiver::poll_message`] says. At most one action of each kind is under way at a time.
+//! What belongs to the connection (sequence numbers, acknowledgements, signs of life) is [`Link`](super::Link)'s.
 
 mod arriving;
 mod storing;
 mod vocabulary;
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::Violation;
-use super::arrivals::Arrivals;
 use super::assembly::Assembly;
 use super::blocks::BlockSet;
-use super::chunk::{self};
 use super::digest::{BlockHashes, FileDigest};
-use super::geometry::Geometry;
-use super::heartbeat::{Beat, Heartbeat};
-use super::message::{Message, clip};
+use super::link::{Action, Out};
+use super::message::{CheckedOffer, Message};
 use super::syncing::Syncing;
-pub use vocabulary::{Action, Opened, ReceiverConfig, ReceiverEvent, Write};
+pub use vocabulary::{Opened, ReceiverEvent, Receiving, Write};
 
-/// How long a sender may hold a name with signs of life alone, as a multiple of the time after which silence is a stall.
-const IDLE_STALLS: u32 = 10;
 /// Bytes a second of the slowest disk that a sender is waited for, while it reads a file to compare it.
 const SLOWEST_SOURCE: u64 = 20_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Waits for an `offer`.
-    Idle,
     /// The caller opens the partial file.
     Opening,
     /// Chunks flow.
     Streaming,
-    /// `finish` came; what is left is checked, synced and sealed.
+    /// The digest is known and nothing is to come; what is left is checked, synced and sealed.
     Finishing,
-    /// Sealed, refused or failed.
-    Ended,
 }
 
 impl State {
     fn describe(self) -> &'static str {
         match self {
-            Self::Idle => "the receiver waited for `offer`",
             Self::Opening => "the receiver was opening the file",
             Self::Streaming => "the receiver was receiving chunks",
             Self::Finishing => "the receiver was sealing the file",
-            Self::Ended => "the transfer had ended",
         }
     }
 }
@@ -69,25 +54,27 @@ impl Reading {
     }
 }
 
-/// The receiving machine for one file on one connection.
+/// Digests that were asked for, and whose answer is not on its way yet.
 #[derive(Debug)]
-pub struct Receiver {
-    config: ReceiverConfig,
-    state: State,
-    heartbeat: Heartbeat,
-    outbox: VecDeque<Message>,
-    pong: Option<u64>,
-    actions: VecDeque<Action>,
-    events: VecDeque<ReceiverEvent>,
+struct Owed {
+    blocks: Range<u64>,
+    tree: bool,
+    /// They are being read, or were and wait to go out.
+    is_read: bool,
+}
 
-    id: String,
-    /// The offered name, made safe to print.
-    name: String,
-    frame_limit: u64,
-    window: u64,
+/// The receiving half of one transfer.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    number: u32,
+    /// The offered path, made safe to print.
+    path: String,
     discard: bool,
+    /// The digest, where it was offered: nothing else is waited for.
+    known: Option<FileDigest>,
+    state: State,
     complete: bool,
-    arrivals: Arrivals,
+    is_accepted: bool,
     assembly: Assembly,
     syncing: Syncing,
     /// Held blocks to be read back, behind the transfer.
@@ -96,258 +83,141 @@ pub struct Receiver {
     /// Whole blocks to be read back, because they were not filled in order.
     to_hash: BlockSet,
     hashing: Option<Reading>,
-    /// These digests were asked for, and the answer is not on its way yet.
-    owed_digests: Option<Range<u64>>,
-    /// They are being read.
-    reads_digests: bool,
-    /// When the sender last did something that moves the transfer.
-    moved: Instant,
+    owed: Option<Owed>,
     finish: Option<FileDigest>,
     /// Blocks that a `repair` asked for and that have not been begun since.
     asked: BlockSet,
+    /// Bytes of it came on this connection.
+    is_under_way: bool,
+    /// The last offset that the sender was told is durable.
+    told_durable: u64,
+    /// No byte of it is journaled before the end: it is a block at most.
+    is_small: bool,
 }
 
 impl Receiver {
-    /// A machine that waits for an offer.
-    pub fn new(config: ReceiverConfig, now: Instant) -> Self {
-        let empty = Geometry::new(0).expect("an empty file is within the limit");
+    /// What was offered, path and all, and is being opened.
+    pub(super) fn new(number: u32, path: String, offer: &CheckedOffer) -> Self {
+        let geometry = offer.geometry;
+        let is_small = geometry.blocks() <= 1;
         Self {
-            config,
-            state: State::Idle,
-            heartbeat: Heartbeat::new(config.heartbeat, now),
-            outbox: VecDeque::new(),
-            pong: None,
-            actions: VecDeque::new(),
-            events: VecDeque::new(),
-            id: String::new(),
-            name: String::new(),
-            frame_limit: 0,
-            window: config.window,
-            discard: false,
+            number,
+            path,
+            discard: offer.discard,
+            known: offer.digest,
+            state: State::Opening,
             complete: false,
-            arrivals: Arrivals::default(),
-            assembly: Assembly::new(empty, BlockSet::new(), BlockSet::new(), 0),
-            syncing: Syncing::default(),
+            is_accepted: false,
+            assembly: Assembly::new(geometry, BlockSet::new(), BlockSet::new(), 0),
+            syncing: Syncing::new(BlockSet::new(), is_small),
             unchecked: BlockSet::new(),
             checking: None,
             to_hash: BlockSet::new(),
             hashing: None,
-            owed_digests: None,
-            reads_digests: false,
-            moved: now,
+            owed: None,
             finish: None,
             asked: BlockSet::new(),
+            is_under_way: false,
+            told_durable: 0,
+            is_small,
         }
     }
 
-    /// Whether an offer came and its transfer has not ended.
-    pub fn is_busy(&self) -> bool {
-        !matches!(self.state, State::Idle | State::Ended)
+    /// The offered path, made safe to print.
+    pub(super) fn path(&self) -> &str {
+        &self.path
     }
 
     /// Bytes of the file that are there, verified.
-    pub fn received(&self) -> u64 {
+    pub(super) fn received(&self) -> u64 {
         self.assembly.filled()
     }
 
     /// The offset below which everything survives a loss of power.
-    pub fn durable(&self) -> u64 {
+    pub(super) fn durable(&self) -> u64 {
         self.syncing.durable_run(0).map_or(0, |run| self.assembly.geometry().block_end(run.end - 1))
     }
 
-    /// Chunk frames that came damaged.
-    pub fn naks(&self) -> u32 {
-        self.arrivals.naks()
-    }
-
-    /// The next thing the caller should know.
-    pub fn poll_event(&mut self) -> Option<ReceiverEvent> {
-        self.events.pop_front()
+    /// What of it is durable, if the sender has not been told.
+    pub(super) fn take_durable(&mut self) -> Option<(u32, u64)> {
+        let durable = self.durable();
+        let moved = std::mem::replace(&mut self.told_durable, durable) != durable;
+        moved.then_some((self.number, durable))
     }
 
     /// The next thing to do.
-    pub fn poll_action(&mut self, now: Instant) -> Option<Action> {
-        if let Some(action) = self.actions.pop_front() {
-            return Some(action);
-        }
-        if self.is_busy() {
-            let limits = (self.config.sync_bytes, self.config.sync_interval);
-            // Nothing more is to come, as far as is known here; the sender's `finish` may still be on its way.
-            let is_last = self.is_filled() && self.unchecked.is_empty();
-            let at_once = is_last || self.state == State::Finishing || self.owed_digests.is_some();
-            let due = self.syncing.take_due(self.assembly.geometry(), limits, at_once, now);
-            if let Some(blocks) = due {
-                return Some(Action::Sync(blocks));
-            }
+    pub(super) fn poll_action(&mut self, limits: (u64, Duration), now: Instant) -> Option<Action> {
+        let transfer = self.number;
+        // Nothing more is to come, as far as is known here; the sender's `finish` may still be on its way.
+        let is_last = self.is_filled() && self.unchecked.is_empty();
+        let at_once = is_last || self.state == State::Finishing || self.owed.is_some();
+        let due = self.syncing.take_due(self.assembly.geometry(), limits, at_once, now);
+        if let Some(blocks) = due {
+            return Some(Action::Sync { transfer, blocks });
         }
         // Behind the transfer: the first new chunk does not wait for a disk that is busy with old ones.
         let reads = match self.state {
-            State::Streaming => {
-                self.arrivals.sequence() > 0 || self.is_filled() || self.owed_digests.is_some()
-            }
+            State::Streaming => self.is_under_way || self.is_filled() || self.owed.is_some(),
             State::Finishing => true,
-            _ => false,
+            State::Opening => false,
         };
         if self.hashing.is_none()
             && reads
             && let Some(block) = self.to_hash.pop_first()
         {
             self.hashing = Some(Reading::new(block));
-            return Some(Action::HashBlock(block));
+            return Some(Action::HashBlock { transfer, block });
         }
         if self.checking.is_none()
             && reads
             && let Some(block) = self.unchecked.pop_first()
         {
             self.checking = Some(Reading::new(block));
-            return Some(Action::CheckBlock(block));
+            return Some(Action::CheckBlock { transfer, block });
         }
         None
     }
 
-    /// The next control message to send.
-    pub fn poll_message(&mut self, now: Instant) -> Option<Message> {
-        let message = self
-            .pong
-            .take()
-            .map(|token| Message::Pong { token, busy: self.is_at_work() })
-            .or_else(|| self.outbox.pop_front())
-            .or_else(|| self.due_ack(now))?;
-        if matches!(message, Message::Digests { .. }) {
-            (self.owed_digests, self.reads_digests) = (None, false);
-        }
-        self.heartbeat.on_sent(now);
-        Some(message)
-    }
-
-    /// Takes a frame that came from the sender. `Some` are bytes of the file, in `bytes`, to be written before
-    /// the next call to this machine.
-    pub fn handle_frame(
-        &mut self,
-        frame: &[u8],
-        bytes: &mut Vec<u8>,
-        now: Instant,
-    ) -> Result<Option<Write>, Violation> {
-        self.heartbeat.on_received(now);
-        match frame.first() {
-            Some(&chunk::KIND) => return self.handle_chunk(frame, bytes, now),
-            Some(&chunk::ZEROS_KIND) => return self.handle_zeros(frame, now),
-            _ => {}
-        }
-        let message = Message::parse(frame)?;
-        if !matches!(message, Message::Ping { .. } | Message::Pong { .. }) {
-            self.moved = now;
-        }
-        match (self.state, message) {
-            (_, Message::Ping { token, .. }) => self.pong = Some(token),
-            (_, Message::Pong { token, .. }) => self.heartbeat.on_pong(token),
-            (_, Message::Error { code, reason, again }) => {
-                self.state = State::Ended;
-                let reason = clip(&reason).into_owned();
-                self.events.push_back(ReceiverEvent::Failed { code, reason, again });
-            }
-            (State::Idle, Message::Offer(offer)) => self.handle_offer(offer)?,
-            (State::Streaming, Message::Check { first, count }) => self.handle_check(first, count)?,
-            (State::Streaming, Message::Finish { id, digest }) => {
-                if id != self.id {
-                    return Err(Violation::field("finish.id", &self.id, clip(&id)));
-                }
-                // One that crossed a `repair` on its way counts for nothing: another will follow.
-                if self.asked.is_empty() {
-                    self.finish = Some(digest);
-                    self.state = State::Finishing;
-                    self.try_to_seal();
-                }
-            }
-            (state, message) => {
-                return Err(Violation::Unexpected { came: message.kind(), state: state.describe() });
-            }
-        }
-        Ok(None)
+    /// When a sync is due, if one is to come.
+    pub(super) fn sync_due_at(&self, interval: Duration) -> Option<Instant> {
+        self.syncing.due_at(interval)
     }
 
     /// Whole blocks whose hashes are not in the journal yet: what is worth a last sync when the connection ends.
-    pub fn take_unsynced(&mut self) -> Vec<(u64, BlockHashes)> {
+    pub(super) fn take_unsynced(&mut self) -> Vec<(u64, BlockHashes)> {
         self.syncing.take_waiting()
     }
 
     /// The offset behind which nothing is worth keeping when the connection ends, if the partial file's last block is not
     /// whole: what came of it without a gap is gone on with.
-    pub fn end(&self) -> Option<u64> {
+    pub(super) fn end(&self) -> Option<u64> {
         self.assembly.end()
     }
 
-    /// Asks the sender whether it is there, because somebody else wants the name. Without its answer within `patience` it
-    /// counts as gone: [`handle_timeout`](Self::handle_timeout) says so.
-    pub fn ask(&mut self, patience: Duration, now: Instant) {
-        if let Some(token) = self.heartbeat.ask(patience, now) {
-            self.outbox.push_front(Message::Ping { token, busy: self.is_at_work() });
-        }
-    }
-
-    /// Whether a question to the sender waits for its answer.
-    pub fn asks(&self) -> bool {
-        self.heartbeat.asks()
-    }
-
-    /// All frames that came were handed over. `came`: the beginning of another did, so that the sender is alive.
-    pub fn handle_drained(&mut self, came: bool, now: Instant) {
-        if came {
-            self.heartbeat.on_received(now);
-        }
-        self.arrivals.drained(now);
-    }
-
-    /// When to call the machine again at the latest, asked after [`poll_action`](Self::poll_action) and
-    /// [`poll_message`](Self::poll_message) were. What was due at `now` already is not named again: if it has not
-    /// been taken, it waits for the socket or the disk and not for the clock.
-    pub fn timeout(&self, now: Instant) -> Instant {
-        let sync = self.syncing.due_at(self.config.sync_interval);
-        let later = [self.arrivals.due_at(), sync].into_iter().flatten().filter(|at| *at > now);
-        let idle = self.idle_limit().map(|limit| self.moved + limit);
-        later.chain(idle).fold(self.heartbeat.timeout(), Instant::min)
-    }
-
-    /// Lets time pass. `Err` is a stall: the sender was silent for that long, or gave nothing but signs of life for much
-    /// longer.
-    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Duration> {
-        // While it waits for this side it is not idle.
-        if self.is_at_work() {
-            self.moved = now;
-        }
-        let idle = now.saturating_duration_since(self.moved);
-        if self.idle_limit().is_some_and(|limit| idle >= limit) {
-            return Err(idle);
-        }
-        match self.heartbeat.beat(now) {
-            Beat::Quiet => Ok(()),
-            Beat::Ping(token) => {
-                self.outbox.push_back(Message::Ping { token, busy: self.is_at_work() });
-                Ok(())
-            }
-            Beat::Stalled(silence) => Err(silence),
-        }
-    }
-
-    /// Whether every byte is there.
-    fn is_filled(&self) -> bool {
-        self.assembly.filled() == self.assembly.geometry().size()
+    /// Places that damaged chunks left open.
+    pub(super) fn gaps(&self) -> u32 {
+        self.assembly.gaps()
     }
 
     /// Whether the sender waits for something that takes its time here.
-    fn is_at_work(&self) -> bool {
-        matches!(self.state, State::Opening | State::Finishing) || self.owed_digests.is_some()
+    pub(super) fn is_at_work(&self) -> bool {
+        matches!(self.state, State::Opening | State::Finishing) || self.owed.is_some()
     }
 
-    /// How long a sender that holds a name may give nothing but signs of life. One that compares a file that is there, or
-    /// makes sure that the source is what it was, has to read all of it first.
-    fn idle_limit(&self) -> Option<Duration> {
-        let reading = if self.complete || self.is_filled() {
-            self.assembly.geometry().size() / SLOWEST_SOURCE
-        } else {
-            0
-        };
-        let limit = self.config.heartbeat.stall * IDLE_STALLS + Duration::from_secs(reading);
-        (self.state == State::Streaming && !self.is_at_work()).then_some(limit)
+    /// How much longer than others its sender may give nothing but signs of life. One that compares a file that is there,
+    /// or makes sure that the source is what it was, has to read all of it first.
+    pub(super) fn patience(&self) -> Duration {
+        let reads_all = self.complete || self.is_filled();
+        let bytes = if reads_all { self.assembly.geometry().size() } else { 0 };
+        Duration::from_secs(bytes / SLOWEST_SOURCE)
+    }
+
+    /// Whether every byte is there.
+    pub(super) fn is_filled(&self) -> bool {
+        self.assembly.filled() == self.assembly.geometry().size()
+    }
+
+    fn send(&self, message: Message, out: &mut Out) {
+        out.send(message);
     }
 }

@@ -17,16 +17,23 @@ pub(super) struct Syncing {
     under_way: Vec<u64>,
     /// In the journal.
     durable: BlockSet,
+    /// What becomes whole is kept for the end: there is no journal before that.
+    is_small: bool,
 }
 
 impl Syncing {
-    /// Nothing waits; these blocks are in the journal already.
-    pub(super) fn new(durable: BlockSet) -> Self {
-        Self { durable, ..Self::default() }
+    /// Nothing waits; these blocks are in the journal already. A file `is_small` whose blocks are not journaled before it ends.
+    pub(super) fn new(durable: BlockSet, is_small: bool) -> Self {
+        Self { durable, is_small, ..Self::default() }
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.waiting.is_empty() && !self.busy
+        self.is_small || (self.waiting.is_empty() && !self.busy)
+    }
+
+    /// The hashes of a small file, if it was hashed as it came.
+    pub(super) fn kept(&self) -> Option<BlockHashes> {
+        self.waiting.first().filter(|_| self.is_small).map(|(_, hashes)| *hashes)
     }
 
     /// When a sync is due, if one is.
@@ -42,7 +49,9 @@ impl Syncing {
     /// A block is whole.
     pub(super) fn push(&mut self, block: u64, hashes: BlockHashes, now: Instant) {
         self.waiting.push((block, hashes));
-        self.waiting_since.get_or_insert(now);
+        if !self.is_small {
+            self.waiting_since.get_or_insert(now);
+        }
     }
 
     /// A block was begun again, or turned out not to be what it was.

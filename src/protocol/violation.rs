@@ -30,6 +30,9 @@ pub enum Violation {
         /// The beginning of the frame.
         came: String,
     },
+    /// A message is not what its CRC-32 says: what it was is not known.
+    #[error("a control message came damaged")]
+    DamagedMessage,
     /// More damaged chunk frames than a path that works would produce.
     #[error("{0} chunk frames came damaged on one connection, {max} at most are asked for again", max = super::MAX_NAKS)]
     Damaged(u32),

@@ -10,6 +10,9 @@ const ODD: Time = (1_700_000_001, 123_456_789);
 /// A moment before and one behind what any file system stores.
 const EXTREMES: [i64; 2] = [-(1 << 42), 1 << 42];
 
+/// Permission bits that are left by a umask of which nothing is known.
+const GRANTED: u32 = 0o755;
+
 /// Bytes of a hole that is tried.
 const HOLE: u64 = 1 << 20;
 
@@ -22,6 +25,10 @@ pub(super) struct Abilities {
     pub(super) locks: bool,
     /// An open file can be given a name.
     pub(super) links: bool,
+    /// A file can be made without a name, and be given one.
+    pub(super) unnamed: bool,
+    /// Permission bits that what is made here may have: those that the umask leaves.
+    pub(super) granted: u32,
     /// What was never written takes no room.
     pub(super) holes: bool,
     /// What it makes of a modification time; `None` if it sets none, or none that can be told beforehand.
@@ -47,6 +54,8 @@ impl Abilities {
             owner: rustix::process::geteuid().as_raw(),
             locks: true,
             links: true,
+            unnamed: false,
+            granted: GRANTED,
             holes: true,
             times: None,
             warnings: Vec::new(),
@@ -56,6 +65,7 @@ impl Abilities {
             abilities.try_out(folder, &*file, probe);
             let _ = folder.remove_file(probe);
         }
+        let _ = abilities.try_unnamed(folder, probe);
         abilities
     }
 
@@ -86,6 +96,14 @@ impl Abilities {
         self.times = Times::of(file).ok();
         let made = file.zero(0..HOLE).and_then(|()| file.info());
         self.holes = made.map_or(true, |made| made.allocated < HOLE);
+    }
+
+    fn try_unnamed(&mut self, folder: &dyn Folder, probe: &str) -> io::Result<()> {
+        let file = folder.create_unnamed(0o777)?;
+        self.granted = file.info()?.mode & 0o777;
+        folder.link(&*file, probe)?;
+        self.unnamed = true;
+        folder.remove_file(probe)
     }
 
     /// Whether a file that stands here with time `there` may have been given time `wanted`.

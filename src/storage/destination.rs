@@ -11,12 +11,15 @@ use super::disk::is_unsupported;
 use super::error::StorageError;
 use super::folder::{FileId, FileInfo, Folder, FolderFile};
 use super::memory::Memory;
+use super::tree::{Dirs, Place, Walk};
 use super::warning::Warning;
 use crate::protocol::{RESERVED, RelativePath};
 
 /// How often what another program undid is done again.
 pub(super) const TRIES: u32 = 10;
 
+/// Permission bits of what nobody else may enter.
+const OURS_ALONE: u32 = 0o700;
 /// Permission bits that let others in.
 const OTHERS_WRITE: u32 = 0o022;
 
@@ -26,6 +29,7 @@ pub(super) struct Destination {
     pub(super) abilities: Abilities,
     pub(super) claims: Arc<Claims>,
     pub(super) memory: Memory,
+    pub(super) dirs: Dirs,
     /// The shelf that was found or made last.
     shelf: Mutex<Option<Arc<dyn Folder>>>,
     /// It was said that directories are not synced here.
@@ -50,8 +54,19 @@ impl Names {
     /// What is to be discarded is kept apart: it shall not touch a partial file that someone wants to go on with.
     pub(super) fn of(name: &RelativePath, discard: bool) -> Self {
         let hash = blake3::hash(name.as_str().as_bytes()).to_hex();
+        Self::with_stem(&hash[..STEM], discard)
+    }
+
+    /// Those that go with a journal, if it has the name of one.
+    pub(super) fn of_journal(journal: &str, discard: bool) -> Option<Self> {
+        let stem = journal.get(..STEM)?;
+        let is_hash = stem.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        is_hash.then(|| Self::with_stem(stem, discard)).filter(|names| names.journal == journal)
+    }
+
+    fn with_stem(stem: &str, discard: bool) -> Self {
         let (part, journal) = if discard { BENCH_ENDINGS } else { ENDINGS };
-        Self { part: format!("{}{part}", &hash[..STEM]), journal: format!("{}{journal}", &hash[..STEM]) }
+        Self { part: format!("{stem}{part}"), journal: format!("{stem}{journal}") }
     }
 }
 
@@ -65,6 +80,7 @@ impl Destination {
             abilities,
             claims: Arc::default(),
             memory: Memory::default(),
+            dirs: Dirs::default(),
             shelf: Mutex::default(),
             said: AtomicBool::new(false),
         };
@@ -77,7 +93,7 @@ impl Destination {
     /// Some file systems give everything the same permissions: a directory of ours has to be ours alone there too.
     fn try_privacy(&self, probe: &str) -> Result<(), StorageError> {
         // What cannot be tried is seen when the first file comes.
-        if self.folder.create_dir(probe).is_err() {
+        if self.folder.create_dir(probe, OURS_ALONE).is_err() {
             return Ok(());
         }
         let made = self.folder.lookup(probe);
@@ -86,6 +102,16 @@ impl Destination {
             Ok(Some(made)) if made.mode & OTHERS_WRITE != 0 => Err(StorageError::NotPrivate),
             _ => Ok(()),
         }
+    }
+
+    /// The place that a path means; `None` if its directory is not there.
+    pub(super) fn find(&self, path: &RelativePath) -> Result<Option<Place>, StorageError> {
+        Walk::finding(self).find(path)
+    }
+
+    /// What has this path.
+    pub(super) fn lookup(&self, path: &RelativePath) -> Result<Option<FileInfo>, StorageError> {
+        self.find(path)?.map_or(Ok(None), |place| place.lookup())
     }
 
     /// The directory of partial files, if it is there: the one that has its name now.
@@ -123,7 +149,7 @@ impl Destination {
     /// The directory of partial files, made if it is not there.
     pub(super) fn make_shelf(&self) -> Result<Arc<dyn Folder>, StorageError> {
         for _ in 0..TRIES {
-            match self.folder.create_dir(RESERVED) {
+            match self.folder.create_dir(RESERVED, OURS_ALONE) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(StorageError::io("create", RESERVED)(error));
                 }
@@ -143,7 +169,10 @@ impl Destination {
 
     /// Removes the shelf if nothing is on it. Litter does not undo a transfer.
     pub(super) fn clear_shelf(&self) {
-        let _ = self.folder.remove_dir(RESERVED);
+        // One that was never seen is not there, or not this program's to remove.
+        if self.shelf.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            let _ = self.folder.remove_dir(RESERVED);
+        }
     }
 
     /// Locks a file against other processes, where that can be done. `false` if it is locked.
@@ -206,7 +235,7 @@ pub(super) fn create_anew(folder: &dyn Folder, name: &str, mode: u32) -> io::Res
 }
 
 /// A link, or a file, where a directory was to be opened.
-fn is_no_directory(error: &io::Error) -> bool {
+pub(super) fn is_no_directory(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(Errno::from_io_error(error), Some(Errno::LOOP | Errno::NOTDIR))
 }

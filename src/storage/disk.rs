@@ -7,10 +7,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use rustix::fs::{self as sys, AtFlags, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom, Stat};
-use rustix::fs::{StatxAttributes, StatxFlags};
+use rustix::fs::{StatxAttributes, StatxFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::folder::{FileId, FileInfo, Folder, FolderFile, Obstacle};
@@ -95,13 +94,40 @@ impl Folder for DiskFolder {
         Ok(Box::new(DiskFile { file: self.open_file(name, flags, mode)?, past_cache: false }))
     }
 
+    fn create_unnamed(&self, mode: u32) -> io::Result<Box<dyn FolderFile>> {
+        let file = self.open_file(".", OFlags::RDWR | OFlags::TMPFILE, mode)?;
+        Ok(Box::new(DiskFile { file, past_cache: false }))
+    }
+
     fn open_dir(&self, name: &str) -> io::Result<Arc<dyn Folder>> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
         Ok(Arc::new(Self::of(sys::openat(&self.dir, name, flags, Mode::empty())?)?))
     }
 
-    fn create_dir(&self, name: &str) -> io::Result<()> {
-        Ok(sys::mkdirat(&self.dir, name, Mode::RWXU)?)
+    fn create_dir(&self, name: &str, mode: u32) -> io::Result<()> {
+        Ok(sys::mkdirat(&self.dir, name, Mode::from_raw_mode(mode))?)
+    }
+
+    fn symlink(&self, target: &str, name: &str) -> io::Result<()> {
+        Ok(sys::symlinkat(target, &self.dir, name)?)
+    }
+
+    fn read_link(&self, name: &str) -> io::Result<String> {
+        let target = sys::readlinkat(&self.dir, name, Vec::new())?;
+        target.into_string().map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
+    fn set_link_mtime(&self, name: &str, seconds: i64, nanoseconds: u32) -> io::Result<()> {
+        let times = modified_at(seconds, nanoseconds);
+        Ok(sys::utimensat(&self.dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        Ok(sys::fchmod(&self.dir, Mode::from_raw_mode(mode))?)
+    }
+
+    fn set_mtime(&self, seconds: i64, nanoseconds: u32) -> io::Result<()> {
+        Ok(sys::futimens(&self.dir, &modified_at(seconds, nanoseconds))?)
     }
 
     fn remove_dir(&self, name: &str) -> io::Result<()> {
@@ -236,6 +262,10 @@ impl FolderFile for DiskFile {
         Ok(sys::fallocate(&self.file, FallocateFlags::KEEP_SIZE, bytes.start, bytes.end - bytes.start)?)
     }
 
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.file.set_permissions(Permissions::from_mode(mode))
+    }
+
     fn restrict_mode(&self, mode: u32) -> io::Result<()> {
         let current = self.file.metadata()?.permissions().mode() & 0o777;
         // What need not be changed may be something that cannot be changed.
@@ -246,14 +276,7 @@ impl FolderFile for DiskFile {
     }
 
     fn set_mtime(&self, seconds: i64, nanoseconds: u32) -> io::Result<()> {
-        let whole = Duration::from_secs(seconds.unsigned_abs());
-        let base = if seconds < 0 {
-            SystemTime::UNIX_EPOCH.checked_sub(whole)
-        } else {
-            SystemTime::UNIX_EPOCH.checked_add(whole)
-        };
-        let time = base.and_then(|base| base.checked_add(Duration::from_nanos(nanoseconds.into())));
-        self.file.set_modified(time.ok_or(io::ErrorKind::InvalidInput)?)
+        Ok(sys::futimens(&self.file, &modified_at(seconds, nanoseconds))?)
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -290,10 +313,21 @@ fn read_direct(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> 
     Ok(got)
 }
 
+/// This modification time, and the time of access as it is.
+fn modified_at(seconds: i64, nanoseconds: u32) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: sys::UTIME_OMIT },
+        last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
+    }
+}
+
 fn file_info(stat: &Stat) -> FileInfo {
+    let kind = sys::FileType::from_raw_mode(stat.st_mode);
     FileInfo {
         id: FileId { device: stat.st_dev, inode: stat.st_ino },
-        is_file: sys::FileType::from_raw_mode(stat.st_mode).is_file(),
+        is_file: kind.is_file(),
+        is_dir: kind.is_dir(),
+        is_link: kind.is_symlink(),
         owner: stat.st_uid,
         mode: stat.st_mode & 0o7777,
         len: stat.st_size as u64,

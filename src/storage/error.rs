@@ -39,6 +39,22 @@ pub enum StorageError {
         /// The name.
         name: String,
     },
+    /// Something on the way to a file is no directory that files are received into.
+    #[error("{path} {what}, and what was offered lies below it; remove it, or use another name")]
+    NoDirectory {
+        /// Where it is.
+        path: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A symbolic link that may lead somewhere else.
+    #[error(
+        "the link {name} may lead out of the destination, and is not made; leave it out, or send what it stands for"
+    )]
+    LinkOutside {
+        /// The name.
+        name: String,
+    },
     /// The file that is there cannot be replaced.
     #[error("the file named {name} cannot be replaced: {obstacle}; use --name")]
     Fixed {
@@ -173,9 +189,11 @@ impl StorageError {
             Self::Exists { .. }
             | Self::Outdated { .. }
             | Self::NotAFile { .. }
+            | Self::NoDirectory { .. }
             | Self::Fixed { .. }
             | Self::NoName { .. }
             | Self::Unreliable { .. } => Code::Exists,
+            Self::LinkOutside { .. } => Code::Name,
             Self::Busy { .. } => Code::Busy,
             Self::NoSpace { .. } => Code::TooLarge,
             Self::NoBench => Code::Discard,

@@ -24,20 +24,33 @@ pub trait Folder: Send + Sync {
     fn open_past_cache(&self, name: &str) -> io::Result<Box<dyn FolderFile>>;
     /// Makes a file to read and write, with these permission bits less the umask; `AlreadyExists` if the name is taken.
     fn create(&self, name: &str, mode: u32) -> io::Result<Box<dyn FolderFile>>;
+    /// Makes a file without a name on the same file system, to read and write, with these permission bits less the
+    /// umask. [`link`](Self::link) gives it one; it is gone with its handle if nothing does.
+    fn create_unnamed(&self, mode: u32) -> io::Result<Box<dyn FolderFile>>;
     /// Opens a directory that is there.
     fn open_dir(&self, name: &str) -> io::Result<Arc<dyn Folder>>;
-    /// Makes a directory for this user alone; `AlreadyExists` if the name is taken.
-    fn create_dir(&self, name: &str) -> io::Result<()>;
+    /// Makes a directory with these permission bits less the umask; `AlreadyExists` if the name is taken.
+    fn create_dir(&self, name: &str, mode: u32) -> io::Result<()>;
+    /// Makes a symbolic link; `AlreadyExists` if the name is taken.
+    fn symlink(&self, target: &str, name: &str) -> io::Result<()>;
+    /// What a symbolic link says.
+    fn read_link(&self, name: &str) -> io::Result<String>;
+    /// Sets a symbolic link's own modification time: seconds since 1970-01-01 UTC, and nanoseconds.
+    fn set_link_mtime(&self, name: &str, seconds: i64, nanoseconds: u32) -> io::Result<()>;
+    /// Sets its own permission bits.
+    fn set_mode(&self, mode: u32) -> io::Result<()>;
+    /// Sets its own modification time: seconds since 1970-01-01 UTC, and nanoseconds.
+    fn set_mtime(&self, seconds: i64, nanoseconds: u32) -> io::Result<()>;
     /// Removes a directory, if it is empty.
     fn remove_dir(&self, name: &str) -> io::Result<()>;
-    /// Removes a name of a file.
+    /// Removes a name of a file or of a link.
     fn remove_file(&self, name: &str) -> io::Result<()>;
-    /// Moves a file into `to`, in one step; with `replace` in the place of what has the name there, without it that is
+    /// Moves a file or a link into `to`, in one step; with `replace` in the place of what has the name there, without it that is
     /// `AlreadyExists`.
     fn rename(&self, from: &str, to: &dyn Folder, name: &str, replace: bool) -> io::Result<()>;
     /// Gives an open file a name here; `AlreadyExists` if the name is taken.
     fn link(&self, file: &dyn FolderFile, name: &str) -> io::Result<()>;
-    /// Makes names durable.
+    /// Makes the names in it durable, and what is its own.
     fn sync(&self) -> io::Result<()>;
     /// Bytes that can still be written.
     fn free_space(&self) -> io::Result<u64>;
@@ -64,6 +77,8 @@ pub trait FolderFile: Send + Sync {
     /// Sets room aside for these bytes, so that writing them finds it; length and contents stay. Cutting the file gives
     /// back what is behind its end. Does nothing where there is no room to set aside.
     fn reserve(&self, bytes: Range<u64>) -> io::Result<()>;
+    /// Sets the permission bits.
+    fn set_mode(&self, mode: u32) -> io::Result<()>;
     /// Takes away all permission bits but these.
     fn restrict_mode(&self, mode: u32) -> io::Result<()>;
     /// Sets the modification time: seconds since 1970-01-01 UTC, and nanoseconds.
@@ -97,6 +112,10 @@ pub struct FileInfo {
     pub id: FileId,
     /// A regular file, not a directory, a link or a device.
     pub is_file: bool,
+    /// A directory.
+    pub is_dir: bool,
+    /// A symbolic link.
+    pub is_link: bool,
     /// The user that it belongs to.
     pub owner: u32,
     /// Its permission bits.

@@ -8,10 +8,12 @@ use super::destination::{Destination, Names};
 use super::disk::DiskFolder;
 use super::error::StorageError;
 use super::folder::{FileInfo, Folder};
+use super::offers::{Known, is_told};
 use super::plain::PlainInbox;
 use super::remains::Remains;
 use super::sweep;
 use super::target::{Stage, Target};
+use super::tree::{Place, Walk};
 use super::warning::Warning;
 use crate::protocol::{BlockSet, CheckedOffer, Opened};
 
@@ -37,14 +39,14 @@ impl Default for InboxOptions {
 
 /// A destination directory.
 pub struct Inbox {
-    destination: Arc<Destination>,
-    options: InboxOptions,
+    pub(super) destination: Arc<Destination>,
+    pub(super) options: InboxOptions,
 }
 
 /// A partial file that a sender can go on with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resumable {
-    /// The name it will have.
+    /// The path it will have, below the destination; nothing if it is longer than is kept of it.
     pub name: String,
     /// The size it will have.
     pub size: u64,
@@ -78,9 +80,21 @@ impl Inbox {
         PlainInbox::new(self.destination.clone(), self.options.overwrite)
     }
 
-    /// Takes an offer, or says why not. Nothing changes on the disk: what the offer is received into is made by the
-    /// first write.
+    /// Takes an offer of a file, or says why not. Nothing changes on the disk: what the offer is received into is made by
+    /// the first write.
     pub fn begin(&self, offer: CheckedOffer) -> Result<(Target, Opened), StorageError> {
+        let mut walk = Walk::finding(&self.destination);
+        let (target, opened, _) = self.begin_one(&mut walk, offer, &Known::default())?;
+        Ok((target, opened))
+    }
+
+    /// As [`begin`](Self::begin), and the place of the file, if its directory is there.
+    pub(super) fn begin_one(
+        &self,
+        walk: &mut Walk<'_>,
+        offer: CheckedOffer,
+        known: &Known,
+    ) -> Result<(Target, Opened, Option<Place>), StorageError> {
         let destination = &self.destination;
         if offer.discard && !self.options.allow_bench {
             return Err(StorageError::NoBench);
@@ -91,32 +105,36 @@ impl Inbox {
         let claim = destination.claims.take(&names.journal);
         let claim = claim.ok_or_else(|| StorageError::Busy { name: name.clone() })?;
         let target = |offer, stage| Target::new(destination.clone(), offer, overwrite, claim, stage);
-        let cannot = |operation| StorageError::io(operation, &name);
-        let there =
-            if offer.discard { None } else { destination.folder.lookup(&name).map_err(cannot("stat"))? };
-        if let Some(there) = there {
-            self.refuse(&offer, &there)?;
+        let place = if offer.discard { None } else { walk.find(&offer.path)? };
+        let there = place.as_ref().map_or(Ok(None), Place::lookup)?;
+        if let (Some(place), Some(there)) = (&place, &there) {
+            self.refuse(&offer, place, there)?;
         }
-        let remains = Remains::find(destination, &names, &offer)?;
+        let remains = if known.may_hold(&names) {
+            Remains::find(destination, &names, &offer)?
+        } else {
+            Remains::default()
+        };
         if let Some(there) = there
-            && self.may_be(&there, &offer, &remains)
+            && self.may_be(&there, &offer, &remains, known.compares)
         {
             let mut held = BlockSet::new();
             held.insert_run(0..offer.geometry.blocks());
             let opened = Opened { held, received: there.len, complete: true, ..Opened::default() };
-            return Ok((target(offer, Stage::Existing(remains)), opened));
+            return Ok((target(offer, Stage::Existing(remains)), opened, place));
         }
-        let target = target(offer, Stage::Found(remains));
-        let opened = match target.take_stock() {
+        let stage = Stage::new(destination, &offer, remains);
+        let target = target(offer, stage);
+        let opened = match target.take_stock(known.free) {
             // Before anyone is sent away.
-            Err(StorageError::NoSpace { .. }) if self.sweep() > 0 => target.take_stock()?,
+            Err(StorageError::NoSpace { .. }) if self.sweep() > 0 => target.take_stock(None)?,
             opened => opened?,
         };
-        Ok((target, opened))
+        Ok((target, opened, place))
     }
 
     /// Why a file cannot take the place of the one that is there, as far as that is known beforehand.
-    fn refuse(&self, offer: &CheckedOffer, there: &FileInfo) -> Result<(), StorageError> {
+    fn refuse(&self, offer: &CheckedOffer, place: &Place, there: &FileInfo) -> Result<(), StorageError> {
         let name = offer.path.to_string();
         if !there.is_file {
             return Err(StorageError::NotAFile { name });
@@ -125,7 +143,7 @@ impl Inbox {
             let same_size = there.len == offer.geometry.size();
             return if same_size { Ok(()) } else { Err(StorageError::Exists { name }) };
         }
-        let obstacle = self.destination.folder.obstacle(&name).map_err(StorageError::io("stat", &name))?;
+        let obstacle = place.folder.obstacle(place.name()).map_err(StorageError::io("stat", &name))?;
         match obstacle {
             Some(obstacle) => Err(StorageError::Fixed { name, obstacle }),
             None => Ok(()),
@@ -133,10 +151,12 @@ impl Inbox {
     }
 
     /// Whether the file that is there may be what is offered. Content decides; what may be replaced is compared if it is
-    /// likely to be the same: else that is time lost.
-    fn may_be(&self, there: &FileInfo, offer: &CheckedOffer, remains: &Remains) -> bool {
+    /// likely to be the same: else that is time lost. A small file is compared at once.
+    fn may_be(&self, there: &FileInfo, offer: &CheckedOffer, remains: &Remains, compares: bool) -> bool {
         let same_size = there.len == offer.geometry.size();
-        let same_time = || self.destination.abilities.is_time(there.mtime, (offer.mtime, offer.mtime_ns));
+        let compares = compares && is_told(offer);
+        let same_time =
+            || compares || self.destination.abilities.is_time(there.mtime, (offer.mtime, offer.mtime_ns));
         // One that was begun to take its place was compared before.
         same_size && (!self.options.overwrite || (same_time() && !remains.is_of(offer)))
     }

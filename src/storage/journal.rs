@@ -49,6 +49,7 @@ pub(super) struct Header {
     /// Distinguishes this journal's slots from any other's.
     salt: String,
     pub(super) id: String,
+    /// The file's path; nothing if it is too long for a header: the journal's own name is made from it anyway.
     pub(super) name: String,
     pub(super) size: u64,
 }
@@ -96,13 +97,16 @@ impl Journal {
             self.header = None;
             self.salt = new_salt();
         }
-        let header = Header {
+        let mut header = Header {
             version: VERSION,
             salt: self.salt.clone(),
             id: offer.id.clone(),
             name: offer.path.to_string(),
             size: offer.geometry.size(),
         };
+        if header.to_json().len() > HEADER_TEXT_LEN {
+            header.name.clear();
+        }
         if self.header.as_ref() != Some(&header) {
             if self.header.is_none() {
                 self.file.set_len(0)?;
@@ -235,9 +239,13 @@ impl Journal {
 }
 
 impl Header {
+    fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a header is plain JSON")
+    }
+
     fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = serde_json::to_vec(self).expect("a header is plain JSON");
-        assert!(bytes.len() <= HEADER_TEXT_LEN, "a name of 255 bytes fits, however it is escaped");
+        let mut bytes = self.to_json();
+        assert!(bytes.len() <= HEADER_TEXT_LEN, "a name that does not fit is left out");
         bytes.resize(HEADER_TEXT_LEN, b' ');
         let crc = crc32fast::hash(&bytes);
         bytes.extend(format!("{crc:08x}\n").into_bytes());

@@ -7,36 +7,49 @@ mod abilities;
 mod claims;
 mod destination;
 mod disk;
+mod entries;
 mod error;
 mod existing;
 mod folder;
+mod group;
 mod inbox;
 mod journal;
+mod keeping;
 mod memory;
+mod offers;
 mod part;
 mod partial;
 mod plain;
 mod reading;
 mod remains;
 mod room;
+mod scan;
 mod seal;
+mod small;
 mod source;
 mod sweep;
 mod target;
+mod tree;
 mod warning;
+mod zeros;
 
 pub use disk::DiskFolder;
 pub use error::StorageError;
 pub use folder::{FileId, FileInfo, Folder, FolderFile, Obstacle, Time};
 pub use inbox::{Inbox, InboxOptions, Resumable};
+pub use offers::Begun;
 pub use plain::{PlainFile, PlainInbox};
+pub use scan::{
+    Entry, Filter, FilterError, FilterRule, Links, Root, Scan, ScanOptions, SkipReason, Skipped, Special,
+    What, stays_inside,
+};
 pub use source::{Source, SourceError, Standing};
 pub use target::{Sealed, Target};
 pub use warning::Warning;
 
 use std::io;
 
-use crate::protocol::{BlockHasher, BlockHashes, Geometry};
+use crate::protocol::{BlockDigest, BlockHasher, BlockHashes, Geometry};
 
 /// Bytes read at a time when a block is hashed.
 const HASH_BUFFER: usize = 256 * 1024;
@@ -45,19 +58,46 @@ const HASH_BUFFER: usize = 256 * 1024;
 fn hash_block(
     geometry: Geometry,
     block: u64,
-    mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+    read_at: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
 ) -> io::Result<BlockHashes> {
-    let mut buffer = vec![0; HASH_BUFFER];
     let mut hasher = BlockHasher::new(geometry, block);
-    let (start, len) = (geometry.block_start(block), geometry.block_len(block));
-    while hasher.hashed() < len {
-        let want = buffer.len().min((len - hasher.hashed()) as usize);
-        match read_at(&mut buffer[..want], start + hasher.hashed()) {
+    read_block(geometry, block, read_at, |bytes| hasher.update(bytes))?;
+    Ok(hasher.finish())
+}
+
+/// Reads one block, for the BLAKE3 digest of its bytes.
+fn plain_digest(
+    geometry: Geometry,
+    block: u64,
+    read_at: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<BlockDigest> {
+    let mut hasher = blake3::Hasher::new();
+    read_block(geometry, block, read_at, |bytes| {
+        hasher.update(bytes);
+    })?;
+    Ok(BlockDigest(*hasher.finalize().as_bytes()))
+}
+
+fn read_block(
+    geometry: Geometry,
+    block: u64,
+    mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+    mut take: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let (start, end) = (geometry.block_start(block), geometry.block_end(block));
+    let mut buffer = vec![0; HASH_BUFFER.min((end - start) as usize)];
+    let mut at = start;
+    while at < end {
+        let want = buffer.len().min((end - at) as usize);
+        match read_at(&mut buffer[..want], at) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => hasher.update(&buffer[..read]),
+            Ok(read) => {
+                take(&buffer[..read]);
+                at += read as u64;
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(hasher.finish())
+    Ok(())
 }

@@ -9,7 +9,8 @@ use super::destination::{Destination, TRIES, means, open_ours, remove_name_of};
 use super::error::StorageError;
 use super::folder::{FileId, Folder, FolderFile};
 use super::partial::{self, Whole};
-use crate::protocol::RESERVED;
+use super::tree::Place;
+use crate::protocol::{FileName, RESERVED};
 
 /// The ending of its name.
 const ENDING: &str = ".plain";
@@ -32,7 +33,7 @@ impl Part {
         let cannot = |operation| StorageError::io(operation, RESERVED);
         for _ in 0..TRIES {
             let shelf = destination.make_shelf()?;
-            let name = name_of(RandomState::new().hash_one(0));
+            let name = new_name();
             let Some(claim) = destination.claims.take(&name) else { continue };
             let file = match shelf.create(&name, 0o666) {
                 Ok(file) => file,
@@ -92,9 +93,10 @@ impl Part {
     }
 
     /// Gives it its final name.
-    pub(super) fn give_name(&self, name: &str, overwrite: bool) -> Result<(), StorageError> {
+    pub(super) fn give_name(&self, name: &FileName, overwrite: bool) -> Result<(), StorageError> {
+        let place = Place { folder: self.destination.folder.clone(), path: name.clone().into() };
         let whole = Whole { shelf: &*self.shelf, part: &self.name, file: &*self.file, id: self.id };
-        partial::give_name(&self.destination, &whole, name, overwrite)
+        partial::give_name(&self.destination, &whole, &place, overwrite)
     }
 
     /// Whether its name still means it.
@@ -117,12 +119,21 @@ pub(super) fn sweep_one(destination: &Destination, shelf: &dyn Folder, name: &st
         return None;
     }
     let _claim = destination.claims.take(own)?;
+    let there = shelf.lookup(name).ok()??;
+    if there.is_link && there.owner == destination.abilities.owner {
+        return shelf.remove_file(name).ok();
+    }
     let (file, info) = open_ours(shelf, name).ok()??;
     if info.owner != destination.abilities.owner || !destination.lock(&*file).ok()? {
         return None;
     }
     remove_name_of(shelf, name, info.id);
     Some(())
+}
+
+/// A name that nobody has.
+pub(super) fn new_name() -> String {
+    name_of(RandomState::new().hash_one(0))
 }
 
 /// A name that says itself that it is ours: a number, and what follows from it, which nobody hits upon by chance.

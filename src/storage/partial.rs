@@ -9,6 +9,7 @@ use super::destination::{Destination, Names, create_anew, means, open_ours, remo
 use super::error::StorageError;
 use super::folder::{FileId, Folder, FolderFile};
 use super::journal::Journal;
+use super::tree::Place;
 use super::warning::Warning;
 use crate::protocol::{BLOCK, BlockHashes, BlockSet, Geometry};
 
@@ -19,7 +20,7 @@ const PIECE: u64 = 1 << 20;
 pub(super) struct Partial {
     pub(super) shelf: Arc<dyn Folder>,
     pub(super) names: Names,
-    pub(super) part: Box<dyn FolderFile>,
+    pub(super) part: Arc<dyn FolderFile>,
     pub(super) id: FileId,
     /// It is locked as long as it is open.
     pub(super) journal: Journal,
@@ -77,7 +78,7 @@ impl Partial {
         if !means(&*shelf, &self.names.part, self.id).map_err(cannot("stat"))? {
             let copied = put_back(&*shelf, &self.names.part, self.file());
             if let Some((copy, id)) = copied.map_err(cannot("put back the partial file of"))? {
-                (self.part, self.id) = (copy, id);
+                (self.part, self.id) = (copy.into(), id);
             }
         }
         self.shelf = shelf;
@@ -126,11 +127,11 @@ impl Partial {
     pub(super) fn give_name(
         &self,
         destination: &Destination,
-        name: &str,
+        place: &Place,
         overwrite: bool,
     ) -> Result<(), StorageError> {
         let whole = Whole { shelf: &*self.shelf, part: &self.names.part, file: self.file(), id: self.id };
-        give_name(destination, &whole, name, overwrite)
+        give_name(destination, &whole, place, overwrite)
     }
 
     /// Removes the partial file's name and the journal.
@@ -154,16 +155,16 @@ pub(super) struct Whole<'a> {
 pub(super) fn give_name(
     destination: &Destination,
     whole: &Whole<'_>,
-    name: &str,
+    place: &Place,
     overwrite: bool,
 ) -> Result<(), StorageError> {
-    let inbox = &*destination.folder;
+    let (folder, name, path) = (&*place.folder, place.name(), place.path.as_str());
     let mut from = whole.part.to_owned();
     if destination.abilities.links {
-        match inbox.link(whole.file, name) {
+        match folder.link(whole.file, name) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !overwrite => {
-                return Err(StorageError::Exists { name: name.to_owned() });
+                return Err(StorageError::Exists { name: path.to_owned() });
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let second = format!("{}-whole", whole.part);
@@ -175,11 +176,11 @@ pub(super) fn give_name(
             Err(_) => {}
         }
     }
-    let moved = whole.shelf.rename(&from, inbox, name, overwrite);
+    let moved = whole.shelf.rename(&from, folder, name, overwrite);
     let moved = match moved {
         // Not every file system knows how to keep what is there: we hold the name's lock.
-        Err(error) if super::disk::is_unsupported(&error) => match inbox.lookup(name) {
-            Ok(None) => whole.shelf.rename(&from, inbox, name, true),
+        Err(error) if super::disk::is_unsupported(&error) => match folder.lookup(name) {
+            Ok(None) => whole.shelf.rename(&from, folder, name, true),
             Ok(Some(_)) => Err(io::ErrorKind::AlreadyExists.into()),
             Err(error) => Err(error),
         },
@@ -189,16 +190,16 @@ pub(super) fn give_name(
         if from != whole.part {
             let _ = whole.shelf.remove_file(&from);
         }
-        return Err(unnamed(name, error));
+        return Err(unnamed(path, error));
     }
-    match inbox.lookup(name) {
+    match folder.lookup(name) {
         // Somebody took the partial file's place just now: what was moved is theirs, and goes back.
         Ok(Some(there)) if there.id != whole.id => {
-            let _ = inbox.rename(name, whole.shelf, &from, false);
-            Err(disturbed(name))
+            let _ = folder.rename(name, whole.shelf, &from, false);
+            Err(disturbed(path))
         }
         Ok(_) => Ok(()),
-        Err(error) => Err(StorageError::io("stat", name)(error)),
+        Err(error) => Err(StorageError::io("stat", path)(error)),
     }
 }
 
@@ -270,7 +271,7 @@ pub(super) fn disturbed(name: &str) -> StorageError {
 }
 
 /// Why a whole file did not get its name: what would be so again is told from what may pass.
-fn unnamed(name: &str, source: io::Error) -> StorageError {
+pub(super) fn unnamed(name: &str, source: io::Error) -> StorageError {
     let name = name.to_owned();
     match source.kind() {
         io::ErrorKind::AlreadyExists => StorageError::Exists { name },

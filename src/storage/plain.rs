@@ -237,11 +237,11 @@ impl PlainFile {
     }
 
     fn try_name(&mut self) -> Result<(), StorageError> {
+        let name = self.name.parse().expect("it was a name, or is a number and an ending");
         if self.number.is_some() {
-            let name = self.name.parse().expect("a number and an ending are a name");
             self.claim = Some(claim(&self.destination, &name)?);
         }
-        self.part.give_name(&self.name, self.overwrite)
+        self.part.give_name(&name, self.overwrite)
     }
 }
 

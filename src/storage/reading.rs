@@ -5,11 +5,14 @@ use std::sync::atomic::Ordering;
 
 use super::error::StorageError;
 use super::folder::FolderFile;
-use super::hash_block;
 use super::journal::Journal;
 use super::partial::Partial;
 use super::target::{Stage, Target, lock, partial_of, write_all};
+use super::{hash_block, plain_digest};
 use crate::protocol::{BLOCK, BlockDigest, BlockHashes, BlockSet};
+
+/// Blocks that are read for one answer.
+const PLAIN_DIGESTS: u64 = 16;
 
 impl Target {
     /// Reads a block back and hashes it. `None` if it cannot be read: then it is not held.
@@ -24,8 +27,28 @@ impl Target {
         Ok(match &*self.read() {
             Stage::Existing(_) => None,
             Stage::Found(remains) => remains.file().and_then(hash),
+            Stage::Small(small) => small.opened().and_then(|file| hash(&**file)),
             Stage::Partial(partial) => hash(partial.file()),
         })
+    }
+
+    /// The BLAKE3 digests of blocks' bytes, from `first` on: at least one, and zeros for one that cannot be read.
+    pub fn plain_digests(&self, first: u64, count: u64) -> Result<Vec<BlockDigest>, StorageError> {
+        let geometry = self.geometry();
+        let stage = self.read();
+        let file = match &*stage {
+            Stage::Existing(_) => None,
+            Stage::Found(remains) => remains.file(),
+            Stage::Small(small) => small.opened().map(|file| &**file),
+            Stage::Partial(partial) => Some(partial.file()),
+        };
+        let digest = |block| {
+            let file = file?;
+            plain_digest(geometry, block, |bytes, offset| file.read_at(bytes, offset)).ok()
+        };
+        Ok((first..first + count.min(PLAIN_DIGESTS))
+            .map(|block| digest(block).unwrap_or(BlockDigest::NONE))
+            .collect())
     }
 
     /// Copies a block of the file that is repaired, unless the sender's comes first.
@@ -80,7 +103,7 @@ impl Target {
 
     fn with_journal<T>(&self, read: impl FnOnce(&Journal) -> T) -> Option<T> {
         match &*self.read() {
-            Stage::Existing(_) => None,
+            Stage::Existing(_) | Stage::Small(_) => None,
             Stage::Found(remains) => remains.journal().map(read),
             Stage::Partial(partial) => Some(read(partial.journal())),
         }

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::destination::{Destination, Names, TRIES, create_anew, means, open_ours, remove_name_of};
 use super::error::StorageError;
 use super::folder::{FileId, FileInfo, Folder, FolderFile};
 use super::journal::Journal;
-use super::partial::{Partial, disturbed, renew};
+use super::partial::{Partial, disturbed, put_back, renew};
 use crate::protocol::{BLOCK, BlockSet, CheckedOffer, Geometry};
 
 /// What is there of a file before anything is written.
@@ -16,6 +17,8 @@ use crate::protocol::{BLOCK, BlockSet, CheckedOffer, Geometry};
 pub(super) struct Remains {
     part: Option<(Box<dyn FolderFile>, FileInfo)>,
     journal: Option<Journal>,
+    /// The partial file has its final name already.
+    is_finished: bool,
 }
 
 impl Remains {
@@ -32,19 +35,29 @@ impl Remains {
             Some(file) => Some(open_journal(file, name)?),
         };
         let part = open_ours(&*shelf, &names.part).map_err(StorageError::io("open", &names.part))?;
-        let mut remains = Self { part, journal };
-        remains.drop_finished(destination, name)?;
+        let mut remains = Self { part, journal, is_finished: false };
+        remains.drop_finished(destination, offer)?;
         Ok(remains)
     }
 
     /// The machine may have stopped between the final name and the end of this one.
-    fn drop_finished(&mut self, destination: &Destination, name: &str) -> Result<(), StorageError> {
+    fn drop_finished(&mut self, destination: &Destination, offer: &CheckedOffer) -> Result<(), StorageError> {
         if let Some((_, info)) = &self.part
-            && means(&*destination.folder, name, info.id).map_err(StorageError::io("stat", name))?
+            && destination.lookup(&offer.path)?.is_some_and(|named| named.id == info.id)
         {
-            self.part = None;
+            (self.part, self.is_finished) = (None, true);
         }
         Ok(())
+    }
+
+    /// Whether something of a transfer that was finished may be left.
+    pub(super) fn may_be_cleared(&self) -> bool {
+        self.is_finished || !self.is_nothing()
+    }
+
+    /// Whether there is nothing to go on with.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.part.is_none() && self.journal.is_none()
     }
 
     pub(super) fn file(&self) -> Option<&dyn FolderFile> {
@@ -86,9 +99,11 @@ impl Remains {
         destination.clear_shelf();
     }
 
-    /// Makes what is missing, and puts the rest in order for this offer: the first change on the disk.
+    /// Makes what is missing, and puts the rest in order for this offer: the first change on the disk. What has come
+    /// already into a file without a name is the partial file from now on.
     pub(super) fn open(
         mut self,
+        come: Option<Arc<dyn FolderFile>>,
         destination: &Destination,
         names: &Names,
         offer: &CheckedOffer,
@@ -115,13 +130,18 @@ impl Remains {
             }
         };
         let cannot = |operation| StorageError::io(operation, name);
-        self.drop_finished(destination, name)?;
-        let found = self.part.is_some();
-        let (part, info) = match self.part.take() {
-            Some(part) => part,
-            None => {
-                let mode = offer.mode.unwrap_or(0o666) | 0o600;
-                let part = create_anew(&*shelf, &names.part, mode).map_err(cannot("create"))?;
+        self.drop_finished(destination, offer)?;
+        let mode = offer.mode.unwrap_or(0o666) | 0o600;
+        let found = self.part.is_some() && come.is_none();
+        let (part, info) = match (self.part.take(), come) {
+            (Some((part, info)), None) => (part.into(), info),
+            (_, come) => {
+                let part = match come {
+                    None => create_anew(&*shelf, &names.part, mode).map_err(cannot("create"))?.into(),
+                    Some(come) => {
+                        shelve(&*shelf, &names.part, come, mode).map_err(cannot("keep what came of"))?
+                    }
+                };
                 let info = part.info().map_err(cannot("stat"))?;
                 (part, info)
             }
@@ -137,6 +157,18 @@ impl Remains {
         let names_durable = AtomicBool::new(false);
         Ok(Partial { shelf, names: names.clone(), part, id: info.id, journal, names_durable })
     }
+}
+
+/// Gives a file its name on the shelf, and what it takes to be gone on with.
+fn shelve(
+    shelf: &dyn Folder,
+    name: &str,
+    file: Arc<dyn FolderFile>,
+    mode: u32,
+) -> io::Result<Arc<dyn FolderFile>> {
+    // Never more than it had, but for its owner.
+    file.set_mode(file.info()?.mode & mode | 0o600)?;
+    Ok(put_back(shelf, name, &*file)?.map_or(file, |(copy, _)| copy.into()))
 }
 
 /// Which blocks are in the journal, and which are whole as far as data tells and are not.

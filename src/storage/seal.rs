@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering;
 
 use super::error::StorageError;
 use super::folder::FileInfo;
-use super::partial::Partial;
+use super::partial::{Partial, disturbed};
 use super::target::{Sealed, Target, lock, partial_of};
+use super::tree::Walk;
 use super::warning::Warning;
 use crate::protocol::{DigestTree, FileDigest};
 
@@ -42,7 +43,7 @@ impl Target {
         }
         let settled = file.info().map_err(stat)?;
         if settled.len != self.geometry().size() {
-            return Err(StorageError::Disturbed { name: self.offer.path.to_string() });
+            return Err(disturbed(self.offer.path.as_str()));
         }
         // Someone may have cut the file meanwhile: what was lengthened again would be zeros.
         let lost = self.lost_blocks(partial, found)?;
@@ -52,15 +53,17 @@ impl Target {
                 forgotten.map_err(|error| self.error("write the journal of", error))?;
             }
             drop(stage);
-            return Ok(Sealed::Differs(self.opened()?));
+            return Ok(Sealed::Differs(self.opened(None)?));
         }
-        let name = self.offer.path.as_str();
-        partial.give_name(&self.destination, name, self.overwrite)?;
+        let mut walk = Walk::making(&self.destination);
+        let place = walk.make(&self.offer.path)?;
+        partial.give_name(&self.destination, &place, self.overwrite)?;
         // From here on it is no partial file any more, whatever else fails.
         self.named.store(true, Ordering::Relaxed);
-        let inbox = &*self.destination.folder;
-        let synced = self.destination.sync_names(inbox, &mut warnings);
-        synced.map_err(StorageError::io("sync the directory", "."))?;
+        walk.has_changed(&place);
+        walk.sync();
+        warnings.append(&mut walk.warnings);
+        walk.check_durable(&place)?;
         // Only now that the new name is durable: a partial file without write permission could not be taken up again.
         if let Some(mode) = self.offer.mode {
             if let Err(error) = file.restrict_mode(mode) {
@@ -70,12 +73,11 @@ impl Target {
         }
         partial.remove(&self.destination);
         // The receipt is for this very file under this name, as it was written.
-        let named = inbox.lookup(name).map_err(stat)?;
         let as_written = |named: FileInfo| {
             named.id == partial.id() && (named.len, named.mtime) == (settled.len, settled.mtime)
         };
-        if !named.is_some_and(as_written) {
-            return Err(StorageError::Disturbed { name: name.to_owned() });
+        if !place.lookup()?.is_some_and(as_written) || !Walk::finding(&self.destination).is_still(&place)? {
+            return Err(disturbed(self.offer.path.as_str()));
         }
         self.destination.memory.trust(partial.id());
         Ok(Sealed::Stored(warnings))

@@ -2,15 +2,19 @@
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::SeekFrom;
+use rustix::fs::{self as sys, Mode, OFlags};
 
-use super::hash_block;
+use super::zeros::find_zero_blocks;
+use super::{hash_block, plain_digest};
 use crate::protocol::message::transfer_id;
 use crate::protocol::{
-    BLOCK, BlockHashes, BlockSet, DigestTree, FileDigest, FileName, Geometry, MAX_FILE, NameError, Offer,
+    BlockDigest, BlockHashes, BlockSet, DigestTree, FileDigest, FileName, Geometry, MAX_FILE, NameError,
+    Offer, OfferKind, RelativePath,
 };
 
 /// A file that is open to be sent.
@@ -18,13 +22,17 @@ use crate::protocol::{
 pub struct Source {
     file: File,
     path: PathBuf,
-    name: FileName,
+    /// Whether the path may lead to it through a symbolic link.
+    through_link: bool,
+    name: RelativePath,
     mode: u32,
     stamp: Stamp,
     geometry: Geometry,
     /// What it grows by is left out, and no change.
     growing: bool,
     zero_blocks: BlockSet,
+    /// All of its bytes, if they were read and are kept until they are read again.
+    content: Mutex<Option<Box<[u8]>>>,
 }
 
 /// What a file is, beside what it was when it was opened.
@@ -96,32 +104,40 @@ pub enum SourceError {
 }
 
 impl Source {
-    /// Opens a file to be sent under its own name, or under `name`.
-    pub fn open(path: &Path, name: Option<FileName>) -> Result<Self, SourceError> {
-        let cannot = |operation| move |source| SourceError::Io { operation, path: path.to_owned(), source };
-        // A named pipe without a writer would block the opening: ask first what it is.
-        if !std::fs::metadata(path).map_err(cannot("open"))?.is_file() {
+    /// Opens a file to be sent under its own name, or under `name`. A symbolic link is followed.
+    pub fn open(path: &Path, name: Option<RelativePath>) -> Result<Self, SourceError> {
+        let cannot = |source| SourceError::Io { operation: "open", path: path.to_owned(), source };
+        // Opening a named pipe would let its writer go on: ask first what it is.
+        if !std::fs::metadata(path).map_err(cannot)?.is_file() {
             return Err(SourceError::NotAFile(path.to_owned()));
         }
-        let file = File::options()
-            .read(true)
-            .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
-            .open(path)
-            .map_err(cannot("open"))?;
+        let own = || {
+            let name = path.file_name().unwrap_or_default().to_str().ok_or(NameError::NotUtf8)?;
+            name.parse::<FileName>().map(RelativePath::from)
+        };
+        let name = name.map_or_else(own, Ok);
+        let name = name.map_err(|error| SourceError::Name { path: path.to_owned(), error })?;
+        Self::open_at(sys::CWD, path, path, name, true)
+    }
+
+    /// Opens what was a regular file when it was looked at last: `at`, from `dir`, which is what `path` means. If a
+    /// symbolic link has its place now, it is followed only with `through_link`.
+    pub(super) fn open_at(
+        dir: impl AsFd,
+        at: &Path,
+        path: &Path,
+        name: RelativePath,
+        through_link: bool,
+    ) -> Result<Self, SourceError> {
+        let cannot = |operation| move |source| SourceError::Io { operation, path: path.to_owned(), source };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let flags = if through_link { flags } else { flags | OFlags::NOFOLLOW };
+        let file = sys::openat(dir, at, flags, Mode::empty()).map(File::from);
+        let file = file.map_err(|error| cannot("open")(error.into()))?;
         let metadata = file.metadata().map_err(cannot("stat"))?;
         if !metadata.is_file() {
             return Err(SourceError::NotAFile(path.to_owned()));
         }
-        let name = match name {
-            Some(name) => name,
-            None => path
-                .file_name()
-                .unwrap_or_default()
-                .to_str()
-                .ok_or(NameError::NotUtf8)
-                .and_then(str::parse)
-                .map_err(|error| SourceError::Name { path: path.to_owned(), error })?,
-        };
         let size = metadata.len();
         let is_empty = || Ok(file.metadata()?.len() == 0);
         if size == 0
@@ -132,16 +148,20 @@ impl Source {
         }
         let geometry =
             Geometry::new(size).ok_or_else(|| SourceError::TooLarge { path: path.to_owned(), size })?;
-        // Advice: a failure changes nothing but speed.
-        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
+        if geometry.blocks() > 1 {
+            // Advice: a failure changes nothing but speed.
+            let _ = sys::fadvise(&file, 0, None, sys::Advice::Sequential);
+        }
         Ok(Self {
             path: path.to_owned(),
+            through_link,
             name,
             mode: metadata.mode() & 0o777,
             stamp: Stamp::of(&metadata),
             geometry,
             growing: false,
             zero_blocks: find_zero_blocks(&file, &metadata, geometry),
+            content: Mutex::default(),
             file,
         })
     }
@@ -157,7 +177,7 @@ impl Source {
         if self.is_elsewhere() {
             return Err(SourceError::Replaced(self.path.clone()));
         }
-        let now = Self::open(&self.path, Some(self.name.clone()))?;
+        let now = Self::open_at(sys::CWD, &self.path, &self.path, self.name.clone(), self.through_link)?;
         let id = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
         let cannot = |source| SourceError::Io { operation: "stat", path: self.path.clone(), source };
         if id(&now.file).map_err(cannot)? != id(&self.file).map_err(cannot)? {
@@ -166,8 +186,8 @@ impl Source {
         Ok(now.growing(self.growing))
     }
 
-    /// The name that it is offered under.
-    pub fn name(&self) -> &FileName {
+    /// The path that it is offered under.
+    pub fn name(&self) -> &RelativePath {
         &self.name
     }
 
@@ -181,30 +201,62 @@ impl Source {
         self.geometry
     }
 
-    /// The offer of this file, for a path with this frame limit and window.
-    pub fn offer(&self, frame_limit: u64, window: u64) -> Offer {
+    /// The offer of this file.
+    pub fn offer(&self) -> Offer {
         let Stamp { size, mtime, mtime_ns, .. } = self.stamp;
         let (mtime_ns, mode) = (mtime_ns as u32, Some(self.mode));
         Offer {
+            transfer: 0,
             id: transfer_id(self.name.as_str(), size, mtime, mtime_ns, mode),
-            name: self.name.to_string(),
+            path: self.name.to_string(),
+            kind: OfferKind::File,
+            target: None,
             size,
             mtime,
             mtime_ns,
             mode,
-            frame_limit,
-            window,
+            digest: None,
             repair: false,
             discard: false,
-            zeros: 0,
+            zeros: self.zero_bytes(),
+            quick: false,
             left: 0,
-            session: None,
         }
     }
 
     /// Reads bytes; an end of file before the last of them is a change.
     pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> Result<(), SourceError> {
+        {
+            let mut content = self.content();
+            let end = offset + bytes.len() as u64;
+            if let Some(kept) = content.as_ref().and_then(|kept| kept.get(offset as usize..end as usize)) {
+                bytes.copy_from_slice(kept);
+                if end == self.geometry.size() {
+                    *content = None;
+                }
+                return Ok(());
+            }
+        }
         self.file.read_exact_at(bytes, offset).map_err(|error| self.read_error(error))
+    }
+
+    /// The digest of a file of at most one block, from one read of its bytes; `None` of a larger one. With `keep` the bytes
+    /// are kept until they are read to their end, and are what is sent: the file is not read again.
+    pub fn digest_of_small(&self, keep: bool) -> Result<Option<FileDigest>, SourceError> {
+        if self.geometry.blocks() > 1 {
+            return Ok(None);
+        }
+        let mut content = vec![0; self.geometry.size() as usize].into_boxed_slice();
+        self.file.read_exact_at(&mut content, 0).map_err(|error| self.read_error(error))?;
+        let digest = blake3::hash(&content).into();
+        if keep && !content.is_empty() {
+            *self.content() = Some(content);
+        }
+        Ok(Some(digest))
+    }
+
+    fn content(&self) -> MutexGuard<'_, Option<Box<[u8]>>> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Blocks that lie in holes: zeros that take no room, and need neither be read nor be sent.
@@ -220,6 +272,12 @@ impl Source {
     /// Reads a block and hashes it; of one that lies in a hole nothing is read.
     pub fn hash_block(&self, block: u64) -> Result<BlockHashes, SourceError> {
         self.hash(block, &self.zero_blocks)
+    }
+
+    /// The BLAKE3 digest of a block's bytes, for a receiver that knows no subtree hashes.
+    pub fn plain_digest(&self, block: u64) -> Result<BlockDigest, SourceError> {
+        let read = |bytes: &mut [u8], offset| self.file.read_at(bytes, offset);
+        plain_digest(self.geometry, block, read).map_err(|error| self.read_error(error))
     }
 
     fn hash(&self, block: u64, zero_blocks: &BlockSet) -> Result<BlockHashes, SourceError> {
@@ -280,7 +338,8 @@ impl Source {
 
     /// Whether another file has its path, or it was moved away.
     pub fn is_elsewhere(&self) -> bool {
-        let (Ok(open), named) = (self.file.metadata(), std::fs::metadata(&self.path)) else { return false };
+        let named = if self.through_link { std::fs::metadata } else { std::fs::symlink_metadata };
+        let (Ok(open), named) = (self.file.metadata(), named(&self.path)) else { return false };
         match named {
             Ok(named) => (named.dev(), named.ino()) != (open.dev(), open.ino()),
             // Without any name it was removed.
@@ -318,65 +377,5 @@ impl Stamp {
             ctime: metadata.ctime(),
             ctime_ns: metadata.ctime_nsec(),
         }
-    }
-}
-
-/// Blocks that lie wholly in holes. Looked for only where the file takes less room than it has bytes; what cannot be told
-/// is read.
-fn find_zero_blocks(file: &File, metadata: &Metadata, geometry: Geometry) -> BlockSet {
-    let mut zeros = BlockSet::new();
-    if metadata.blocks() * 512 >= geometry.size() {
-        return zeros;
-    }
-    let mut offset = 0;
-    while offset < geometry.size() {
-        let data = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
-            Ok(data) => data.min(geometry.size()),
-            Err(rustix::io::Errno::NXIO) => geometry.size(),
-            Err(_) => return zeros,
-        };
-        let end = if data == geometry.size() { geometry.blocks() } else { data / BLOCK };
-        zeros.insert_run(offset.div_ceil(BLOCK)..end);
-        if data == geometry.size() {
-            break;
-        }
-        offset = match rustix::fs::seek(file, SeekFrom::Hole(data)) {
-            Ok(hole) => hole,
-            Err(_) => return zeros,
-        };
-    }
-    zeros
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_in_holes_are_found_and_not_read() {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        let size = 9 * BLOCK + 5;
-        file.as_file().set_len(size).unwrap();
-        // Data in block 2, at the seam of blocks 4 and 5, and in the middle of block 7.
-        for at in [2 * BLOCK, 5 * BLOCK - 1, 7 * BLOCK + BLOCK / 2] {
-            file.as_file().write_all_at(b"xy", at).unwrap();
-        }
-        io::Write::flush(&mut file).unwrap();
-        let source = Source::open(file.path(), Some("f".parse().unwrap())).unwrap();
-        let found: Vec<_> = source.zero_blocks().runs().collect();
-        if found.is_empty() {
-            println!("lacking: holes, where temporary files are");
-            return;
-        }
-        assert_eq!(found, [0..2, 3..4, 6..7, 8..10]);
-        assert_eq!(source.zero_bytes(), 5 * BLOCK + 5);
-        assert_eq!(source.digest().unwrap(), Some(blake3::hash(&std::fs::read(file.path()).unwrap()).into()));
-        // What is not read does not show: the hole is filled behind the source's back.
-        file.as_file().write_all_at(&[7; 4096], 0).unwrap();
-        let zeros = source.hash_block(0).unwrap();
-        assert_eq!(zeros, source.hash(0, &std::iter::once(0..1).collect()).unwrap());
-        assert_ne!(zeros, source.hash(0, &BlockSet::new()).unwrap());
-        // But a whole digest looks again.
-        assert_eq!(source.digest().unwrap(), Some(blake3::hash(&std::fs::read(file.path()).unwrap()).into()));
     }
 }

@@ -66,7 +66,8 @@ fn sweep_one(destination: &Destination, shelf: &dyn Folder, journal: &str, keep:
         // The machine stopped between the final name and the end of this one; or nothing came for long. A partial file
         // may have been given its source's time already, the journal's is that of the last sync.
         Some(part) => {
-            let named = destination.folder.lookup(&header.name).ok()?;
+            let path = header.name.parse().ok();
+            let named = path.map_or(Ok(None), |path| destination.lookup(&path)).ok().flatten();
             named.is_some_and(|named| named.id == part.id) || is_old(part.mtime.max(info.mtime).0, keep)
         }
     };
@@ -87,8 +88,12 @@ fn header_of(shelf: &dyn Folder, journal: &str) -> Option<(Header, Names)> {
     }
     let file = shelf.open(journal, false).ok()?;
     let header = file.info().ok()?.is_file.then(|| read_header(&*file).ok().flatten())??;
-    let name: RelativePath = header.name.parse().ok()?;
-    let mut names = [false, true].into_iter().map(|discard| Names::of(&name, discard));
+    let mut names =
+        [false, true].into_iter().filter_map(|discard| match header.name.parse::<RelativePath>() {
+            Ok(name) => Some(Names::of(&name, discard)),
+            Err(_) if header.name.is_empty() => Names::of_journal(journal, discard),
+            Err(_) => None,
+        });
     let names = names.find(|names| names.journal == journal)?;
     Some((header, names))
 }

@@ -12,8 +12,9 @@ use super::folder::FolderFile;
 use super::partial::Partial;
 use super::remains::Remains;
 use super::room::Room;
+use super::small::Small;
 use super::warning::Warning;
-use crate::protocol::{BLOCK, BlockHashes, BlockSet, CheckedOffer, FileDigest, Geometry, Opened};
+use crate::protocol::{BLOCK, BlockSet, CheckedOffer, FileDigest, Geometry, Opened};
 
 /// What an accepted offer is received into: a partial file, or a file that stands under its final name already, as far
 /// as name, size and time tell. It holds the name. Nothing on the disk changes before the first write.
@@ -28,7 +29,7 @@ pub struct Target {
     pub(super) basis: RwLock<Option<Box<dyn FolderFile>>>,
     /// Those that are still to be taken over.
     pub(super) to_take: Mutex<BlockSet>,
-    room: Mutex<Room>,
+    pub(super) room: Mutex<Room>,
     /// Blocks that are zeros, and may be a hole.
     pub(super) zeros: Mutex<BlockSet>,
     /// How far the partial file ever reached.
@@ -39,15 +40,21 @@ pub struct Target {
     pub(super) named: AtomicBool,
     pub(super) warnings: Mutex<Vec<Warning>>,
     /// Behind all else, when nothing is open any more.
-    _tidy: Tidy,
+    tidy: Tidy,
 }
 
 /// Removes the shelf if it is empty: some file systems keep a name for what is open, whatever was removed.
-struct Tidy(Arc<Destination>);
+struct Tidy {
+    destination: Arc<Destination>,
+    /// Something of it was there.
+    is_used: AtomicBool,
+}
 
 impl Drop for Tidy {
     fn drop(&mut self) {
-        self.0.clear_shelf();
+        if self.is_used.load(Ordering::Relaxed) {
+            self.destination.clear_shelf();
+        }
     }
 }
 
@@ -67,8 +74,18 @@ pub(super) enum Stage {
     Existing(Remains),
     /// Nothing was changed yet.
     Found(Remains),
+    /// A small file, of which nothing was there.
+    Small(Small),
     /// Something was written.
     Partial(Partial),
+}
+
+impl Stage {
+    /// Of a file that is to come.
+    pub(super) fn new(destination: &Destination, offer: &CheckedOffer, remains: Remains) -> Self {
+        let is_small = Small::fits(destination, offer, &remains);
+        if is_small { Self::Small(Small::default()) } else { Self::Found(remains) }
+    }
 }
 
 impl Target {
@@ -81,7 +98,10 @@ impl Target {
     ) -> Self {
         Self {
             names: Names::of(&offer.path, offer.discard),
-            _tidy: Tidy(destination.clone()),
+            tidy: Tidy {
+                destination: destination.clone(),
+                is_used: AtomicBool::new(!matches!(stage, Stage::Small(_))),
+            },
             destination,
             offer,
             overwrite,
@@ -99,11 +119,12 @@ impl Target {
     }
 
     /// As [`take_stock`](Self::take_stock).
-    pub(super) fn opened(&self) -> Result<Opened, StorageError> {
+    pub(super) fn opened(&self, free: Option<u64>) -> Result<Opened, StorageError> {
         let geometry = self.geometry();
         let size = geometry.size();
         let ((held, unhashed), (len, allocated)) = match &*self.read() {
             Stage::Existing(_) => return Ok(Opened::default()),
+            Stage::Small(_) => Default::default(),
             Stage::Found(remains) => (remains.stock(&self.destination, geometry), remains.size()),
             Stage::Partial(partial) => {
                 let info = partial.file().info().map_err(|error| self.error("stat", error))?;
@@ -112,7 +133,7 @@ impl Target {
         };
         let come = allocated.min(self.weight());
         let needed = self.weight() - come;
-        let free = self.destination.folder.free_space();
+        let free = free.map_or_else(|| self.destination.folder.free_space(), Ok);
         let free = free.map_err(StorageError::io("ask for free space in", "."))?;
         let free = free.saturating_sub(self.claim.expected_by_others());
         if needed > free {
@@ -144,13 +165,12 @@ impl Target {
 
     /// The file that has the name, to take its blocks over.
     fn open_basis(&self) -> Result<Option<Box<dyn FolderFile>>, StorageError> {
-        let (folder, name) = (&self.destination.folder, self.offer.path.as_str());
-        let there = folder.lookup(name).map_err(|error| self.error("stat", error))?;
-        if !there.is_some_and(|there| there.is_file) {
+        let Some(place) = self.destination.find(&self.offer.path)? else { return Ok(None) };
+        if !place.lookup()?.is_some_and(|there| there.is_file) {
             return Ok(None);
         }
         // What cannot be opened cannot be taken over, and is received.
-        Ok(folder.open(name, false).ok())
+        Ok(place.folder.open(place.name(), false).ok())
     }
 
     /// The file's size and blocks.
@@ -167,6 +187,13 @@ impl Target {
     /// Writes bytes. Not durable before [`sync`](Self::sync).
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
         let write = offset..offset + bytes.len() as u64;
+        if let Stage::Small(small) = &*self.read() {
+            small.changes();
+            let file = small.file(&self.destination, &self.offer)?;
+            write_all(&**file, bytes, offset).map_err(|error| self.error("write", error))?;
+            self.has_come(write);
+            return Ok(());
+        }
         let stage = self.partial()?;
         let partial = partial_of(&stage);
         lock(&self.to_take).remove(offset / BLOCK);
@@ -186,6 +213,13 @@ impl Target {
             return Ok(());
         }
         let geometry = self.geometry();
+        if let Stage::Small(small) = &*self.read() {
+            small.changes();
+            let file = small.file(&self.destination, &self.offer)?;
+            file.zero(bytes.clone()).map_err(|error| self.error("write", error))?;
+            self.reached.fetch_max(bytes.end, Ordering::Relaxed);
+            return Ok(());
+        }
         let stage = self.partial()?;
         let blocks = bytes.start / BLOCK..bytes.end.div_ceil(BLOCK);
         for block in blocks {
@@ -210,89 +244,24 @@ impl Target {
         self.claim.expect(come, self.weight().saturating_sub(come));
     }
 
-    /// Makes blocks durable: first the data, then the journal. Both get their names again if they have lost them.
-    pub fn sync(&self, blocks: &[(u64, BlockHashes)]) -> Result<(), StorageError> {
-        {
-            let stage = self.partial()?;
-            let partial = partial_of(&stage);
-            if let Err(error) = partial.file().sync_data() {
-                self.destination.memory.doubt(partial.id());
-                partial.give_up_unsynced(self.geometry());
-                return Err(self.error("sync", error));
-            }
-            let in_order = partial.is_in_order(&self.destination);
-            if in_order.map_err(|error| self.error("stat", error))? && self.record(partial, blocks).is_ok() {
-                return Ok(());
-            }
-        }
-        self.put_in_order()?;
-        let stage = self.read();
-        self.record(partial_of(&stage), blocks).map_err(|error| self.error("write the journal of", error))
-    }
-
-    fn record(&self, partial: &Partial, blocks: &[(u64, BlockHashes)]) -> io::Result<()> {
-        let mut warnings = Vec::new();
-        let recorded = partial.record(&self.destination, self.geometry(), blocks, &mut warnings);
-        lock(&self.warnings).append(&mut warnings);
-        recorded
-    }
-
-    pub(super) fn put_in_order(&self) -> Result<(), StorageError> {
-        match &mut *self.change() {
-            Stage::Partial(partial) => partial.put_in_order(&self.destination, self.offer.path.as_str()),
-            _ => Ok(()),
-        }
-    }
-
     /// Makes sure that the file under its final name has this digest, whole and durable. All blocks of a partial file
     /// must be durable. A file that is to be discarded goes instead.
     pub fn seal(&self, digest: FileDigest) -> Result<Sealed, StorageError> {
+        let small = matches!(&*self.read(), Stage::Small(_));
+        if small { self.seal_alone(digest) } else { self.seal_large(digest) }
+    }
+
+    /// What is sealed by itself.
+    pub(super) fn seal_large(&self, digest: FileDigest) -> Result<Sealed, StorageError> {
         let existing = matches!(&*self.read(), Stage::Existing(_));
         if existing { self.compare(digest) } else { self.finish(digest) }
     }
 
-    /// At the end of a connection: makes these last blocks durable, cuts off what is behind `end`, gives back the room
-    /// that was set aside for more. If nothing ever arrived, or it is to be discarded, nothing stays.
-    ///
-    /// What fails here loses nothing: blocks without a journal entry are hashed on the next run, or sent again.
-    pub fn put_away(&self, blocks: &[(u64, BlockHashes)], end: Option<u64>) {
-        if self.named.load(Ordering::Relaxed) {
-            return;
-        }
-        {
-            let stage = self.read();
-            let Stage::Partial(partial) = &*stage else { return };
-            let Ok(info) = partial.file().info() else { return };
-            // What is longer was another version's, and may be so again.
-            let end = end.filter(|_| info.len <= self.geometry().size());
-            let len = info.len.min(end.unwrap_or(info.len));
-            if self.offer.discard || len == 0 {
-                return partial.remove(&self.destination);
-            }
-            if len < info.len || lock(&self.room).reaches_beyond(len) {
-                let _ = partial.file().set_len(len);
-            }
-        }
-        if !blocks.is_empty() {
-            let _ = self.sync(blocks);
-        } else {
-            let _ = self.put_in_order_if_need_be();
-        }
-    }
-
-    pub(super) fn put_in_order_if_need_be(&self) -> Result<(), StorageError> {
-        let in_order = match &*self.read() {
-            Stage::Partial(partial) => partial.is_in_order(&self.destination),
-            _ => Ok(true),
-        };
-        if in_order.map_err(|error| self.error("stat", error))? { Ok(()) } else { self.put_in_order() }
-    }
-
-    /// Says what is there of a file that is to come, and whether the rest fits.
-    pub(super) fn take_stock(&self) -> Result<Opened, StorageError> {
+    /// Says what is there of a file that is to come, and whether the rest fits into these bytes, or into what is free.
+    pub(super) fn take_stock(&self, free: Option<u64>) -> Result<Opened, StorageError> {
         let basis = if self.offer.repair { self.open_basis()? } else { None };
         *self.basis.write().unwrap_or_else(PoisonError::into_inner) = basis;
-        self.opened()
+        self.opened(free)
     }
 
     /// From a file that is there to one that is to come in its place.
@@ -300,11 +269,30 @@ impl Target {
         {
             let mut stage = self.change();
             if let Stage::Existing(remains) | Stage::Found(remains) = &mut *stage {
-                let partial = std::mem::take(remains).open(&self.destination, &self.names, &self.offer)?;
-                *stage = Stage::Partial(partial);
+                *stage = Stage::Partial(self.open(std::mem::take(remains), None)?);
             }
         }
-        self.take_stock()
+        self.take_stock(None)
+    }
+
+    /// As [`become_partial`](Self::become_partial), before anything is written.
+    pub(super) fn receive_instead(&self) -> Result<Opened, StorageError> {
+        {
+            let mut stage = self.change();
+            if let Stage::Existing(remains) = &mut *stage {
+                *stage = Stage::new(&self.destination, &self.offer, std::mem::take(remains));
+            }
+        }
+        self.take_stock(None)
+    }
+
+    fn open(&self, remains: Remains, come: Option<Arc<dyn FolderFile>>) -> Result<Partial, StorageError> {
+        self.uses_shelf();
+        remains.open(come, &self.destination, &self.names, &self.offer)
+    }
+
+    pub(super) fn uses_shelf(&self) {
+        self.tidy.is_used.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Stage> {
@@ -323,9 +311,13 @@ impl Target {
         }
         drop(stage);
         let mut stage = self.change();
-        if let Stage::Found(remains) = &mut *stage {
-            let partial = std::mem::take(remains).open(&self.destination, &self.names, &self.offer)?;
-            *stage = Stage::Partial(partial);
+        match &mut *stage {
+            Stage::Found(remains) => *stage = Stage::Partial(self.open(std::mem::take(remains), None)?),
+            Stage::Small(small) => {
+                let come = small.opened().cloned();
+                *stage = Stage::Partial(self.open(Remains::default(), come)?);
+            }
+            Stage::Existing(_) | Stage::Partial(_) => {}
         }
         Ok(RwLockWriteGuard::downgrade(stage))
     }

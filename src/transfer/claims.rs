@@ -7,10 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::channel::{mpsc, oneshot};
 
-use crate::protocol::CheckedOffer;
 use crate::runtime;
 
 /// How long a holder has to answer a question.
@@ -26,11 +24,19 @@ pub(super) struct Claims(Arc<Mutex<HashMap<String, Holder>>>);
 
 #[derive(Debug)]
 struct Holder {
-    id: String,
-    session: Option<String>,
-    wanted: mpsc::UnboundedSender<Wanted>,
+    claimant: Claimant,
     /// Told when the name is free.
     waiting: Vec<oneshot::Sender<()>>,
+}
+
+/// Who claims a name.
+#[derive(Debug, Clone)]
+pub(super) struct Claimant {
+    /// The offer's id, and its sender's run.
+    pub(super) id: String,
+    pub(super) session: Option<String>,
+    /// Where its connection hears that somebody else wants a name.
+    pub(super) tell: mpsc::UnboundedSender<Wanted>,
 }
 
 /// A name that is held until this is dropped.
@@ -38,7 +44,6 @@ struct Holder {
 pub(super) struct Claim {
     claims: Claims,
     name: String,
-    wanted: mpsc::UnboundedReceiver<Wanted>,
 }
 
 /// Somebody else wants a name that is held.
@@ -50,15 +55,29 @@ pub(super) enum Wanted {
     ByAnother(oneshot::Sender<()>),
 }
 
+/// How a name was not to be had at once.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// Too many wait for it.
+    Crowded,
+    /// The first is told when it is free, the second that its holder is there.
+    By(oneshot::Receiver<()>, oneshot::Receiver<()>),
+    /// As the first, by the connection that asks: what it offered there before is about to be put away.
+    ByOneself(oneshot::Receiver<()>),
+}
+
 impl Claims {
-    /// Claims the name of an offer; `None` if somebody holds it and is there.
-    pub(super) async fn claim(&self, offer: &CheckedOffer) -> Option<Claim> {
-        // What is to be discarded has a place of its own.
-        let name = format!("{}{}", if offer.discard { "/" } else { "" }, offer.path);
+    /// Claims a name; `None` if somebody holds it and is there.
+    pub(super) async fn claim(self, name: String, claimant: Claimant) -> Option<Claim> {
         loop {
-            let (free, alive) = match self.try_claim(&name, offer)? {
+            let (free, alive) = match self.try_claim(&name, &claimant) {
                 Ok(claim) => return Some(claim),
-                Err(waiting) => waiting,
+                Err(Taken::Crowded) => return None,
+                Err(Taken::ByOneself(free)) => {
+                    runtime::timeout(PUT_AWAY, free).await?.ok();
+                    continue;
+                }
+                Err(Taken::By(free, alive)) => (free, alive),
             };
             let limit = PATIENCE + PUT_AWAY;
             match runtime::timeout(limit, futures::future::select(free, alive)).await {
@@ -72,48 +91,33 @@ impl Claims {
         }
     }
 
-    /// The claim; or what to wait for: the name, and a sign of its holder. `None` if too many wait.
-    #[expect(clippy::type_complexity, reason = "two receivers, told apart where they are used")]
-    fn try_claim(
-        &self,
-        name: &str,
-        offer: &CheckedOffer,
-    ) -> Option<Result<Claim, (oneshot::Receiver<()>, oneshot::Receiver<()>)>> {
+    /// Claims a name that nobody holds.
+    pub(super) fn try_claim(&self, name: &str, claimant: &Claimant) -> Result<Claim, Taken> {
         let mut holders = self.lock();
         let Some(holder) = holders.get_mut(name) else {
-            let (tell, wanted) = mpsc::unbounded();
-            let (id, session) = (offer.id.clone(), offer.session.clone());
-            holders.insert(name.to_owned(), Holder { id, session, wanted: tell, waiting: Vec::new() });
-            return Some(Ok(Claim { claims: self.clone(), name: name.to_owned(), wanted }));
+            holders.insert(name.to_owned(), Holder { claimant: claimant.clone(), waiting: Vec::new() });
+            return Ok(Claim { claims: self.clone(), name: name.to_owned() });
         };
         holder.waiting.retain(|waiting| !waiting.is_canceled());
         if holder.waiting.len() >= MAX_WAITING {
-            return None;
+            return Err(Taken::Crowded);
         }
         let (tell_free, free) = oneshot::channel();
-        let (tell_alive, alive) = oneshot::channel();
         holder.waiting.push(tell_free);
-        let is_itself =
-            holder.session.is_some() && (&holder.session, &holder.id) == (&offer.session, &offer.id);
+        if holder.claimant.tell.same_receiver(&claimant.tell) {
+            return Err(Taken::ByOneself(free));
+        }
+        let (tell_alive, alive) = oneshot::channel();
+        let is_itself = claimant.session.is_some()
+            && (&holder.claimant.session, &holder.claimant.id) == (&claimant.session, &claimant.id);
         let wanted = if is_itself { Wanted::ByItself } else { Wanted::ByAnother(tell_alive) };
         // A holder that hears it no more is about to let go.
-        let _ = holder.wanted.unbounded_send(wanted);
-        Some(Err((free, alive)))
+        let _ = holder.claimant.tell.unbounded_send(wanted);
+        Err(Taken::By(free, alive))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Holder>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Claim {
-    /// Waits until somebody else wants the name.
-    pub(super) fn poll_wanted(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Wanted> {
-        match self.wanted.poll_next_unpin(cx) {
-            std::task::Poll::Ready(Some(wanted)) => std::task::Poll::Ready(wanted),
-            // The sending half goes with the claim.
-            std::task::Poll::Ready(None) | std::task::Poll::Pending => std::task::Poll::Pending,
-        }
     }
 }
 

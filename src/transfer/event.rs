@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::Error;
 use crate::protocol::{FileDigest, Progress};
+use crate::storage::Skipped;
 
 /// Something happened in a transfer.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A file was offered to a receiver, which will accept or refuse it.
+    /// A file, directory or link was offered to a receiver, which will accept or refuse it.
     Offered {
         /// Its name at the destination.
         name: String,
@@ -58,6 +59,10 @@ pub enum Event {
     Finished(Summary),
     /// The transfer ended without a receipt.
     Failed(Error),
+    /// Something that was found is not sent.
+    Skipped(Skipped),
+    /// A connection to a receiver ended: nothing more is told of it.
+    Disconnected,
     /// A connection to a receiver ended before a file was offered on it: a health check, a port scan, a web page.
     Unserved(Error),
 }
@@ -69,8 +74,8 @@ pub struct Summary {
     pub name: String,
     /// The peer's address.
     pub peer: String,
-    /// The file's BLAKE3 digest.
-    pub digest: FileDigest,
+    /// The file's BLAKE3 digest; none of what is no file, or was taken for the same by its size and time.
+    pub digest: Option<FileDigest>,
     /// From the offer to the receipt.
     pub elapsed: Duration,
     /// The counts at the end. `held` is what the first connection found.

@@ -1,12 +1,15 @@
 //! Transfers: the pumps that join the machines to files and sockets.
 
+mod berths;
 mod claims;
 mod error;
 mod event;
 mod once;
 pub mod plain;
+mod pump;
 mod receive;
 mod recovery;
+mod run;
 mod send;
 mod serve;
 mod session;
@@ -14,7 +17,7 @@ mod shutdown;
 
 pub use error::{Error, ErrorKind};
 pub use event::{Event, Summary};
-pub use receive::{ReceiveOptions, receive_file};
+pub use receive::{ReceiveOptions, receive_files};
 pub use send::{SendOptions, send_file};
 pub use serve::{ServeOptions, Served, serve};
 pub use session::{RetryOptions, Session};
@@ -26,7 +29,7 @@ use std::time::{Duration, Instant};
 use futures::{AsyncRead, AsyncWrite};
 
 use crate::protocol::message::clip;
-use crate::protocol::{Code, Message};
+use crate::protocol::{Code, Feature, Hello, Message};
 use crate::runtime;
 use crate::transport::Connection;
 
@@ -64,6 +67,18 @@ impl Pace {
     }
 }
 
+/// What a side of ours says first.
+fn hello(frame_limit: u64, window: u64, offers: u64, session: Option<String>) -> Hello {
+    Hello {
+        features: vec![Feature::Zeros, Feature::Trees, Feature::TreeDigests],
+        frame_limit,
+        window,
+        offers,
+        session,
+        program: concat!("wsferry ", env!("CARGO_PKG_VERSION")).to_owned(),
+    }
+}
+
 /// Tells the peer why this connection ends, and ends it.
 async fn part<S>(connection: &mut Connection<S>, code: Code, reason: &str, again: bool)
 where
@@ -78,7 +93,7 @@ where
     let words = async {
         let ready = std::future::poll_fn(|cx| connection.poll_ready(cx)).await;
         if ready.is_ok() {
-            connection.send(&message.to_text());
+            connection.send(&message.to_frame());
             connection.close(close_code).await;
         }
     };

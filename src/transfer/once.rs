@@ -3,7 +3,7 @@
 //! The sender that first has a file accepted is the one. It is known again, after a cut, by its session, or by going on
 //! with the file that was cut. Whatever others send, or are refused, ends nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::{ErrorKind, Served};
@@ -33,17 +33,18 @@ pub(super) struct Offered {
 #[derive(Debug)]
 struct Run {
     session: Option<String>,
-    connections: Vec<u64>,
+    /// Its connections, and how many files were offered on each and have not ended.
+    connections: HashMap<u64, u64>,
     /// Since when it has no connection.
     alone_since: Option<Instant>,
     first: String,
     last: String,
     /// How many files it means to send behind the last one.
     left: u64,
-    /// The last one was accepted, and has not ended for good.
-    is_open: bool,
-    /// The last one was refused because its name was being written: it may be offered again.
-    is_busy: bool,
+    /// Those that were accepted and have not ended for good.
+    open: BTreeSet<String>,
+    /// Those that are to be offered again.
+    postponed: BTreeSet<String>,
     failure: Option<ErrorKind>,
 }
 
@@ -52,48 +53,66 @@ impl Once {
     pub(super) fn offered(&mut self, connection: u64, offer: Offered) {
         if let Some(chosen) = &mut self.chosen {
             let came_back = offer.session.is_some() && chosen.session == offer.session;
-            if came_back && !chosen.connections.contains(&connection) {
-                chosen.connections.push(connection);
+            if came_back {
+                chosen.connections.entry(connection).or_default();
                 chosen.alone_since = None;
             }
         }
         match self.run(connection) {
-            Some(run) => run.offered(offer),
+            Some(run) => run.offered(connection, offer),
             None => {
                 self.others.insert(connection, Run::new(connection, offer));
             }
         }
     }
 
-    /// It was accepted.
-    pub(super) fn started(&mut self, connection: u64, now: Instant) {
+    /// A file that was offered on this connection was accepted.
+    pub(super) fn started(&mut self, connection: u64, name: &str, now: Instant) {
         if let Some(run) = self.run(connection) {
-            (run.is_open, run.is_busy) = (true, false);
+            run.open.insert(name.to_owned());
         }
-        let takes_over = |run: &Run| match &self.chosen {
-            None => true,
-            Some(chosen) => chosen.gives_way_to(run, now),
-        };
-        if self.others.get(&connection).is_some_and(takes_over) && !self.is_over {
+        let gives_way = self.chosen.as_ref().is_none_or(|chosen| chosen.gives_way_to(name, now));
+        if gives_way && self.others.contains_key(&connection) && !self.is_over {
             self.chosen = self.others.remove(&connection);
         }
     }
 
-    /// It was refused because another transfer is writing that name.
-    pub(super) fn busy(&mut self, connection: u64) {
+    /// It may be offered again: another transfer is writing that name.
+    pub(super) fn postponed(&mut self, connection: u64, name: &str) {
         if let Some(run) = self.run(connection) {
-            run.is_busy = true;
+            run.settle(connection);
+            run.open.remove(name);
+            run.postponed.insert(name.to_owned());
+        }
+    }
+
+    /// The source became another, which follows.
+    pub(super) fn changed(&mut self, connection: u64, name: &str) {
+        if let Some(run) = self.run(connection) {
+            run.settle(connection);
+            run.open.remove(name);
+            run.left = run.left.max(1);
+        }
+    }
+
+    /// It came to an end that is none: the same command goes on with it.
+    pub(super) fn interrupted(&mut self, connection: u64, name: &str) {
+        if let Some(run) = self.run(connection) {
+            run.settle(connection);
+            run.open.insert(name.to_owned());
         }
     }
 
     /// It ended for good.
-    pub(super) fn ended(&mut self, connection: u64, served: Served) {
+    pub(super) fn ended(&mut self, connection: u64, name: &str, served: Served) {
         let Some(run) = self.run(connection) else { return };
-        run.is_open = false;
+        let pending = run.settle(connection);
+        run.open.remove(name);
         if let Err(kind) = served {
             run.failure.get_or_insert(kind);
         }
-        let was_last = run.left == 0;
+        // What was offered on its other connections, before a cut that is not seen yet, was offered here again.
+        let was_last = run.left == 0 && pending == 0;
         if was_last && self.chosen.is_none() {
             // It was refused, and nobody else is there to be waited for.
             self.chosen = self.others.remove(&connection);
@@ -122,7 +141,7 @@ impl Once {
     pub(super) fn gone(&mut self, connection: u64, now: Instant) {
         self.others.remove(&connection);
         if let Some(chosen) = &mut self.chosen {
-            chosen.connections.retain(|other| *other != connection);
+            chosen.connections.remove(&connection);
             if chosen.connections.is_empty() {
                 chosen.alone_since = Some(now);
             }
@@ -137,19 +156,21 @@ impl Once {
 
     /// Whether this connection is the chosen sender's.
     pub(super) fn is_chosen(&self, connection: u64) -> bool {
-        self.chosen.as_ref().is_some_and(|chosen| chosen.connections.contains(&connection))
+        self.chosen.as_ref().is_some_and(|chosen| chosen.connections.contains_key(&connection))
     }
 
     /// How it went, once it is over and the connections are gone: the first failure, or what was cut.
     pub(super) fn outcome(&self) -> Option<Served> {
         let chosen = self.chosen.as_ref().filter(|_| self.is_over)?;
-        let failure = chosen.failure.or(chosen.is_open.then_some(ErrorKind::Interrupted));
+        let left_out = (!chosen.postponed.is_empty()).then_some(ErrorKind::Refused);
+        let failure = chosen.failure.or(left_out);
+        let failure = failure.or((!chosen.open.is_empty()).then_some(ErrorKind::Interrupted));
         Some(failure.map_or(Ok(()), Err))
     }
 
     fn run(&mut self, connection: u64) -> Option<&mut Run> {
         match &mut self.chosen {
-            Some(chosen) if chosen.connections.contains(&connection) => Some(chosen),
+            Some(chosen) if chosen.connections.contains_key(&connection) => Some(chosen),
             _ => self.others.get_mut(&connection),
         }
     }
@@ -159,30 +180,35 @@ impl Run {
     fn new(connection: u64, offer: Offered) -> Self {
         Self {
             session: offer.session,
-            connections: vec![connection],
+            connections: HashMap::from([(connection, 1)]),
             alone_since: None,
             first: offer.name.clone(),
             last: offer.name,
             left: offer.left,
-            is_open: false,
-            is_busy: false,
+            open: BTreeSet::new(),
+            postponed: BTreeSet::new(),
             failure: None,
         }
     }
 
-    fn offered(&mut self, offer: Offered) {
-        if self.is_busy && offer.name != self.last {
-            // It was left out.
-            self.failure.get_or_insert(ErrorKind::Refused);
-        }
+    fn offered(&mut self, connection: u64, offer: Offered) {
+        self.postponed.remove(&offer.name);
+        *self.connections.entry(connection).or_default() += 1;
         (self.last, self.left) = (offer.name, offer.left);
-        (self.is_open, self.is_busy) = (false, false);
     }
 
-    /// Whether another run, one of whose files was just accepted, is the same command run again, or has waited long enough.
-    fn gives_way_to(&self, run: &Self, now: Instant) -> bool {
-        let same_file = self.is_open && run.last == self.last;
-        let same_command = run.last == self.first || run.last == self.last;
+    /// A file that was offered on this connection has ended, or its offer has: how many have not.
+    fn settle(&mut self, connection: u64) -> u64 {
+        let pending = self.connections.entry(connection).or_default();
+        *pending = pending.saturating_sub(1);
+        *pending
+    }
+
+    /// Whether another run, whose file of this name was just accepted, is the same command run again, or has waited long
+    /// enough.
+    fn gives_way_to(&self, name: &str, now: Instant) -> bool {
+        let same_file = self.open.contains(name);
+        let same_command = same_file || [self.first.as_str(), &self.last].contains(&name);
         match self.alone_since {
             // Two never write one name: the old connection is as good as gone.
             None => same_file,
@@ -200,13 +226,18 @@ mod tests {
         Offer(u64, &'static str, u64, &'static str),
         Start(u64),
         End(u64, Served),
+        /// As above, of another file than the one that was offered last.
+        StartOf(u64, &'static str),
+        EndOf(u64, &'static str, Served),
         Busy(u64),
+        Change(u64),
+        Interrupt(u64),
         GiveUp(u64),
         Lost(u64),
         Gone(u64),
         Wait(Duration),
     }
-    use Do::{Busy, End, GiveUp, Gone, Lost, Offer, Start, Wait};
+    use Do::{Busy, Change, End, EndOf, GiveUp, Gone, Interrupt, Lost, Offer, Start, StartOf, Wait};
 
     const OK: Served = Ok(());
     const REFUSED: Served = Err(ErrorKind::Refused);
@@ -214,15 +245,21 @@ mod tests {
     fn outcome(steps: Vec<Do>) -> Option<Served> {
         let mut once = Once::default();
         let mut now = Instant::now();
+        let mut names = HashMap::new();
         for step in steps {
             match step {
                 Offer(connection, name, left, session) => {
+                    names.insert(connection, name);
                     let session = (!session.is_empty()).then(|| session.to_owned());
                     once.offered(connection, Offered { name: name.to_owned(), left, session });
                 }
-                Start(connection) => once.started(connection, now),
-                End(connection, served) => once.ended(connection, served),
-                Busy(connection) => once.busy(connection),
+                Start(connection) => once.started(connection, names[&connection], now),
+                End(connection, served) => once.ended(connection, names[&connection], served),
+                StartOf(connection, name) => once.started(connection, name, now),
+                EndOf(connection, name, served) => once.ended(connection, name, served),
+                Busy(connection) => once.postponed(connection, names[&connection]),
+                Change(connection) => once.changed(connection, names[&connection]),
+                Interrupt(connection) => once.interrupted(connection, names[&connection]),
                 GiveUp(connection) => once.gave_up(connection),
                 Lost(connection) => once.lost(connection),
                 Gone(connection) => once.gone(connection, now),
@@ -290,6 +327,75 @@ mod tests {
                 "the same command again, before the cut is seen",
                 all([vec![Offer(1, "b", 0, "S"), Start(1)], whole(2, "b", 0, "T")]),
                 Some(OK),
+            ),
+            (
+                "it comes back before the cut is seen",
+                all([vec![Offer(1, "b", 0, "S"), Start(1)], whole(2, "b", 0, "S")]),
+                Some(OK),
+            ),
+            (
+                "it comes back before the cut is seen, which is seen then",
+                all([
+                    vec![Offer(1, "b", 0, "S"), Start(1), Offer(2, "b", 0, "S"), Start(2), Gone(1)],
+                    vec![End(2, OK)],
+                ]),
+                Some(OK),
+            ),
+            (
+                "two at a time, the last one first",
+                vec![
+                    Offer(1, "a", 1, "S"),
+                    Offer(1, "b", 0, "S"),
+                    StartOf(1, "a"),
+                    StartOf(1, "b"),
+                    EndOf(1, "b", OK),
+                ],
+                None,
+            ),
+            (
+                "and then the other",
+                vec![
+                    Offer(1, "a", 1, "S"),
+                    Offer(1, "b", 0, "S"),
+                    StartOf(1, "a"),
+                    StartOf(1, "b"),
+                    EndOf(1, "b", OK),
+                    EndOf(1, "a", REFUSED),
+                ],
+                refused,
+            ),
+            (
+                "the same command again, several at a time",
+                all([
+                    whole(1, "a", 2, "S"),
+                    vec![Gone(1)],
+                    vec![Offer(2, "a", 2, "T"), Offer(2, "b", 1, "T"), Offer(2, "c", 0, "T")],
+                    vec![StartOf(2, "a"), EndOf(2, "a", OK), EndOf(2, "b", OK), EndOf(2, "c", OK)],
+                ]),
+                Some(OK),
+            ),
+            (
+                "a source that became another, which is the last, while another ends",
+                vec![
+                    Offer(1, "b", 1, "S"),
+                    Offer(1, "a", 0, "S"),
+                    StartOf(1, "b"),
+                    Start(1),
+                    Change(1),
+                    EndOf(1, "b", OK),
+                ],
+                None,
+            ),
+            (
+                "and what it became",
+                all([vec![Offer(1, "a", 0, "S"), Start(1), Change(1)], whole(1, "a", 0, "S")]),
+                Some(OK),
+            ),
+            ("a disk that is full", vec![Offer(1, "a", 0, "S"), Start(1), Interrupt(1), Gone(1)], None),
+            (
+                "a disk that is full for one of two",
+                all([vec![Offer(1, "a", 1, "S"), Start(1), Interrupt(1)], whole(1, "b", 0, "S")]),
+                interrupted,
             ),
             (
                 "a name that is busy and then free",

@@ -1,467 +1,726 @@
-//! The receiving pump: joins the receiving machine to a destination and a connection.
+//! The receiving side: joins what is offered on a connection to a destination.
 
-use std::future::poll_fn;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures::stream::{FuturesUnordered, StreamExt};
+use futures::channel::{mpsc, oneshot};
+use futures::stream::StreamExt;
 use futures::{AsyncRead, AsyncWrite, Future};
 
-use futures::channel::oneshot;
-
-use super::claims::{self, Claim, Claims, Wanted};
+use super::berths::{Berth, Berths};
+use super::claims::{self, Claim, Claimant, Claims, Taken, Wanted};
 use super::error::told_of_storage;
-use super::{
-    CLOSE_TIMEOUT, Error, Event, PROGRESS_INTERVAL, Pace, SCRATCH, Shutdown, Summary, TURNS_PER_POLL, part,
-};
+use super::pump::{Jobs, Pump, Side};
+use super::{CLOSE_TIMEOUT, Error, Event, PROGRESS_INTERVAL, Pace, Shutdown, Summary, hello, part};
 use crate::protocol::{
-    Action, BlockDigest, BlockHashes, CheckedOffer, FileDigest, Opened, Progress, Receiver, ReceiverConfig,
-    ReceiverEvent, Write,
+    Action, BlockDigest, BlockHashes, CheckedOffer, Done, Due, FileDigest, HeartbeatConfig, Kind, Link,
+    LinkConfig, LinkEvent, MAX_FRAME, Opened, Path, Progress, ReceiverEvent, Receiving, Unfinished, Write,
 };
-use crate::runtime::{self, Timer};
-use crate::storage::{Inbox, Sealed, StorageError, Target, Warning};
+use crate::runtime;
+use crate::storage::{Begun, Inbox, Sealed, StorageError, Target, Warning};
 use crate::transport::{Connection, TransportError};
 
-/// Frames read before acknowledgements are sent.
-const FRAMES_PER_TURN: usize = 8;
-
-/// How long to wait for another transfer to let go of the name: one that was cut may still be syncing.
+/// How long to wait for another program to let go of the name: one that was cut may still be syncing.
 const NAME_WAIT: Duration = Duration::from_secs(3);
 const NAME_POLL: Duration = Duration::from_millis(20);
+/// Files that are opened, or sealed, by one job: others have a turn in between.
+const GROUP: usize = 256;
+/// Offers that may be open on a connection.
+const MAX_OFFERS: u64 = 1024;
 
 /// How to receive.
-pub type ReceiveOptions = ReceiverConfig;
+#[derive(Debug, Clone, Copy)]
+pub struct ReceiveOptions {
+    /// The most bytes that the sender may keep unacknowledged.
+    pub window: u64,
+    /// When what has come is made durable.
+    pub receiving: Receiving,
+    /// Signs of life.
+    pub heartbeat: HeartbeatConfig,
+}
 
-/// Receives one file over an open connection: waits for an offer, takes it, sends the receipt.
+impl Default for ReceiveOptions {
+    fn default() -> Self {
+        Self { window: 64 << 20, receiving: Receiving::default(), heartbeat: HeartbeatConfig::default() }
+    }
+}
+
+/// Receives what is offered over an open connection, until the peer closes it. The observer is told of each transfer by its
+/// number, and of what concerns none of them.
 ///
-/// `Ok(None)` if the peer closed the connection instead of offering a file. What arrived before an error is kept,
-/// and durable, when this returns; only kept, if the error is the storage's.
+/// What arrived before an error is kept, and durable, when this returns; only kept, if the error is the storage's.
 ///
 /// # Errors
-/// All that can end a transfer; [`Error::kind`] says what to do. After [`Error::Storage`] with a refused offer
-/// ([`ErrorKind::Refused`](super::ErrorKind::Refused)) the connection can carry another offer.
-pub async fn receive_file<S>(
+/// What ended the connection, if it was not the peer's goodbye with nothing under way; [`Error::kind`] says what to do.
+pub async fn receive_files<S>(
     connection: &mut Connection<S>,
     inbox: &Arc<Inbox>,
     options: &ReceiveOptions,
     shutdown: Shutdown,
-    observer: &mut (dyn FnMut(Event) + Send),
-) -> Result<Option<Summary>, Error>
+    observer: &mut (dyn FnMut(Option<u64>, Event) + Send),
+) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    receive_claimed(connection, (inbox, &Claims::default()), options, shutdown, observer).await
+    let (claims, berths) = (Claims::default(), Berths::new(MAX_OFFERS));
+    receive_claimed(connection, (inbox, &claims, &berths), options, shutdown, observer).await
 }
 
-/// As [`receive_file`], where other connections receive into the same destination.
+/// As [`receive_files`], where other connections receive into the same destination.
 pub(super) async fn receive_claimed<S>(
     connection: &mut Connection<S>,
-    (inbox, claims): (&Arc<Inbox>, &Claims),
+    (inbox, claims, berths): (&Arc<Inbox>, &Claims, &Berths),
     options: &ReceiveOptions,
     shutdown: Shutdown,
-    observer: &mut (dyn FnMut(Event) + Send),
-) -> Result<Option<Summary>, Error>
+    observer: &mut (dyn FnMut(Option<u64>, Event) + Send),
+) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let now = Instant::now();
-    let mut pump = Pump {
-        machine: Receiver::new(*options, now),
+    let config = LinkConfig {
+        hello: hello(MAX_FRAME as u64, options.window, MAX_OFFERS, None),
+        path: Path::default(),
+        receiving: options.receiving,
+        heartbeat: options.heartbeat,
+    };
+    let (tell, wanted) = mpsc::unbounded();
+    let side = Destination {
         inbox,
         claims,
-        claim: None,
+        own: Berths::new(1),
+        berths,
+        waiting: VecDeque::new(),
+        tell,
+        wanted,
         asked: Vec::new(),
         observer,
         shutdown,
-        offer: None,
-        declined: None,
-        target: None,
-        jobs: FuturesUnordered::new(),
-        timer: Timer::new(),
+        session: None,
+        transfers: BTreeMap::new(),
+        to_open: Vec::new(),
+        to_seal: Vec::new(),
+        opens: false,
+        seals: false,
         pace: Pace::new(PROGRESS_INTERVAL, now),
-        started: now,
-        came: connection.bytes_in(),
-        held: 0,
-        complete: false,
-        warnings: Vec::new(),
-        ending: None,
+        peer: connection.peer().to_owned(),
+        wire_bytes: connection.wire_bytes(),
     };
-    let wire_before = connection.wire_bytes();
-    let result = poll_fn(|cx| pump.poll(connection, cx)).await;
-    let result = pump.conclude(connection, result).await;
-    let Some(offer) = pump.offer.clone() else {
-        return match result {
-            Err(Error::Transport(TransportError::Closed { .. } | TransportError::Lost { .. })) => Ok(None),
-            result => result.map(|_| None),
-        };
-    };
-    result.map(|digest| {
-        Some(Summary {
-            name: offer.path.to_string(),
-            peer: connection.peer().to_owned(),
-            digest,
-            elapsed: pump.started.elapsed(),
-            progress: pump.progress(),
-            complete: pump.complete,
-            discarded: offer.discard,
-            warnings: pump.warnings.iter().map(Warning::to_string).collect(),
-            wire_bytes: connection.wire_bytes() - wire_before,
-        })
+    let mut pump = Pump::new(Link::new(config, now), side, connection);
+    let result = pump.run(connection).await;
+    conclude(&mut pump, connection, result).await
+}
+
+/// How the connection ended, all things considered: tells the sender of an error, and keeps what arrived. Files may have got
+/// their final names although nobody was left to tell.
+async fn conclude<S>(
+    pump: &mut Pump<Destination<'_>>,
+    connection: &mut Connection<S>,
+    result: Result<(), Error>,
+) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Err(error) = result else { return Ok(()) };
+    if let Error::Transport(TransportError::Crowded { .. }) = error {
+        // Too big for now: the sender comes back with smaller frames.
+        runtime::timeout(CLOSE_TIMEOUT, connection.close(1009)).await;
+    } else if let Some((code, reason)) = error.told("the file") {
+        part(connection, code, &reason, error.may_pass()).await;
+    }
+    // What is under way is waited for; whole blocks are made durable.
+    while let Some(outcome) = pump.jobs.next().await {
+        let _ = pump.side.end(outcome, &mut pump.link);
+    }
+    let _ = pump.hear(connection.wire_bytes());
+    // What has ended and waits to be put away is not.
+    let under_way = pump.side.transfers.values().any(|transfer| transfer.unfinished.is_none());
+    let (mut left, mut claims) = (Vec::new(), Vec::new());
+    for (number, transfer) in std::mem::take(&mut pump.side.transfers) {
+        let unfinished = transfer.unfinished.or_else(|| pump.link.take_unfinished(number));
+        if let (Some(target), Some(unfinished)) = (&transfer.target, unfinished) {
+            left.push((target.clone(), unfinished, transfer.storage_failed));
+        }
+        claims.push(transfer.claim);
+    }
+    runtime::spawn_blocking(move || {
+        for (target, unfinished, storage_failed) in left {
+            put_away(&target, unfinished, storage_failed);
+        }
     })
+    .await;
+    // Whoever waits for a name finds it free.
+    drop(claims);
+    match error {
+        Error::Transport(TransportError::Closed { .. } | TransportError::Lost { .. }) if !under_way => Ok(()),
+        error => Err(error),
+    }
 }
 
-/// An action that was carried out on another thread.
-enum Done {
-    Claimed(CheckedOffer, Option<Claim>),
-    Opened(Result<(Arc<Target>, Opened), StorageError>),
-    Synced(Result<(), StorageError>),
-    Hashed(u64, Result<Option<BlockHashes>, StorageError>),
-    Checked(u64, Result<bool, StorageError>),
-    Digests(u64, Result<Vec<BlockDigest>, StorageError>),
-    Sealed(FileDigest, Result<Sealed, StorageError>),
+/// What came of work on another thread.
+enum Outcome {
+    Claimed(u32, CheckedOffer, Option<Claim>),
+    Opened(Vec<(u32, Result<Begun, StorageError>)>),
+    /// As above, of one that was opened apart from the others.
+    OpenedOne(u32, Result<Begun, StorageError>),
+    Synced(u32, Result<(), StorageError>),
+    Hashed(u32, u64, Result<Option<BlockHashes>, StorageError>),
+    Checked(u32, u64, Result<bool, StorageError>),
+    Digests(u32, u64, Result<Vec<BlockDigest>, StorageError>),
+    Sealed(Vec<(u32, FileDigest, Result<Sealed, StorageError>)>),
+    SealedOne(u32, FileDigest, Result<Sealed, StorageError>),
+    PutAway(u32),
 }
 
-struct Pump<'a> {
-    machine: Receiver,
-    inbox: &'a Arc<Inbox>,
-    claims: &'a Claims,
-    /// Holds the name; it is let go of when the pump is dropped, behind all else.
-    claim: Option<Claim>,
-    /// Who wants to know whether the sender is there.
-    asked: Vec<oneshot::Sender<()>>,
-    observer: &'a mut (dyn FnMut(Event) + Send),
-    shutdown: Shutdown,
-    offer: Option<CheckedOffer>,
-    /// Why the storage did not take the offer.
-    declined: Option<String>,
+/// One transfer that was offered and is not over.
+struct Incoming {
+    offer: CheckedOffer,
     target: Option<Arc<Target>>,
-    jobs: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
-    timer: Timer,
-    pace: Pace,
     started: Instant,
-    /// Bytes that had come when the machine was last told.
-    came: u64,
+    wire_before: u64,
     held: u64,
     complete: bool,
-    /// What the file system would not do for the file.
     warnings: Vec<Warning>,
-    /// How it ended, once the sender has been told.
-    ending: Option<Result<FileDigest, Error>>,
+    /// Work that is under way on another thread.
+    jobs: usize,
+    /// It has ended, and this is left to be put away.
+    unfinished: Option<Unfinished>,
+    storage_failed: bool,
+    /// It was not what its digest said, and is received once more.
+    began_anew: bool,
+    /// Why the storage did not take it.
+    declined: Option<String>,
+    /// Bytes came, or became durable, since progress was last told.
+    moved: bool,
+    berth: Option<Berth>,
+    /// The last field: a name is let go of behind all else.
+    claim: Option<Claim>,
 }
 
-impl Pump<'_> {
-    fn poll<S>(
-        &mut self,
-        connection: &mut Connection<S>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<FileDigest, Error>>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        for _ in 0..TURNS_PER_POLL {
-            if Pin::new(&mut self.shutdown).poll(cx).is_ready() {
-                return Poll::Ready(Err(Error::Stopped));
-            }
-            let now = Instant::now();
-            self.answer_others(cx)?;
-            let mut moved = self.read(connection, cx)?;
-            while let Some(action) = self.machine.poll_action(Instant::now()) {
-                self.start(action);
-                moved = true;
-            }
-            while let Poll::Ready(Some(done)) = self.jobs.poll_next_unpin(cx) {
-                self.finish(done)?;
-                moved = true;
-            }
-            self.handle_events(connection.peer())?;
-            let flushed = self.write(connection, cx)?;
-            if flushed && let Some(ending) = self.ending.take() {
-                return Poll::Ready(ending);
-            }
-            if self.timer.poll_at(self.machine.timeout(now), cx).is_ready() {
-                let stalled = self.machine.handle_timeout(Instant::now());
-                stalled.map_err(|silence| Error::Stalled { peer: connection.peer().to_owned(), silence })?;
-                moved = true;
-            }
-            if !moved {
-                return Poll::Pending;
-            }
-        }
-        // There is more to do; others have a turn first.
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
+/// A small file that is whole.
+struct ToSeal {
+    number: u32,
+    target: Arc<Target>,
+    digest: FileDigest,
+    hashes: Option<BlockHashes>,
+}
 
-    /// Somebody else may want the name, or wait to hear whether the sender is there.
-    fn answer_others(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        if !self.asked.is_empty() && !self.machine.asks() {
+/// A destination, as the side of a connection.
+struct Destination<'a> {
+    inbox: &'a Arc<Inbox>,
+    claims: &'a Claims,
+    /// Places for files that are received: one of this connection's own, and those of all.
+    own: Berths,
+    berths: &'a Berths,
+    /// Offers that have their names and wait for a place.
+    waiting: VecDeque<(u32, CheckedOffer)>,
+    tell: mpsc::UnboundedSender<Wanted>,
+    wanted: mpsc::UnboundedReceiver<Wanted>,
+    /// Who wants to know whether the sender is there.
+    asked: Vec<oneshot::Sender<()>>,
+    observer: &'a mut (dyn FnMut(Option<u64>, Event) + Send),
+    shutdown: Shutdown,
+    session: Option<String>,
+    transfers: BTreeMap<u32, Incoming>,
+    /// Small files that wait for the next group to be opened, or sealed; one group of each is under way at a time.
+    to_open: Vec<(u32, CheckedOffer)>,
+    to_seal: Vec<ToSeal>,
+    opens: bool,
+    seals: bool,
+    pace: Pace,
+    peer: String,
+    wire_bytes: u64,
+}
+
+impl Side for Destination<'_> {
+    type Outcome = Outcome;
+
+    const FRAMES_PER_TURN: usize = 8;
+
+    fn turn(
+        &mut self,
+        link: &mut Link,
+        jobs: &mut Jobs<Outcome>,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, Error> {
+        if Pin::new(&mut self.shutdown).poll(cx).is_ready() {
+            return Err(Error::Stopped);
+        }
+        if !self.asked.is_empty() && !link.asks() {
             for asked in self.asked.drain(..) {
                 let _ = asked.send(());
             }
         }
-        // A file that has its name already is past all that.
-        while self.ending.is_none()
-            && let Some(claim) = &mut self.claim
-            && let Poll::Ready(wanted) = claim.poll_wanted(cx)
-        {
+        while let Poll::Ready(Some(wanted)) = self.wanted.poll_next_unpin(cx) {
             match wanted {
+                // What has its name already is past all that.
+                _ if self.transfers.is_empty() => {}
                 Wanted::ByItself => return Err(Error::TakenOver),
                 Wanted::ByAnother(asked) => {
                     self.asked.push(asked);
-                    self.machine.ask(claims::PATIENCE, Instant::now());
+                    link.ask(claims::PATIENCE, Instant::now());
                 }
             }
         }
-        Ok(())
+        self.admit();
+        Ok(self.begin_groups(jobs) | self.begin_putting_away(jobs))
     }
 
-    /// Takes the frames that have come and writes their bytes.
-    fn read<S>(&mut self, connection: &mut Connection<S>, cx: &mut Context<'_>) -> Result<bool, Error>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        for turn in 0..FRAMES_PER_TURN {
-            // What comes behind the end of this transfer belongs to the next.
-            if self.ending.is_some() {
-                return Ok(turn > 0);
-            }
-            let Poll::Ready(frame) = connection.poll_receive(cx) else {
-                let came = connection.bytes_in();
-                let more = std::mem::replace(&mut self.came, came) != came;
-                self.machine.handle_drained(more, Instant::now());
-                return Ok(turn > 0);
-            };
-            let frame = frame?;
-            let handled = SCRATCH.with_borrow_mut(|bytes| {
-                let write = self.machine.handle_frame(frame, bytes, Instant::now())?;
-                Ok(write.map(|write| match write {
-                    Write::Bytes { offset, len } => self.target().write_at(&bytes[..len], offset),
-                    Write::Zeros(range) => self.target().write_zeros(range),
-                }))
-            });
-            let written = handled
-                .map_err(|violation| Error::Violation { peer: connection.peer().to_owned(), violation })?;
-            written.transpose()?;
-            self.handle_events(connection.peer())?;
+    fn begin(&mut self, action: Action, jobs: &mut Jobs<Outcome>) {
+        let number = action.transfer();
+        if let Action::Open { offer, .. } = action {
+            return self.open(number, offer, jobs);
         }
-        Ok(true)
-    }
-
-    /// Sends control messages; whether all of them are on their way.
-    fn write<S>(&mut self, connection: &mut Connection<S>, cx: &mut Context<'_>) -> Result<bool, Error>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        loop {
-            if connection.poll_ready(cx)?.is_pending() {
-                return Ok(false);
+        let Some(transfer) = self.transfers.get_mut(&number) else { return };
+        let target = transfer.target.clone().expect("actions on a file come after it was opened");
+        transfer.jobs += 1;
+        match action {
+            Action::Seal { digest, hashes, .. } if is_small(&transfer.offer) => {
+                self.to_seal.push(ToSeal { number, target, digest, hashes });
             }
-            match self.machine.poll_message(Instant::now()) {
-                Some(message) => connection.send(&message.to_text()),
-                None => return Ok(connection.poll_flush(cx)?.is_ready()),
-            }
+            action => jobs.push(Box::pin(runtime::spawn_blocking(move || carry_out(action, &target)))),
         }
     }
 
-    /// Begins an action on a thread that may block.
-    fn start(&mut self, action: Action) {
-        self.jobs.push(match action {
-            Action::Open(offer) => {
-                self.started = Instant::now();
-                self.offer = Some(offer.clone());
-                let claims = self.claims.clone();
-                Box::pin(async move {
-                    let claim = claims.claim(&offer).await;
-                    Done::Claimed(offer, claim)
-                })
-            }
-            action => {
-                let target = self.target.clone().expect("actions on a file come after it was opened");
-                Box::pin(runtime::spawn_blocking(move || carry_out(action, &target)))
-            }
-        });
-    }
-
-    /// Takes the result of an action.
-    fn finish(&mut self, done: Done) -> Result<(), Error> {
-        let now = Instant::now();
-        match done {
-            Done::Claimed(offer, Some(claim)) => {
-                self.claim = Some(claim);
-                self.jobs.push(Box::pin(open(self.inbox.clone(), offer)));
-            }
-            Done::Claimed(offer, None) => {
-                self.refuse(&StorageError::Busy { name: offer.path.to_string() });
-            }
-            Done::Opened(Ok((target, opened))) => {
-                self.target = Some(target);
-                self.machine.opened(opened);
-            }
-            Done::Opened(Err(error)) => self.refuse(&error),
-            Done::Synced(synced) => {
-                synced?;
-                self.machine.synced(now);
-            }
-            Done::Hashed(block, hashes) => self.machine.hashed(block, hashes?, now),
-            Done::Checked(block, same) => self.machine.checked(block, same?),
-            Done::Digests(first, digests) => self.machine.digests(first, &digests?),
-            Done::Sealed(digest, sealed) => match sealed? {
-                Sealed::Stored(warnings) => {
-                    self.warnings = warnings;
-                    self.machine.sealed(digest);
+    fn end(&mut self, outcome: Outcome, link: &mut Link) -> Result<(), Error> {
+        match outcome {
+            Outcome::Claimed(number, offer, claim) => match claim {
+                Some(claim) => {
+                    if let Some(transfer) = self.transfers.get_mut(&number) {
+                        transfer.claim = Some(claim);
+                        self.waiting.push_back((number, offer));
+                    }
                 }
-                Sealed::Differs(opened) => self.machine.differs(opened),
+                None => {
+                    let busy = StorageError::Busy { name: offer.path.to_string() };
+                    self.opened(number, Err(busy), link);
+                }
             },
-        }
-        Ok(())
-    }
-
-    fn refuse(&mut self, error: &StorageError) {
-        let told = told_of_storage(error, self.name());
-        self.declined = Some(error.to_string());
-        self.machine.refuse(error.code(), told, error.may_pass());
-    }
-
-    fn handle_events(&mut self, peer: &str) -> Result<(), Error> {
-        while let Some(event) = self.machine.poll_event() {
-            match event {
-                ReceiverEvent::Offered { name, left, session } => {
-                    (self.observer)(Event::Offered { name, left, session });
-                }
-                ReceiverEvent::Accepted { held, complete } => {
-                    (self.held, self.complete) = (held, complete);
-                    if let Some(offer) = &self.offer {
-                        let (name, size) = (offer.path.to_string(), offer.geometry.size());
-                        (self.observer)(Event::Started { name, size, peer: peer.to_owned() });
-                    }
-                    if held > 0 && !complete {
-                        (self.observer)(Event::Resumed { held });
-                    }
-                }
-                ReceiverEvent::Replacing { held } => {
-                    (self.held, self.complete) = (held, false);
-                    (self.observer)(Event::Replacing { held });
-                }
-                ReceiverEvent::Refused { name, code, reason } => {
-                    // On this side the whole of it is told.
-                    let (peer, reason) = (peer.to_owned(), self.declined.take().unwrap_or(reason));
-                    self.ending = Some(Err(Error::Declined { peer, name, code, reason }));
-                }
-                ReceiverEvent::Sealed(digest) => {
-                    self.tell_progress(true);
-                    self.ending = Some(Ok(digest));
-                }
-                ReceiverEvent::Failed { code, reason, again } => {
-                    return Err(Error::PeerEnded { peer: peer.to_owned(), code, reason, again });
+            Outcome::Opened(all) => {
+                self.opens = false;
+                for (number, opened) in all {
+                    self.opened(number, opened, link);
                 }
             }
+            Outcome::OpenedOne(number, opened) => self.opened(number, opened, link),
+            Outcome::Synced(number, synced) => {
+                if let Some(transfer) = self.transfers.get_mut(&number) {
+                    transfer.moved = true;
+                }
+                self.ended(number, synced.map(|()| Done::Synced), link);
+            }
+            Outcome::Hashed(number, block, hashes) => {
+                self.ended(number, hashes.map(|hashes| Done::Hashed(block, hashes)), link);
+            }
+            Outcome::Checked(number, block, same) => {
+                self.ended(number, same.map(|same| Done::Checked(block, same)), link);
+            }
+            Outcome::Digests(number, first, digests) => {
+                self.ended(number, digests.map(|digests| Done::Digests(first, digests)), link);
+            }
+            Outcome::Sealed(all) => {
+                self.seals = false;
+                for (number, digest, sealed) in all {
+                    self.sealed(number, digest, sealed, link);
+                }
+            }
+            Outcome::SealedOne(number, digest, sealed) => self.sealed(number, digest, sealed, link),
+            // Its claim is let go of behind all else.
+            Outcome::PutAway(number) => drop(self.transfers.remove(&number)),
         }
-        self.tell_progress(false);
         Ok(())
     }
 
-    /// How the transfer ended, all things considered: tells the sender of an error, and keeps what arrived. The file may
-    /// have got its final name although nobody was left to tell.
-    async fn conclude<S>(
-        &mut self,
-        connection: &mut Connection<S>,
-        result: Result<FileDigest, Error>,
-    ) -> Result<FileDigest, Error>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        let Err(error) = result else { return result };
-        let storage_failed = matches!(error, Error::Storage(_));
-        if let Error::Transport(TransportError::Crowded { .. }) = error {
-            // Too big for now: the sender comes back with smaller frames.
-            runtime::timeout(CLOSE_TIMEOUT, connection.close(1009)).await;
-        } else if let Some((code, reason)) = error.told(self.name()) {
-            part(connection, code, &reason, error.may_pass()).await;
-        }
-        let sealed = match self.ending.take() {
-            Some(Ok(digest)) => Some(digest),
-            _ => self.keep_what_arrived(storage_failed).await,
+    fn read(&mut self, _: Due, _: &mut [u8], _: &mut Link) -> bool {
+        unreachable!("nothing is offered from here")
+    }
+
+    fn write(&mut self, write: Write, bytes: &[u8], link: &mut Link) {
+        let (Write::Bytes { transfer: number, .. } | Write::Zeros { transfer: number, .. }) = write;
+        let Some(transfer) = self.transfers.get_mut(&number) else { return };
+        transfer.moved = true;
+        let target = transfer.target.as_ref().expect("chunks are taken for a file that was opened");
+        let written = match write {
+            Write::Bytes { offset, len, .. } => target.write_at(&bytes[..len], offset),
+            Write::Zeros { bytes, .. } => target.write_zeros(bytes),
         };
-        sealed.ok_or(error)
+        if let Err(error) = written {
+            self.failed(number, &error, link);
+        }
     }
 
-    /// After the connection ended: waits for what is under way and makes every whole block durable. `Some` if
-    /// the file was sealed meanwhile.
-    ///
-    /// Where the storage failed nothing more is called durable: the machine takes a block for whole before its last
-    /// bytes are written, and a second sync says nothing of what the first one lost.
-    async fn keep_what_arrived(&mut self, mut storage_failed: bool) -> Option<FileDigest> {
-        let mut sealed = None;
-        while let Some(done) = self.jobs.next().await {
-            match done {
-                Done::Sealed(digest, Ok(Sealed::Stored(warnings))) => {
-                    self.warnings = warnings;
-                    sealed = Some(digest);
-                }
-                Done::Hashed(block, Ok(hashes)) => self.machine.hashed(block, hashes, Instant::now()),
-                Done::Opened(Ok((target, _))) => self.target = Some(target),
-                Done::Synced(Err(_)) => storage_failed = true,
-                _ => {}
+    fn hear(&mut self, event: LinkEvent, link: &mut Link, wire_bytes: u64) -> Result<(), Error> {
+        self.wire_bytes = wire_bytes;
+        match event {
+            LinkEvent::Greeted(hello) => self.session = hello.session,
+            LinkEvent::Ended { code, reason, again } => {
+                return Err(Error::PeerEnded { peer: self.peer.clone(), code, reason, again });
+            }
+            LinkEvent::Receiver(number, event) => self.hear_of(number, event, link),
+            LinkEvent::Sender(..) => {}
+        }
+        Ok(())
+    }
+
+    fn heard(&mut self, link: &Link) {
+        if self.pace.is_due(Instant::now()) {
+            let take = |(&number, transfer): (&u32, &mut Incoming)| {
+                std::mem::take(&mut transfer.moved).then_some(number)
+            };
+            for number in self.transfers.iter_mut().filter_map(take).collect::<Vec<_>>() {
+                self.tell_progress(number, link);
             }
         }
-        let (blocks, end) = (self.machine.take_unsynced(), self.machine.end());
-        let blocks = if storage_failed { Vec::new() } else { blocks };
-        if let Some(target) = self.target.take().filter(|_| sealed.is_none()) {
-            runtime::spawn_blocking(move || target.put_away(&blocks, end)).await;
-        }
-        sealed
     }
 
-    fn target(&self) -> &Target {
-        self.target.as_ref().expect("chunks are taken for a file that was opened")
-    }
-
-    /// The offered name.
-    fn name(&self) -> &str {
-        self.offer.as_ref().map_or("the file", |offer| offer.path.as_str())
-    }
-
-    fn progress(&self) -> Progress {
-        Progress {
-            total: self.offer.as_ref().map_or(0, |offer| offer.geometry.size()),
-            held: self.held,
-            acknowledged: self.machine.received(),
-            durable: self.machine.durable(),
-            naks: self.machine.naks(),
-            ..Progress::default()
-        }
-    }
-
-    fn tell_progress(&mut self, at_once: bool) {
-        if self.target.is_some() && (self.pace.is_due(Instant::now()) || at_once) {
-            let progress = self.progress();
-            (self.observer)(Event::Progress(progress));
-        }
+    fn is_over(&self, _: &Link) -> bool {
+        false
     }
 }
 
-/// Opens what the file is received into. Waits a moment for another program to let go of the name.
-async fn open(inbox: Arc<Inbox>, offer: CheckedOffer) -> Done {
+impl Destination<'_> {
+    /// Claims the name and opens what the file is received into.
+    fn open(&mut self, number: u32, offer: CheckedOffer, jobs: &mut Jobs<Outcome>) {
+        // What is to be discarded has a place of its own.
+        let name = format!("{}{}", if offer.discard { "/" } else { "" }, offer.path);
+        let (id, session) = (offer.id.clone(), self.session.clone());
+        let claimant = Claimant { id, session, tell: self.tell.clone() };
+        let claimed = self.claims.try_claim(&name, &claimant);
+        let transfer = Incoming {
+            offer: offer.clone(),
+            target: None,
+            started: Instant::now(),
+            wire_before: self.wire_bytes,
+            held: 0,
+            complete: false,
+            warnings: Vec::new(),
+            jobs: 1,
+            unfinished: None,
+            storage_failed: false,
+            began_anew: false,
+            declined: None,
+            moved: false,
+            berth: None,
+            claim: None,
+        };
+        let transfer = self.transfers.entry(number).insert_entry(transfer).into_mut();
+        match claimed {
+            Ok(claim) => {
+                transfer.claim = Some(claim);
+                self.waiting.push_back((number, offer));
+            }
+            Err(Taken::Crowded) => jobs.push(Box::pin(async move { Outcome::Claimed(number, offer, None) })),
+            Err(Taken::By(..) | Taken::ByOneself(_)) => {
+                let claims = self.claims.clone();
+                jobs.push(Box::pin(async move {
+                    let claim = claims.claim(name, claimant).await;
+                    Outcome::Claimed(number, offer, claim)
+                }));
+            }
+        }
+    }
+
+    /// Offers for which there is a place are opened: first come, first served. The others wait until one of this
+    /// connection's ends.
+    fn admit(&mut self) {
+        while !self.waiting.is_empty()
+            && let Some(berth) = self.own.take().or_else(|| self.berths.take())
+            && let Some((number, offer)) = self.waiting.pop_front()
+        {
+            if let Some(transfer) = self.transfers.get_mut(&number) {
+                transfer.berth = Some(berth);
+                self.to_open.push((number, offer));
+            }
+        }
+    }
+
+    /// Opens, and seals, the small files that wait for it: many at once, while others gather.
+    fn begin_groups(&mut self, jobs: &mut Jobs<Outcome>) -> bool {
+        let mut moved = false;
+        let large = self.to_open.extract_if(.., |(_, offer)| !is_small(offer)).collect::<Vec<_>>();
+        for (number, offer) in large {
+            jobs.push(Box::pin(open_one(self.inbox.clone(), number, offer)));
+            moved = true;
+        }
+        if !self.opens && !self.to_open.is_empty() {
+            let most = self.to_open.len().min(GROUP);
+            let (inbox, offers) = (self.inbox.clone(), self.to_open.drain(..most).collect());
+            jobs.push(Box::pin(open_all(inbox, offers)));
+            (self.opens, moved) = (true, true);
+        }
+        if !self.seals && !self.to_seal.is_empty() {
+            let most = self.to_seal.len().min(GROUP);
+            let group: Vec<_> = self.to_seal.drain(..most).collect();
+            let inbox = self.inbox.clone();
+            jobs.push(Box::pin(runtime::spawn_blocking(move || Outcome::Sealed(seal_all(&inbox, group)))));
+            (self.seals, moved) = (true, true);
+        }
+        moved
+    }
+
+    /// Transfers that have ended before they were whole are put away once nothing of them is under way.
+    fn begin_putting_away(&mut self, jobs: &mut Jobs<Outcome>) -> bool {
+        let mut moved = false;
+        for (&number, transfer) in &mut self.transfers {
+            if transfer.jobs > 0 {
+                continue;
+            }
+            let Some(unfinished) = transfer.unfinished.take() else { continue };
+            let (target, storage_failed) = (transfer.target.take(), transfer.storage_failed);
+            transfer.jobs += 1;
+            moved = true;
+            jobs.push(Box::pin(runtime::spawn_blocking(move || {
+                if let Some(target) = target {
+                    put_away(&target, unfinished, storage_failed);
+                }
+                Outcome::PutAway(number)
+            })));
+        }
+        moved
+    }
+
+    fn opened(&mut self, number: u32, begun: Result<Begun, StorageError>, link: &mut Link) {
+        let Some(transfer) = self.transfers.get_mut(&number) else { return };
+        let done = begun.map(|begun| match begun {
+            Begun::Open(target, opened) => {
+                transfer.target = Some(target);
+                Done::Opened(opened)
+            }
+            Begun::Stored(warnings) => {
+                transfer.warnings = warnings;
+                let is_file = transfer.offer.kind == Kind::File;
+                (transfer.complete, transfer.held) = (is_file, transfer.offer.geometry.size());
+                Done::Sealed(transfer.offer.digest)
+            }
+        });
+        self.ended(number, done, link);
+    }
+
+    fn sealed(
+        &mut self,
+        number: u32,
+        digest: FileDigest,
+        sealed: Result<Sealed, StorageError>,
+        link: &mut Link,
+    ) {
+        let Some(transfer) = self.transfers.get_mut(&number) else { return };
+        let done = match sealed {
+            Ok(Sealed::Stored(warnings)) => {
+                transfer.warnings = warnings;
+                Ok(Done::Sealed(Some(digest)))
+            }
+            Ok(Sealed::Differs(opened)) => Ok(Done::Differs(opened)),
+            // What was begun under the same word for its version is another file's: all of it comes again, once.
+            Err(StorageError::Mismatch { .. })
+                if transfer.offer.digest.is_some() && !std::mem::replace(&mut transfer.began_anew, true) =>
+            {
+                Ok(Done::Differs(Opened::default()))
+            }
+            Err(error) => Err(error),
+        };
+        self.ended(number, done, link);
+    }
+
+    /// An action of a transfer was carried out.
+    fn ended(&mut self, number: u32, done: Result<Done, StorageError>, link: &mut Link) {
+        if let Some(transfer) = self.transfers.get_mut(&number) {
+            transfer.jobs -= 1;
+        }
+        match done {
+            Ok(done) => link.done(number, done, Instant::now()),
+            Err(error) => self.failed(number, &error, link),
+        }
+    }
+
+    /// The storage does not take a file, or not any more.
+    fn failed(&mut self, number: u32, error: &StorageError, link: &mut Link) {
+        let Some(transfer) = self.transfers.get_mut(&number) else { return };
+        // Where the storage failed nothing more is called durable: the machine takes a block for whole before its last
+        // bytes are written, and a second sync says nothing of what the first one lost.
+        transfer.storage_failed = transfer.target.is_some();
+        transfer.declined.get_or_insert_with(|| error.to_string());
+        let told = told_of_storage(error, transfer.offer.path.as_str());
+        if let Some(unfinished) = link.fail(number, error.code(), told, error.may_pass()) {
+            transfer.unfinished = Some(unfinished);
+        }
+    }
+
+    fn hear_of(&mut self, number: u32, event: ReceiverEvent, link: &mut Link) {
+        let id = Some(u64::from(number));
+        match event {
+            ReceiverEvent::Offered { path: name, left } => {
+                let session = self.session.clone();
+                (self.observer)(id, Event::Offered { name, left, session });
+            }
+            ReceiverEvent::Accepted { held, complete } => {
+                let Some(transfer) = self.transfers.get_mut(&number) else { return };
+                (transfer.held, transfer.complete) = (held, complete);
+                let (name, size) = (transfer.offer.path.to_string(), transfer.offer.geometry.size());
+                (self.observer)(id, Event::Started { name, size, peer: self.peer.clone() });
+                if held > 0 && !complete {
+                    (self.observer)(id, Event::Resumed { held });
+                }
+                self.tell_progress(number, link);
+            }
+            ReceiverEvent::Replacing { held } => {
+                if let Some(transfer) = self.transfers.get_mut(&number) {
+                    (transfer.held, transfer.complete) = (held, false);
+                }
+                (self.observer)(id, Event::Replacing { held });
+            }
+            ReceiverEvent::Refused { path: name, code, reason } => {
+                let transfer = self.transfers.get_mut(&number);
+                // On this side the whole of it is told.
+                let declined = transfer.and_then(|transfer| transfer.declined.take());
+                let (peer, reason) = (self.peer.clone(), declined.unwrap_or(reason));
+                (self.observer)(id, Event::Failed(Error::Declined { peer, name, code, reason }));
+            }
+            ReceiverEvent::Sealed(digest) => self.finished(number, digest),
+            ReceiverEvent::Cancelled { code, reason, again } => {
+                let unfinished = link.take_unfinished(number);
+                if let Some(at) = self.waiting.iter().position(|&(waiting, _)| waiting == number) {
+                    self.waiting.remove(at);
+                    self.transfers.remove(&number);
+                } else if let Some(transfer) = self.transfers.get_mut(&number) {
+                    transfer.unfinished = unfinished;
+                }
+                let peer = self.peer.clone();
+                (self.observer)(id, Event::Failed(Error::PeerEnded { peer, code, reason, again }));
+            }
+        }
+    }
+
+    fn finished(&mut self, number: u32, digest: Option<FileDigest>) {
+        let Some(transfer) = self.transfers.remove(&number) else { return };
+        let size = transfer.offer.geometry.size();
+        let progress = Progress {
+            total: size,
+            held: transfer.held,
+            acknowledged: size,
+            durable: size,
+            ..Progress::default()
+        };
+        (self.observer)(Some(number.into()), Event::Progress(progress));
+        let summary = Summary {
+            name: transfer.offer.path.to_string(),
+            peer: self.peer.clone(),
+            digest,
+            elapsed: transfer.started.elapsed(),
+            progress,
+            complete: transfer.complete,
+            discarded: transfer.offer.discard,
+            warnings: transfer.warnings.iter().map(Warning::to_string).collect(),
+            wire_bytes: self.wire_bytes - transfer.wire_before,
+        };
+        (self.observer)(Some(number.into()), Event::Finished(summary));
+    }
+
+    fn tell_progress(&mut self, number: u32, link: &Link) {
+        let Some(transfer) = self.transfers.get(&number) else { return };
+        let Some((acknowledged, durable)) = link.received(number) else { return };
+        let (total, held, naks) = (transfer.offer.geometry.size(), transfer.held, link.naks());
+        let progress = Progress { total, held, acknowledged, durable, naks, ..Progress::default() };
+        (self.observer)(Some(number.into()), Event::Progress(progress));
+    }
+}
+
+/// At most one block: opened and sealed with others.
+fn is_small(offer: &CheckedOffer) -> bool {
+    offer.geometry.blocks() <= 1
+}
+
+/// Opens what a file is received into. Waits a moment for another program to let go of the name.
+async fn open_one(inbox: Arc<Inbox>, number: u32, offer: CheckedOffer) -> Outcome {
     let deadline = Instant::now() + NAME_WAIT;
     loop {
         let (inbox, offer) = (inbox.clone(), offer.clone());
-        match runtime::spawn_blocking(move || inbox.begin(offer)).await {
+        let begun = runtime::spawn_blocking(move || inbox.begin_all(vec![offer]).pop());
+        match begun.await.expect("a result for each") {
             Err(StorageError::Busy { .. }) if Instant::now() < deadline => runtime::sleep(NAME_POLL).await,
-            opened => return Done::Opened(opened.map(|(target, opened)| (Arc::new(target), opened))),
+            begun => return Outcome::OpenedOne(number, begun),
         }
     }
 }
 
+/// As [`open_one`], for many. What is no file is made.
+async fn open_all(inbox: Arc<Inbox>, all: Vec<(u32, CheckedOffer)>) -> Outcome {
+    let begin = move || {
+        let (files, places): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(_, offer)| offer.kind == Kind::File);
+        let offers =
+            |all: &[(u32, CheckedOffer)]| all.iter().map(|(_, offer)| offer.clone()).collect::<Vec<_>>();
+        let begun = inbox.begin_all(offers(&files));
+        let placed = inbox.place_all(&offers(&places));
+        let placed = placed.into_iter().map(|placed| placed.map(Begun::Stored));
+        let begun: Vec<_> = files.into_iter().zip(begun).chain(places.into_iter().zip(placed)).collect();
+        (inbox, begun)
+    };
+    let (inbox, all) = runtime::spawn_blocking(begin).await;
+    let mut opened = Vec::with_capacity(all.len());
+    for ((number, offer), begun) in all {
+        opened.push(match begun {
+            // Another program has the name.
+            Err(StorageError::Busy { .. }) => match open_one(inbox.clone(), number, offer).await {
+                Outcome::OpenedOne(number, begun) => (number, begun),
+                _ => unreachable!("one is opened"),
+            },
+            begun => (number, begun),
+        });
+    }
+    Outcome::Opened(opened)
+}
+
+/// Seals many small files. Blocks.
+fn seal_all(inbox: &Inbox, group: Vec<ToSeal>) -> Vec<(u32, FileDigest, Result<Sealed, StorageError>)> {
+    let mut sealed = Vec::with_capacity(group.len());
+    let mut files = Vec::with_capacity(group.len());
+    let mut numbers = Vec::with_capacity(group.len());
+    for ToSeal { number, target, digest, hashes } in group {
+        match hashes.map_or(Ok(()), |hashes| target.note_hashes(hashes)) {
+            Ok(()) => {
+                files.push((target, digest));
+                numbers.push((number, digest));
+            }
+            Err(error) => sealed.push((number, digest, Err(error))),
+        }
+    }
+    let results = inbox.seal_all(&files);
+    sealed
+        .extend(numbers.into_iter().zip(results).map(|((number, digest), result)| (number, digest, result)));
+    sealed
+}
+
+/// Makes durable what came of a file that is not whole, and closes it. Blocks.
+fn put_away(target: &Target, unfinished: Unfinished, storage_failed: bool) {
+    let blocks = if storage_failed { Vec::new() } else { unfinished.unsynced };
+    target.put_away(&blocks, unfinished.end);
+}
+
 /// Does what the machine asked for. Blocks.
-fn carry_out(action: Action, target: &Target) -> Done {
+fn carry_out(action: Action, target: &Target) -> Outcome {
     match action {
-        Action::Open(_) => unreachable!("opening makes the target"),
-        Action::Sync(blocks) => Done::Synced(target.sync(&blocks)),
-        Action::HashBlock(block) => Done::Hashed(block, target.hash_block(block)),
-        Action::CheckBlock(block) => Done::Checked(block, target.check_block(block)),
-        Action::ReadDigests { first, count } => Done::Digests(first, target.digests(first, count)),
-        Action::Seal(digest) => Done::Sealed(digest, target.seal(digest)),
+        Action::Sync { transfer, blocks } => Outcome::Synced(transfer, target.sync(&blocks)),
+        Action::HashBlock { transfer, block } => Outcome::Hashed(transfer, block, target.hash_block(block)),
+        Action::CheckBlock { transfer, block } => {
+            Outcome::Checked(transfer, block, target.check_block(block))
+        }
+        Action::ReadDigests { transfer, first, count, tree } => {
+            let digests = match tree {
+                false => target.plain_digests(first, count),
+                // There may be no journal of what has one block.
+                true if target.geometry().blocks() == 1 => target
+                    .hash_block(first)
+                    .map(|hashes| vec![hashes.map_or(BlockDigest::NONE, |hashes| hashes.digest())]),
+                true => target.digests(first, count),
+            };
+            Outcome::Digests(transfer, first, digests)
+        }
+        Action::Seal { transfer, digest, .. } => Outcome::SealedOne(transfer, digest, target.seal(digest)),
+        Action::Open { .. } | Action::HashSource { .. } | Action::Confirm { .. } => {
+            unreachable!("it is no work on a file that is received")
+        }
     }
 }

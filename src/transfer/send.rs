@@ -1,26 +1,30 @@
-//! The sending pump: joins the sending machine to a source and a connection.
+//! The sending side: joins the files of a run to a connection.
 
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::{Duration, Instant};
 
-use futures::{AsyncRead, AsyncWrite, Future};
+use futures::{AsyncRead, AsyncWrite};
+use rustix::process::{Resource, getrlimit};
 
-use super::{Error, Event, PROGRESS_INTERVAL, Pace, SCRATCH, Summary, TURNS_PER_POLL, part};
+use super::pump::{Jobs, Pump, Side};
+use super::recovery::{self, Next};
+use super::run::{Content, Prepared, Run, Transfer};
+use super::{Error, Event, PROGRESS_INTERVAL, Pace, RetryOptions, Summary, hello, part};
 use crate::protocol::{
-    BlockHashes, ChunkSize, DEFAULT_WINDOW, FileDigest, HeartbeatConfig, MAX_FRAME, Offer, Path, Progress,
-    Sender, SenderConfig, SenderEvent, chunk,
+    Action, BlockDigest, BlockHashes, ChunkSize, Code, DEFAULT_WINDOW, Done, Due, FileDigest,
+    HeartbeatConfig, Link, LinkConfig, LinkEvent, MAX_FRAME, MIN_OFFERS, NotOffered, Offer, OfferKind, Path,
+    Progress, Receiving, SenderEvent, Sending, Violation, Write,
 };
-use crate::runtime::{self, Timer};
+use crate::runtime;
 use crate::storage::{Source, SourceError, Standing};
-use crate::transport::{Connection, TransportError};
+use crate::transport::Connection;
 
-/// Chunks sent before incoming frames are looked at again.
-const CHUNKS_PER_TURN: usize = 16;
-/// Frames read before chunks are sent again.
-const FRAMES_PER_TURN: usize = 64;
+/// Transfers that are open at a time, however many descriptors there are: each file has one.
+const MAX_OPEN: u64 = 4096;
+/// Descriptors of the rest, and of files that are opened ahead.
+const DESCRIPTORS_BESIDE: u64 = 512;
 
 /// How to send.
 #[derive(Debug, Clone, Copy)]
@@ -36,9 +40,11 @@ pub struct SendOptions {
     pub growing: bool,
     /// Send what differs from the file that is there, if the receiver may replace it.
     pub repair: bool,
+    /// Take a file that is there with the same size and time for the same: it is neither read nor compared.
+    pub quick: bool,
     /// Have the receiver remove the file once it is checked, if it takes such files: a measurement.
     pub discard: bool,
-    /// Between two [`Event::Progress`] at the least.
+    /// Between two [`Event::Progress`] of a file at the least.
     pub progress_interval: Duration,
     /// Signs of life.
     pub heartbeat: HeartbeatConfig,
@@ -52,6 +58,7 @@ impl Default for SendOptions {
             window: DEFAULT_WINDOW,
             growing: false,
             repair: false,
+            quick: false,
             discard: false,
             progress_interval: PROGRESS_INTERVAL,
             heartbeat: HeartbeatConfig::default(),
@@ -71,8 +78,7 @@ impl SendOptions {
 /// Sends one file over an open connection: offers it, streams it, waits for the receipt.
 ///
 /// # Errors
-/// All that can end a transfer; [`Error::kind`] says what to do. After [`Error::Refused`] the connection can
-/// carry another file, after any other error it cannot.
+/// All that can end a transfer; [`Error::kind`] says what to do. After an error the connection carries nothing more.
 pub async fn send_file<S>(
     connection: &mut Connection<S>,
     source: &Arc<Source>,
@@ -82,90 +88,59 @@ pub async fn send_file<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let attempt = attempt(connection, source, options, &Known::default(), observer).await;
-    if let Err(error) = &attempt.result {
+    let transfer = Transfer::new(0, Content::File(source.clone()));
+    let mut run = Run::of(transfer, RetryOptions::default(), false, Path::default());
+    let mut result = None;
+    let mut watch = |_, event| match event {
+        Event::Finished(summary) => result = Some(Ok(summary)),
+        Event::Failed(error) => result = Some(Err(error)),
+        event => observer(event),
+    };
+    let ended = attempt(connection, &mut run, options, None, &mut watch).await;
+    if let Err(error) = &ended {
         tell(connection, error).await;
     }
-    attempt.result
+    ended?;
+    let later = run.later.pop().map(|(_, error)| Err(error));
+    result.or(later).expect("a file that is not on its way any more has an end")
 }
 
-/// What earlier connections of the same run tell the next one.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Known {
-    /// The run, and how many more files it will offer.
-    pub(super) session: Option<String>,
-    pub(super) left: u64,
-    /// The offset behind the last byte that was sent.
-    pub(super) sent_up_to: u64,
-    pub(super) path: Path,
-}
-
-/// One connection's part in a transfer.
-pub(super) struct Attempt {
-    pub(super) result: Result<Summary, Error>,
-    /// The offer was accepted.
-    pub(super) accepted: bool,
-    pub(super) progress: Progress,
-    pub(super) sent_up_to: u64,
-    pub(super) path: Path,
-    pub(super) wire_bytes: u64,
-}
-
-/// As [`send_file`], with what is known from earlier connections. The receiver is not told of an error yet.
+/// Offers and sends what there is in a run, as far as one connection gets. What is on its way when the connection ends is
+/// ready to be offered again; the receiver is not told of an error yet.
 pub(super) async fn attempt<S>(
     connection: &mut Connection<S>,
-    source: &Arc<Source>,
+    run: &mut Run,
     options: &SendOptions,
-    known: &Known,
-    observer: &mut (dyn FnMut(Event) + Send),
-) -> Attempt
+    session: Option<String>,
+    observer: &mut (dyn FnMut(Option<u64>, Event) + Send),
+) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let now = Instant::now();
-    let zeros = source.zero_blocks();
-    let SendOptions { frame_limit, window, repair, discard, .. } = *options;
-    let (left, session) = (known.left, known.session.clone());
-    let offer = source.offer(frame_limit, window);
-    let offer = Offer { repair, discard, left, session, zeros: source.zero_bytes(), ..offer };
-    let config = SenderConfig {
-        chunk: options.chunk_for(source.geometry().size()),
-        path: known.path.clone(),
-        zeros: zeros.clone(),
-        already_sent: known.sent_up_to,
+    let config = LinkConfig {
+        hello: hello(options.frame_limit, options.window, MIN_OFFERS, session),
+        path: run.path.clone(),
+        receiving: Receiving::default(),
         heartbeat: options.heartbeat,
     };
-    let wire_before = connection.wire_bytes();
-    let mut pump = Pump {
-        machine: Sender::new(offer, config, now),
-        source,
+    let side = Files {
+        run,
+        options,
         observer,
-        check: None,
-        rereading: None,
-        said: false,
-        timer: Timer::new(),
+        open: BTreeMap::new(),
+        most_open: most_open(),
         pace: Pace::new(options.progress_interval, now),
-        came: connection.bytes_in(),
-        ending: None,
-        accepted: false,
-        complete: false,
-    };
-    let result = poll_fn(|cx| pump.poll(connection, cx)).await;
-    let (accepted, complete, machine) = (pump.accepted, pump.complete, pump.machine);
-    let (progress, wire_bytes) = (machine.progress(), connection.wire_bytes() - wire_before);
-    let result = result.map(|digest| Summary {
-        name: source.name().to_string(),
         peer: connection.peer().to_owned(),
-        digest,
-        elapsed: now.elapsed(),
-        progress,
-        complete,
-        discarded: discard,
-        wire_bytes,
-        warnings: Vec::new(),
-    });
-    let sent_up_to = machine.sent_up_to();
-    Attempt { accepted, progress, sent_up_to, wire_bytes, path: machine.into_path(result.is_err()), result }
+        wire_bytes: connection.wire_bytes(),
+        last_left: 0,
+    };
+    let mut pump = Pump::new(Link::new(config, now), side, connection);
+    let result = pump.run(connection).await;
+    pump.side.wire_bytes = connection.wire_bytes();
+    let Pump { link, side, .. } = pump;
+    side.conclude(link, result.is_err());
+    result
 }
 
 /// Tells the receiver of an error that it does not know of, and ends the connection with it.
@@ -179,255 +154,364 @@ where
     }
 }
 
-/// The whole file, read once more to see whether it is what was sent.
-type RereadJob = Pin<Box<dyn Future<Output = Result<Option<FileDigest>, SourceError>> + Send>>;
-
-/// A block that is being hashed behind the transfer.
-type CheckJob = Pin<Box<dyn Future<Output = (u64, Result<BlockHashes, SourceError>)> + Send>>;
-
-struct Pump<'a> {
-    machine: Sender,
-    source: &'a Arc<Source>,
-    observer: &'a mut (dyn FnMut(Event) + Send),
-    check: Option<CheckJob>,
-    rereading: Option<RereadJob>,
-    /// It was said that the file is not where it was.
-    said: bool,
-    timer: Timer,
-    pace: Pace,
-    /// Bytes that had come when the machine was last told.
-    came: u64,
-    /// The receipt, if it came with the end of the connection.
-    ending: Option<FileDigest>,
-    accepted: bool,
-    complete: bool,
+/// What came of work on another thread.
+enum Outcome {
+    Prepared(Prepared),
+    Hashed(u32, u64, Result<(BlockHashes, BlockDigest), SourceError>),
+    /// Whether the source is what it was: if that is not clear, its digest.
+    Confirmed(u32, Result<Option<FileDigest>, SourceError>),
 }
 
-impl Pump<'_> {
-    fn poll<S>(
+/// The files of a run, as the side of a connection.
+struct Files<'a> {
+    run: &'a mut Run,
+    options: &'a SendOptions,
+    observer: &'a mut (dyn FnMut(Option<u64>, Event) + Send),
+    open: BTreeMap<u32, Transfer>,
+    most_open: usize,
+    pace: Pace,
+    peer: String,
+    wire_bytes: u64,
+    /// What the last offer said of how many follow.
+    last_left: u64,
+}
+
+impl Side for Files<'_> {
+    type Outcome = Outcome;
+
+    const FRAMES_PER_TURN: usize = 64;
+
+    fn turn(
         &mut self,
-        connection: &mut Connection<S>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<FileDigest, Error>>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        for _ in 0..TURNS_PER_POLL {
-            let mut moved = self.read(connection, cx)?;
-            moved |= self.check(cx)?;
-            moved |= self.reread(cx)?;
-            if self.ending.is_none() {
-                self.ending = self.handle_events(connection.peer())?;
-            }
-            if let Some(digest) = self.ending.take() {
-                return Poll::Ready(Ok(digest));
-            }
-            match self.write(connection, cx) {
-                Ok(wrote) => moved |= wrote,
-                Err(error) => return Poll::Ready(self.last_words(connection, cx, error)),
-            }
-            if self.timer.poll_at(self.machine.timeout(), cx).is_ready() {
-                let peer = || connection.peer().to_owned();
-                let stalled = self.machine.handle_timeout(Instant::now());
-                stalled.map_err(|silence| Error::Stalled { peer: peer(), silence })?;
-                moved = true;
-            }
-            if !moved {
-                return Poll::Pending;
-            }
+        link: &mut Link,
+        jobs: &mut Jobs<Outcome>,
+        _: &mut Context<'_>,
+    ) -> Result<bool, Error> {
+        let mut moved = false;
+        if let Some(work) = self.run.prepare(self.options) {
+            jobs.push(Box::pin(async move { Outcome::Prepared(runtime::spawn_blocking(work).await) }));
+            moved = true;
         }
-        // There is more to do; others have a turn first.
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        while link.may_offer() > 0
+            && self.open.len() < self.most_open
+            && let Some(transfer) = self.run.take_ready(self.open.is_empty())
+        {
+            self.offer(transfer, link);
+            moved = true;
+        }
+        Ok(moved)
     }
 
-    /// After a write that failed: the peer may have said why, or that all is well, before it hung up.
-    fn last_words<S>(
-        &mut self,
-        connection: &mut Connection<S>,
-        cx: &mut Context<'_>,
-        error: Error,
-    ) -> Result<FileDigest, Error>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        loop {
-            let read = self.read(connection, cx);
-            if let Some(digest) = self.ending.take() {
-                return Ok(digest);
+    fn begin(&mut self, action: Action, jobs: &mut Jobs<Outcome>) {
+        let number = action.transfer();
+        let Some(source) = self.open.get(&number).and_then(Transfer::source).cloned() else { return };
+        match action {
+            Action::HashSource { block, tree, .. } => {
+                jobs.push(Box::pin(runtime::spawn_blocking(move || {
+                    Outcome::Hashed(number, block, hash(&source, block, tree))
+                })));
             }
-            match read {
-                Ok(true) => {}
-                Err(told) if !matches!(told, Error::Transport(TransportError::Lost { .. })) => {
-                    return Err(told);
-                }
-                _ => return self.handle_events(connection.peer())?.ok_or(error),
-            }
+            Action::Confirm { .. } => jobs.push(Box::pin(runtime::spawn_blocking(move || {
+                let standing = source.standing().and_then(|standing| match standing {
+                    Standing::Same => Ok(None),
+                    Standing::Unclear => source.digest(),
+                });
+                Outcome::Confirmed(number, standing)
+            }))),
+            _ => unreachable!("nothing is received here"),
         }
     }
 
-    /// Takes the frames that have come.
-    fn read<S>(&mut self, connection: &mut Connection<S>, cx: &mut Context<'_>) -> Result<bool, Error>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        for turn in 0..FRAMES_PER_TURN {
-            let Poll::Ready(frame) = connection.poll_receive(cx) else {
-                let came = connection.bytes_in();
-                if std::mem::replace(&mut self.came, came) != came {
-                    self.machine.handle_bytes(Instant::now());
+    fn end(&mut self, outcome: Outcome, link: &mut Link) -> Result<(), Error> {
+        let now = Instant::now();
+        match outcome {
+            Outcome::Prepared(prepared) => {
+                for (id, why) in self.run.prepared(prepared) {
+                    (self.observer)(Some(id), why.event());
                 }
-                return Ok(turn > 0);
-            };
-            let handled = match frame {
-                Ok(frame) => self.machine.handle_frame(frame, Instant::now()),
+            }
+            Outcome::Hashed(number, block, hashed) => match hashed {
+                Ok((hashes, digest)) => {
+                    link.done(number, Done::HashedSource(block, hashes, digest), now);
+                    self.tell_progress(number, link, false);
+                }
                 Err(error) => {
-                    // What was said before the end counts first: a receipt, or the reason for the end.
-                    self.ending = self.handle_events(connection.peer())?;
-                    return if self.ending.is_some() { Ok(true) } else { Err(error.into()) };
+                    link.not_hashed();
+                    self.failed(number, error.into(), link);
                 }
-            };
-            handled
-                .map_err(|violation| Error::Violation { peer: connection.peer().to_owned(), violation })?;
-        }
-        Ok(true)
-    }
-
-    /// Hashes held blocks, one at a time, on a thread of their own.
-    fn check(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
-        if let Some(job) = &mut self.check {
-            let Poll::Ready((block, hashes)) = job.as_mut().poll(cx) else {
-                return Ok(false);
-            };
-            self.check = None;
-            self.machine.handle_checked(block, &hashes?);
-            self.tell_progress(false);
-        }
-        let Some(block) = self.machine.next_check() else {
-            return Ok(false);
-        };
-        let source = self.source.clone();
-        self.check = Some(Box::pin(runtime::spawn_blocking(move || (block, source.hash_block(block)))));
-        Ok(true)
-    }
-
-    /// Takes the digest of a file whose times moved: it decides.
-    fn reread(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
-        let Some(job) = &mut self.rereading else { return Ok(false) };
-        let Poll::Ready(digest) = job.as_mut().poll(cx) else { return Ok(false) };
-        self.rereading = None;
-        if digest? != self.machine.digest() {
-            return Err(self.source.changed_content().into());
-        }
-        self.machine.finish();
-        Ok(true)
-    }
-
-    /// Everything was sent: is it still what the file is?
-    fn finish(&mut self) -> Result<(), Error> {
-        let standing = self.source.standing()?;
-        if !self.said && self.source.is_elsewhere() {
-            self.said = true;
-            let path = self.source.path().display();
-            let what =
-                format!("{path} is another file, or none, by now; the one that was begun is sent to its end");
-            (self.observer)(Event::Notice { what });
-        }
-        match standing {
-            Standing::Same => self.machine.finish(),
-            Standing::Unclear => {
-                let source = self.source.clone();
-                self.rereading = Some(Box::pin(runtime::spawn_blocking(move || source.digest())));
+            },
+            Outcome::Confirmed(number, confirmed) => {
+                let Some(transfer) = self.open.get_mut(&number) else { return Ok(()) };
+                let Some(source) = transfer.source().cloned() else { return Ok(()) };
+                if !transfer.said && source.is_elsewhere() {
+                    transfer.said = true;
+                    let path = source.path().display();
+                    let what = format!(
+                        "{path} is another file, or none, by now; the one that was begun is sent to its end"
+                    );
+                    (self.observer)(Some(transfer.id), Event::Notice { what });
+                }
+                match confirmed {
+                    Ok(digest) if digest.is_none() || digest == link.digest(number) => {
+                        link.done(number, Done::Confirmed, now);
+                    }
+                    Ok(_) => {
+                        self.failed(number, source.changed_content().into(), link);
+                    }
+                    Err(error) => self.failed(number, error.into(), link),
+                }
             }
         }
         Ok(())
     }
 
-    /// Sends control messages, then chunks, as long as the window and the socket take them.
-    fn write<S>(&mut self, connection: &mut Connection<S>, cx: &mut Context<'_>) -> Result<bool, Error>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        for turn in 0..CHUNKS_PER_TURN {
-            if connection.poll_ready(cx)?.is_pending() {
-                return Ok(turn > 0);
-            }
-            let now = Instant::now();
-            if let Some(message) = self.machine.poll_message(now) {
-                connection.send(&message.to_text());
-            } else if let Some(zeros) = self.machine.poll_zeros(now) {
-                connection.send_with(zeros.len(), |frame| frame.copy_from_slice(&zeros));
-            } else if let Some((offset, len)) = self.machine.next_chunk() {
-                self.send_chunk(connection, offset, len, now)?;
-            } else {
-                let _ = connection.poll_flush(cx)?;
-                return Ok(turn > 0);
+    fn read(&mut self, due: Due, bytes: &mut [u8], link: &mut Link) -> bool {
+        let transfer = self.open.get_mut(&due.transfer).expect("chunks are due of what is open");
+        let source = transfer.source().expect("chunks are due of files").clone();
+        if due.offset + due.len as u64 == source.geometry().size() {
+            self.run.let_go(transfer);
+        }
+        match source.read_exact_at(bytes, due.offset) {
+            Ok(()) => true,
+            Err(error) => {
+                self.failed(due.transfer, error.into(), link);
+                false
             }
         }
-        Ok(true)
     }
 
-    fn send_chunk<S>(
-        &mut self,
-        connection: &mut Connection<S>,
-        offset: u64,
-        len: usize,
-        now: Instant,
-    ) -> Result<(), Error>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        SCRATCH.with_borrow_mut(|bytes| {
-            if bytes.len() < len {
-                bytes.resize(len, 0);
+    fn write(&mut self, _: Write, _: &[u8], _: &mut Link) {
+        unreachable!("nothing is received here")
+    }
+
+    fn hear(&mut self, event: LinkEvent, link: &mut Link, wire_bytes: u64) -> Result<(), Error> {
+        self.wire_bytes = wire_bytes;
+        match event {
+            LinkEvent::Ended { code, reason, again } => {
+                return Err(Error::PeerEnded { peer: self.peer.clone(), code, reason, again });
             }
-            let bytes = &mut bytes[..len];
-            self.source.read_exact_at(bytes, offset)?;
-            let machine = &mut self.machine;
-            connection.send_with(chunk::frame_len(len), |frame| machine.encode_chunk(bytes, frame, now));
-            Ok(())
-        })
+            LinkEvent::Sender(number, event) => self.hear_of(number, event, link),
+            LinkEvent::Receiver(..) => {
+                let violation =
+                    Violation::Unexpected { came: "offer", state: "this side sends and takes nothing" };
+                return Err(Error::Violation { peer: self.peer.clone(), violation });
+            }
+            LinkEvent::Greeted(_) => {}
+        }
+        Ok(())
     }
 
-    fn handle_events(&mut self, peer: &str) -> Result<Option<FileDigest>, Error> {
-        while let Some(event) = self.machine.poll_event() {
-            match event {
-                SenderEvent::Accepted { held, complete } => {
-                    (self.accepted, self.complete) = (true, complete);
-                    let name = self.source.name().to_string();
-                    let size = self.source.geometry().size();
-                    (self.observer)(Event::Started { name, size, peer: peer.to_owned() });
-                    if held > 0 && !complete {
-                        (self.observer)(Event::Resumed { held });
-                    }
-                    // An empty file has nothing to acknowledge.
-                    self.tell_progress(true);
+    fn heard(&mut self, link: &Link) {
+        if self.pace.is_due(Instant::now()) {
+            for number in self.open.keys().copied().collect::<Vec<_>>() {
+                self.tell_progress(number, link, false);
+            }
+        }
+    }
+
+    fn is_over(&self, _: &Link) -> bool {
+        self.open.is_empty() && self.run.is_taken()
+    }
+}
+
+impl Files<'_> {
+    fn offer(&mut self, mut transfer: Transfer, link: &mut Link) {
+        let SendOptions { repair, discard, quick, .. } = *self.options;
+        let left = self.run.left();
+        let offer = transfer.offer();
+        let is_file = offer.kind == OfferKind::File;
+        let (repair, discard) = (repair && is_file, discard && is_file);
+        // What takes part in a repair is compared block by block.
+        let digest = offer.digest.filter(|_| !repair && !discard);
+        let quick = quick && is_file && !discard;
+        let offer = Offer { repair, discard, quick, left, digest, ..offer };
+        let zeros = transfer.source().map(|source| source.zero_blocks().clone());
+        let sending = Sending {
+            chunk: self.options.chunk_for(offer.size),
+            zeros: zeros.unwrap_or_default(),
+            already_sent: transfer.sent_up_to,
+        };
+        transfer.wire_before = self.wire_bytes;
+        match link.offer(offer, sending) {
+            Ok(number) => {
+                self.last_left = left;
+                let offered = Event::Offered { name: transfer.name(), left, session: None };
+                (self.observer)(Some(transfer.id), offered);
+                self.open.insert(number, transfer);
+            }
+            Err(error) => {
+                let code = match error {
+                    NotOffered::NoTrees => Code::Kind,
+                    NotOffered::TooLong { .. } => Code::Name,
+                };
+                let (peer, name, reason) = (self.peer.clone(), transfer.name(), error.to_string());
+                let refused = Error::Refused { peer, name, code, reason, again: false };
+                self.run.unoffered += 1;
+                (self.observer)(Some(transfer.id), Event::Failed(refused));
+            }
+        }
+    }
+
+    fn hear_of(&mut self, number: u32, event: SenderEvent, link: &mut Link) {
+        let Some(transfer) = self.open.get_mut(&number) else { return };
+        let id = Some(transfer.id);
+        match event {
+            SenderEvent::Accepted { held, complete } => {
+                self.run.reached = true;
+                (transfer.began, transfer.complete) = (true, complete);
+                if let Some(started) = transfer.start(&self.peer) {
+                    (self.observer)(id, started);
                 }
-                SenderEvent::Replacing { held } => {
-                    self.complete = false;
-                    (self.observer)(Event::Replacing { held });
+                if held > 0 && !complete {
+                    (self.observer)(id, Event::Resumed { held });
                 }
-                SenderEvent::ReadyToFinish => self.finish()?,
-                SenderEvent::Receipted(digest) => {
-                    self.tell_progress(true);
-                    return Ok(Some(digest));
-                }
-                SenderEvent::Rejected { code, reason, again } => {
-                    let name = self.source.name().to_string();
-                    return Err(Error::Refused { peer: peer.to_owned(), name, code, reason, again });
-                }
-                SenderEvent::Failed { code, reason, again } => {
-                    return Err(Error::PeerEnded { peer: peer.to_owned(), code, reason, again });
+                // An empty file has nothing to acknowledge.
+                self.tell_progress(number, link, true);
+            }
+            SenderEvent::Replacing { held } => {
+                transfer.replaces(held);
+                (self.observer)(id, Event::Replacing { held });
+            }
+            SenderEvent::Receipted { digest, complete, progress } => {
+                self.finished(number, digest, complete, progress);
+            }
+            SenderEvent::Rejected { accepted, code, reason, again, progress } => {
+                self.run.reached = true;
+                let peer = self.peer.clone();
+                let error = if accepted {
+                    Error::PeerEnded { peer, code, reason, again }
+                } else {
+                    Error::Refused { peer, name: transfer.name(), code, reason, again }
+                };
+                self.ended(number, progress, error);
+            }
+            SenderEvent::Changed => {
+                if let Some(changed) = transfer.source().map(|source| source.changed_content()) {
+                    self.failed(number, changed.into(), link);
                 }
             }
         }
-        self.tell_progress(false);
-        Ok(None)
     }
 
-    fn tell_progress(&mut self, at_once: bool) {
-        if self.accepted && (self.pace.is_due(Instant::now()) || at_once) {
-            (self.observer)(Event::Progress(self.machine.progress()));
+    fn finished(&mut self, number: u32, digest: Option<FileDigest>, complete: bool, progress: Progress) {
+        let Some(mut transfer) = self.take(number) else { return };
+        self.run.reached = true;
+        self.run.note_move();
+        if let Some(started) = transfer.start(&self.peer) {
+            (self.observer)(Some(transfer.id), started);
+        }
+        (self.observer)(Some(transfer.id), Event::Progress(transfer.total(progress)));
+        transfer.end_connection(progress, self.wire_bytes);
+        let summary = transfer.summarise(Summary {
+            name: transfer.name(),
+            peer: self.peer.clone(),
+            digest,
+            elapsed: Duration::ZERO,
+            progress,
+            complete: complete || transfer.complete,
+            discarded: self.options.discard,
+            wire_bytes: 0,
+            warnings: Vec::new(),
+        });
+        (self.observer)(Some(transfer.id), Event::Finished(summary));
+    }
+
+    /// A transfer is not on its way any more.
+    fn take(&mut self, number: u32) -> Option<Transfer> {
+        let mut transfer = self.open.remove(&number)?;
+        self.run.let_go(&mut transfer);
+        Some(transfer)
+    }
+
+    /// This side gives a transfer up: for good, or until what the source became is offered, which is at once.
+    fn failed(&mut self, number: u32, error: Error, link: &mut Link) {
+        let Some(mut transfer) = self.take(number) else { return };
+        let progress = link.progress(number).unwrap_or_default();
+        transfer.end_connection(progress, self.wire_bytes);
+        let (code, reason) = error.told("the file").unwrap_or((Code::Source, String::new()));
+        let mut error = error;
+        if recovery::next(&error, &self.run.facts(Some(&transfer))) == Next::Reoffer
+            && let Some(source) = transfer.source().cloned()
+        {
+            let id = transfer.id;
+            match source.reopen().and_then(|became| transfer.change(became, self.options)) {
+                Ok(transfer) => {
+                    link.cancel(number, code, &reason, true);
+                    (self.observer)(
+                        Some(transfer.id),
+                        Event::Reconnecting {
+                            delay: Duration::ZERO,
+                            attempt: transfer.changes,
+                            why: error.to_string(),
+                        },
+                    );
+                    return self.run.ready.push_front(transfer);
+                }
+                // Another file of that path is another transfer.
+                Err(replaced @ SourceError::Replaced(_)) => error = replaced.into(),
+                // One that is gone has not become anything.
+                Err(_) => {}
+            }
+            link.cancel(number, code, &reason, false);
+            return (self.observer)(Some(id), Event::Failed(error));
+        }
+        link.cancel(number, code, &reason, false);
+        (self.observer)(Some(transfer.id), Event::Failed(error));
+    }
+
+    /// The receiver ended a transfer: for good, or until it is offered again a little later.
+    fn ended(&mut self, number: u32, progress: Progress, error: Error) {
+        let Some(mut transfer) = self.take(number) else { return };
+        transfer.end_connection(progress, self.wire_bytes);
+        match recovery::next(&error, &self.run.facts(Some(&transfer))) {
+            Next::Again => self.run.later.push((transfer, error)),
+            _ => (self.observer)(Some(transfer.id), Event::Failed(error)),
         }
     }
+
+    fn tell_progress(&mut self, number: u32, link: &Link, at_once: bool) {
+        let Some(transfer) = self.open.get_mut(&number).filter(|transfer| transfer.told_start) else {
+            return;
+        };
+        let Some(progress) = link.progress(number) else { return };
+        if transfer.note_progress(&progress) {
+            self.run.note_move();
+        } else if !at_once {
+            return;
+        }
+        let progress = transfer.total(progress);
+        (self.observer)(Some(transfer.id), Event::Progress(progress));
+    }
+
+    /// The connection has ended: what is on its way is ready to be offered again, in order.
+    fn conclude(self, link: Link, cut: bool) {
+        for (number, mut transfer) in self.open.into_iter().rev() {
+            if let Some(progress) = link.progress(number) {
+                if transfer.note_progress(&progress) {
+                    self.run.note_move();
+                }
+                transfer.sent_up_to = link.sent_up_to(number);
+                transfer.end_connection(progress, self.wire_bytes);
+            }
+            self.run.let_go(&mut transfer);
+            transfer.began |= cut;
+            self.run.ready.push_front(transfer);
+        }
+        self.run.owes = self.last_left;
+        self.run.path = link.into_path(cut);
+    }
+}
+
+/// As many transfers as there are descriptors for.
+fn most_open() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let most = descriptors.saturating_sub(DESCRIPTORS_BESIDE).clamp(16, MAX_OPEN);
+    usize::try_from(most).expect("it is at most 4096")
+}
+
+/// Hashes a block of a source, and the digest of it that is compared. Blocks.
+fn hash(source: &Source, block: u64, tree: bool) -> Result<(BlockHashes, BlockDigest), SourceError> {
+    let hashes = source.hash_block(block)?;
+    let digest = if tree { hashes.digest() } else { source.plain_digest(block)? };
+    Ok((hashes, digest))
 }

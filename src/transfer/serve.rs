@@ -11,6 +11,7 @@ use futures::future::{Either, FutureExt, select};
 use futures::stream::{FuturesUnordered, StreamExt};
 use rustix::process::{Resource, getrlimit};
 
+use super::berths::Berths;
 use super::claims::Claims;
 use super::once::{Offered, Once};
 use super::plain::{PlainReceiveOptions, receive_all_plain};
@@ -29,6 +30,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections at one time, however many descriptors there are.
 const MAX_CONNECTIONS: u64 = 4096;
+/// A part of the descriptors is for files that are received beside the first on a connection.
+const FILES_PART: u64 = 4;
+/// Descriptors of each of them.
+const DESCRIPTORS_OF_FILE: u64 = 5;
 /// Descriptors of a connection: its socket, its partial file, its journal, its lock, and two that are open for a moment
 /// while the file is opened or sealed.
 const DESCRIPTORS_EACH: u64 = 6;
@@ -53,8 +58,8 @@ pub struct ServeOptions {
 /// How a transfer that ended for good ended, or all of a sender's: done, or the kind of the first error.
 pub type Served = Result<(), ErrorKind>;
 
-/// Told what happens, with a number for the connection it happens on.
-pub type ServeObserver = Arc<dyn Fn(u64, Event) + Send + Sync>;
+/// Told what happens, with a number for the connection it happens on, and one for the transfer on it, if it is about one.
+pub type ServeObserver = Arc<dyn Fn(u64, Option<u64>, Event) + Send + Sync>;
 
 /// Accepts connections and receives files on each, until told to stop, or with [`once`](ServeOptions::once) until all
 /// that the first sender meant to send was received or refused: a connection that was cut is no end, since its sender may
@@ -71,7 +76,8 @@ pub async fn serve(
     shutdown: Shutdown,
     observer: ServeObserver,
 ) -> io::Result<Option<Served>> {
-    let most = most_connections();
+    let (most, files) = most_at_a_time();
+    let berths = Berths::new(files);
     let options = Arc::new(options);
     let claims = Claims::default();
     let (tell, mut told) = mpsc::unbounded();
@@ -108,10 +114,10 @@ pub async fn serve(
                     number += 1;
                     let shutdown = guests.welcome(number);
                     let (inbox, claims, options) = (inbox.clone(), claims.clone(), options.clone());
-                    let (budget, plain) = (budget.clone(), plain.clone());
+                    let (budget, plain, berths) = (budget.clone(), plain.clone(), berths.clone());
                     let tell = Tell { number, observer: observer.clone(), tell: tell.clone() };
                     let connection = async move {
-                        let places = Places { inbox: &inbox, claims: &claims, plain: plain.as_deref() };
+                        let places = Places { inbox: &inbox, claims: &claims, berths: &berths, plain: plain.as_deref() };
                         one_connection(stream, address.to_string(), places, &budget, &options, shutdown, tell)
                             .await;
                         number
@@ -148,11 +154,14 @@ async fn accept(
     listener.accept().await
 }
 
-/// As many connections as there are descriptors for.
-fn most_connections() -> usize {
+/// As many connections, and files beside one on each, as there are descriptors for.
+fn most_at_a_time() -> (usize, u64) {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let most = descriptors.saturating_sub(DESCRIPTORS_BESIDE) / DESCRIPTORS_EACH;
-    usize::try_from(most.clamp(1, MAX_CONNECTIONS)).expect("it is at most 4096")
+    let all = descriptors.saturating_sub(DESCRIPTORS_BESIDE);
+    let for_files = all / FILES_PART;
+    let connections = ((all - for_files) / DESCRIPTORS_EACH).clamp(1, MAX_CONNECTIONS);
+    let connections = usize::try_from(connections).expect("it is at most 4096");
+    (connections, for_files / DESCRIPTORS_OF_FILE)
 }
 
 /// The connections that are served.
@@ -166,8 +175,8 @@ struct Guests {
 /// One of them. Dropping it stops the connection.
 struct Guest {
     _handle: ShutdownHandle,
-    /// A file was offered and has not ended.
-    is_running: bool,
+    /// Files that were offered and have not ended.
+    running: u64,
     /// How many more its sender means to offer.
     left: u64,
 }
@@ -175,11 +184,15 @@ struct Guest {
 /// What happens on a connection, as far as it decides how long to serve.
 pub(super) enum Said {
     Offered(Offered),
-    Started,
-    /// Another transfer is writing the name: its sender may be back.
-    Busy,
+    Started(String),
+    /// It may be offered again: another transfer is writing the name.
+    Postponed(String),
+    /// The source became another, which follows.
+    Changed(String),
+    /// It did not come to its end, and the same command goes on with it.
+    Interrupted(String),
     /// The transfer ended for good.
-    Ended(Served),
+    Ended(String, Served),
     /// The sender will offer no more, although it meant to.
     GaveUp,
     /// It was cut, and its sender would not be known again.
@@ -194,24 +207,35 @@ impl Guests {
     /// A connection was accepted.
     fn welcome(&mut self, number: u64) -> Shutdown {
         let (handle, shutdown) = Shutdown::new();
-        self.live.insert(number, Guest { _handle: handle, is_running: false, left: 0 });
+        self.live.insert(number, Guest { _handle: handle, running: 0, left: 0 });
         shutdown
     }
 
     fn hear(&mut self, number: u64, said: Said) {
         if let Some(guest) = self.live.get_mut(&number) {
             match &said {
-                Said::Offered(offered) => (guest.is_running, guest.left) = (true, offered.left),
-                Said::Started | Said::GaveUp => {}
-                Said::Busy | Said::Ended(_) | Said::Lost => guest.is_running = false,
+                Said::Offered(offered) => {
+                    guest.running += 1;
+                    guest.left = offered.left;
+                }
+                Said::Started(_) | Said::GaveUp => {}
+                Said::Postponed(_) | Said::Interrupted(_) | Said::Ended(..) | Said::Lost => {
+                    guest.running = guest.running.saturating_sub(1);
+                }
+                Said::Changed(_) => {
+                    guest.running = guest.running.saturating_sub(1);
+                    guest.left = guest.left.max(1);
+                }
             }
         }
         match (&mut self.once, said) {
             (None, _) => {}
             (Some(once), Said::Offered(offered)) => once.offered(number, offered),
-            (Some(once), Said::Started) => once.started(number, Instant::now()),
-            (Some(once), Said::Busy) => once.busy(number),
-            (Some(once), Said::Ended(served)) => once.ended(number, served),
+            (Some(once), Said::Started(name)) => once.started(number, &name, Instant::now()),
+            (Some(once), Said::Postponed(name)) => once.postponed(number, &name),
+            (Some(once), Said::Changed(name)) => once.changed(number, &name),
+            (Some(once), Said::Interrupted(name)) => once.interrupted(number, &name),
+            (Some(once), Said::Ended(name, served)) => once.ended(number, &name, served),
             (Some(once), Said::GaveUp) => once.gave_up(number),
             (Some(once), Said::Lost) => once.lost(number),
         }
@@ -247,7 +271,7 @@ impl Guests {
 
     /// Ends the connections where nothing runs and nothing is to follow.
     fn hang_up(&mut self) {
-        self.live.retain(|_, guest| guest.is_running || guest.left > 0);
+        self.live.retain(|_, guest| guest.running > 0 || guest.left > 0);
     }
 }
 
@@ -256,6 +280,7 @@ impl Guests {
 struct Places<'a> {
     inbox: &'a Arc<Inbox>,
     claims: &'a Claims,
+    berths: &'a Berths,
     /// Those that nobody announces.
     plain: Option<&'a (PlainInbox, PlainReceiveOptions)>,
 }
@@ -268,8 +293,8 @@ pub(super) struct Tell {
 }
 
 impl Tell {
-    pub(super) fn event(&self, event: Event) {
-        (self.observer)(self.number, event);
+    pub(super) fn event(&self, transfer: Option<u64>, event: Event) {
+        (self.observer)(self.number, transfer, event);
     }
 
     pub(super) fn say(&self, said: Said) {
@@ -311,7 +336,7 @@ async fn one_connection(
                 None => receive_all(connection, places, &options.receive, shutdown, tell).await,
             }
         }
-        Err(error) => tell.event(Event::Unserved(error.into())),
+        Err(error) => tell.event(None, Event::Unserved(error.into())),
     }
 }
 
@@ -323,58 +348,66 @@ async fn receive_all(
     shutdown: Shutdown,
     tell: Tell,
 ) {
+    // The names of what was offered and has not ended, and whether it was accepted.
+    let mut running: HashMap<u64, (String, bool)> = HashMap::new();
     let mut served = false;
-    loop {
-        let (mut offered, mut started) = (false, false);
-        let mut observer = |event| {
-            match &event {
-                Event::Offered { name, left, session } => {
-                    offered = true;
-                    let (name, left, session) = (name.clone(), *left, session.clone());
-                    tell.say(Said::Offered(Offered { name, left, session }));
-                }
-                Event::Started { .. } => {
-                    started = true;
-                    tell.say(Said::Started);
-                }
-                _ => {}
-            }
-            tell.event(event);
-        };
-        let destination = (places.inbox, places.claims);
-        let received =
-            receive_claimed(&mut connection, destination, options, shutdown.clone(), &mut observer).await;
-        served |= offered;
-        match received {
-            Ok(Some(summary)) => {
-                tell.event(Event::Finished(summary));
-                tell.say(Said::Ended(Ok(())));
-            }
-            Ok(None) => return,
-            // Nothing was under way.
-            Err(Error::Stopped) if !offered => return,
-            Err(error) => {
-                let declined = matches!(error, Error::Declined { .. });
-                let kind = error.kind();
-                let said = match &error {
-                    // A name that is being written is free again soon.
-                    Error::Declined { code: Code::Busy, .. } => Some(Said::Busy),
-                    Error::PeerEnded { code: Code::Source, .. } if !offered => Some(Said::GaveUp),
-                    // What a stranger says before a file was taken or refused is no transfer.
-                    _ if kind != ErrorKind::Interrupted && (started || declined) => {
-                        Some(Said::Ended(Err(kind)))
-                    }
-                    _ => None,
-                };
-                tell.event(if served { Event::Failed(error) } else { Event::Unserved(error) });
-                if let Some(said) = said {
-                    tell.say(said);
-                }
-                if !declined {
-                    return;
-                }
+    let mut observer = |transfer: Option<u64>, event: Event| {
+        if let Some(number) = transfer {
+            hear(&mut running, number, &event, &tell);
+            served = true;
+        }
+        tell.event(transfer, event);
+    };
+    let destination = (places.inbox, places.claims, places.berths);
+    let received = receive_claimed(&mut connection, destination, options, shutdown, &mut observer).await;
+    tell.event(None, Event::Disconnected);
+    let Err(error) = received else { return };
+    match &error {
+        // Nothing was under way.
+        Error::Stopped if running.is_empty() => return,
+        Error::PeerEnded { code: Code::Source, .. } if running.is_empty() => tell.say(Said::GaveUp),
+        _ => {}
+    }
+    let kind = error.kind();
+    // What a stranger says before a file was taken is no transfer.
+    if kind != ErrorKind::Interrupted {
+        for (name, _) in running.into_values().filter(|&(_, accepted)| accepted) {
+            tell.say(Said::Ended(name, Err(kind)));
+        }
+    }
+    tell.event(None, if served { Event::Failed(error) } else { Event::Unserved(error) });
+}
+
+/// What an event of a transfer says of how long to serve.
+fn hear(running: &mut HashMap<u64, (String, bool)>, number: u64, event: &Event, tell: &Tell) {
+    match event {
+        Event::Offered { name, left, session } => {
+            running.insert(number, (name.clone(), false));
+            let (name, left, session) = (name.clone(), *left, session.clone());
+            tell.say(Said::Offered(Offered { name, left, session }));
+        }
+        Event::Started { .. } => {
+            if let Some((name, accepted)) = running.get_mut(&number) {
+                *accepted = true;
+                tell.say(Said::Started(name.clone()));
             }
         }
+        Event::Finished(_) => {
+            if let Some((name, _)) = running.remove(&number) {
+                tell.say(Said::Ended(name, Ok(())));
+            }
+        }
+        Event::Failed(error) => {
+            let Some((name, _)) = running.remove(&number) else { return };
+            tell.say(match error {
+                // A name that is being written is free again soon.
+                Error::Declined { code: Code::Busy, .. } => Said::Postponed(name),
+                Error::PeerEnded { again: true, .. } => Said::Changed(name),
+                error if error.kind() == ErrorKind::Interrupted => Said::Interrupted(name),
+                error => Said::Ended(name, Err(error.kind())),
+            });
+        }
+        _ => {}
     }
 }
 

@@ -4,11 +4,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
+use futures::future::Either;
 use futures::{AsyncRead, AsyncWrite};
 use wsferry::protocol::ChunkSize;
 use wsferry::runtime;
 use wsferry::storage::{Inbox, InboxOptions, Source};
-use wsferry::transfer::{ReceiveOptions, SendOptions, Shutdown, receive_file, send_file};
+use wsferry::transfer::{Event, ReceiveOptions, SendOptions, Shutdown, receive_files, send_file};
 use wsferry::transport::{Origins, client_handshake, server_handshake};
 
 use crate::support::{Place, random};
@@ -97,13 +98,24 @@ fn allocations(bytes: &[u8], chunk: u64) -> u64 {
             let options = SendOptions { chunk: ChunkSize::at_most(chunk), ..SendOptions::default() };
             let (_stop, shutdown) = Shutdown::new();
             let receive = ReceiveOptions::default();
-            let (mut quiet, mut silent) = (|_| {}, |_| {});
-            let (sent, received) = futures::future::join(
-                send_file(&mut near, &source, &options, &mut quiet),
-                receive_file(&mut far, &inbox, &receive, shutdown, &mut silent),
-            )
-            .await;
-            assert_eq!(sent.unwrap().digest, received.unwrap().unwrap().digest);
+            let mut received = None;
+            let mut watch = |_, event| {
+                if let Event::Finished(summary) = event {
+                    received = Some(summary.digest);
+                }
+            };
+            let mut sent = None;
+            // The connection ends when the sender hangs up, which waits for the receiver to do the same.
+            let send = async {
+                sent = Some(send_file(&mut near, &source, &options, &mut |_| {}).await);
+                near.close(1000).await;
+            };
+            let receive = receive_files(&mut far, &inbox, &receive, shutdown, &mut watch);
+            match futures::future::select(std::pin::pin!(receive), std::pin::pin!(send)).await {
+                Either::Left((ended, _)) => ended.unwrap(),
+                Either::Right(_) => panic!("the receiver does not hang up here"),
+            }
+            assert_eq!(Some(sent.unwrap().unwrap().digest), received);
         });
     });
     assert!(place.received("f") == bytes);

@@ -9,11 +9,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
+use serde_json::json;
 use wsferry::protocol::BLOCK;
 
 use crate::hostile::offer;
 use crate::proxy::{Plan, Proxy};
-use crate::support::{Peer, Place, Receiver, Running, random, send, send_well, wsferry};
+use crate::support::{Peer, Place, Receiver, Running, message, random, send, send_well, wsferry};
 
 const NOBODY: u32 = 65534;
 
@@ -45,10 +46,8 @@ fn files_that_cannot_be_sent_are_named_with_the_reason() {
     let receiver = Receiver::start(&place, &[]);
     let url = &receiver.url;
     send(&place.path("none"), url, &[]).assert_error(1, &["cannot open", "none", "No such file"]);
-    std::fs::create_dir(place.path("dir")).unwrap();
-    send(&place.path("dir"), url, &[]).assert_error(1, &["dir is not a regular file", "tar"]);
     assert!(Command::new("mkfifo").arg(place.path("pipe")).status().unwrap().success());
-    send(&place.path("pipe"), url, &[]).assert_error(1, &["pipe is not a regular file"]);
+    send(&place.path("pipe"), url, &[]).assert_error(1, &["pipe is not sent: it is a named pipe"]);
     #[cfg(target_os = "linux")]
     send("/proc/cpuinfo".as_ref(), url, &[]).assert_error(1, &["/proc/cpuinfo", "no size", "copy it"]);
     let secret = place.file("secret", b"x");
@@ -81,7 +80,14 @@ fn command_lines_that_make_no_sense_are_usage_errors() {
     ] {
         send(&file, url, &[]).assert_error(2, words);
     }
-    for flags in [["--chunk-size", "2B"], ["--frame-limit", "100B"], ["--window", "0B"]] {
+    for flags in [
+        ["--chunk-size", "2B"],
+        ["--frame-limit", "100B"],
+        ["--window", "0B"],
+        ["--exclude", "[a"],
+        ["--include", "/"],
+        ["--exclude-from", "/there/is/none"],
+    ] {
         send(&file, "ws://127.0.0.1:9000", &flags).assert_error(2, &[flags[0]]);
     }
     for flags in [
@@ -218,7 +224,7 @@ fn a_file_larger_than_the_free_space_is_refused_before_a_byte_moves() {
     let receiver = Receiver::start(&place, &[]);
     // A file of 8 TiB that had no holes is not to be had here.
     let mut peer = Peer::dial(&receiver.url);
-    peer.say(offer("huge", 1 << 43).to_string());
+    peer.tell(&offer("huge", 1 << 43));
     let reject = peer.hear_type("reject");
     assert_eq!(reject["code"], "too-large");
     assert!(
@@ -319,20 +325,19 @@ fn a_source_that_never_stops_changing_is_given_up_with_exit_code_5() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
     let file = place.file("f", &random(4_000_000, 4));
-    let growing = file.clone();
-    let call: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
-        std::fs::File::options()
-            .append(true)
-            .open(&growing)
-            .unwrap()
-            .write_all(&random(3_200_000, 5))
-            .unwrap();
+    // Slow enough to change it in the middle of each try.
+    let proxy = Proxy::start(receiver.address(), |_| {
+        (Plan { rate: Some(6_000_000), ..Plan::default() }, Plan::default())
     });
-    let proxy = Proxy::start(receiver.address(), move |_| {
-        (Plan { pause: Some((1_000_000, call.clone())), ..Plan::default() }, Plan::default())
-    });
-    send(&file, &proxy.url(), &["--window", "100KiB"])
-        .assert_error(5, &["f changed while it was sent", "bytes"]);
+    let mut command = wsferry();
+    command.arg("send").arg(&file).arg(proxy.url()).args(["--json", "--window", "100KiB"]);
+    let sender = Running::start(&mut command);
+    for _ in 0..4 {
+        sender.wait_for(|event| event["event"] == "started");
+        let mut growing = std::fs::File::options().append(true).open(&file).unwrap();
+        growing.write_all(&random(3_200_000, 5)).unwrap();
+    }
+    sender.end().assert_error(5, &["f changed while it was sent", "bytes"]);
     assert_eq!(place.listing(), [".wsferry"]);
 }
 
@@ -356,7 +361,6 @@ fn names_that_could_do_harm_are_refused_on_the_way_out() {
 
 #[test]
 fn a_close_with_1009_makes_chunks_smaller_until_they_fit() {
-    use async_tungstenite::tungstenite::Message;
     use async_tungstenite::tungstenite::protocol::CloseFrame;
 
     // A gateway that takes 70,000 characters, and a receiver behind it that takes everything.
@@ -365,40 +369,35 @@ fn a_close_with_1009_makes_chunks_smaller_until_they_fit() {
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let gateway = thread::spawn(move || {
         for closed in 0.. {
-            let mut socket = Peer::accept(&listener, Some("wsferry.v1")).unwrap().socket;
+            let mut peer = Peer::receive(&listener, &json!({"window": 1_000_000}));
             let mut sequence = 0;
-            while let Ok(Message::Text(frame)) = socket.read() {
+            while let Some(frame) = peer.hear() {
                 if frame.len() > LIMIT {
                     let code = 1009.into();
-                    let _ = socket.close(Some(CloseFrame { code, reason: "too big".into() }));
-                    while socket.read().is_ok() {}
+                    let _ = peer.socket.close(Some(CloseFrame { code, reason: "too big".into() }));
+                    while peer.socket.read().is_ok() {}
                     break;
                 }
                 if frame.starts_with('C') {
                     sequence += 1;
-                    let ack = format!(r#"{{"type":"ack","sequence":{sequence},"durable":0}}"#);
-                    socket.send(Message::text(ack)).unwrap();
+                    peer.tell(&json!({"type": "ack", "sequence": sequence}));
                     continue;
                 }
-                let message: serde_json::Value = serde_json::from_str(&frame).unwrap();
-                let id = message["id"].as_str().unwrap();
-                if message["type"] == "offer" {
-                    let accept = format!(
-                        r#"{{"type":"accept","id":"{id}","held":[],"received":0,"frame_limit":4194343,"window":1000000}}"#
-                    );
-                    socket.send(Message::text(accept)).unwrap();
-                } else {
-                    let digest = message["digest"].as_str().unwrap();
-                    let receipt = format!(r#"{{"type":"receipt","id":"{id}","digest":"{digest}"}}"#);
-                    socket.send(Message::text(receipt)).unwrap();
-                    return closed;
+                let message = message(&frame).unwrap();
+                match message["type"].as_str().unwrap() {
+                    "offer" => peer.tell(&json!({"type": "accept", "transfer": 0})),
+                    "finish" => {
+                        peer.tell(&json!({"type": "receipt", "files": [[0, message["digest"]]]}));
+                        return closed;
+                    }
+                    _ => {}
                 }
             }
         }
         unreachable!("it ends with a receipt")
     });
     let place = Place::new();
-    send_well(&place.file("f", &random(1_000_000, 6)), &url, &["--chunk-size", "192KiB"]);
+    send_well(&place.file("f", &random(4_000_000, 6)), &url, &["--chunk-size", "192KiB"]);
     // 48 KiB fit in Base64, 96 KiB do not, and are not tried again so soon.
     assert_eq!(gateway.join().unwrap(), 1);
 }
@@ -414,11 +413,9 @@ fn a_close_code_is_told_also_when_the_gateway_hangs_up_on_what_is_still_being_wr
         let url = format!("ws://{}", listener.local_addr().unwrap());
         let flags = ["--json", "--retry-for", "0s"];
         let sender = Running::start(wsferry().arg("send").arg(&file).arg(url).args(flags));
-        let mut peer = Peer::accept(&listener, Some("wsferry.v1")).unwrap();
-        let id = peer.hear_type("offer")["id"].clone();
-        let accept = serde_json::json!({"type": "accept", "id": id, "held": [], "received": 0, "complete": false,
-            "frame_limit": 4_194_343, "window": 1 << 26});
-        peer.say(accept.to_string());
+        let mut peer = Peer::receive(&listener, &json!({"window": 1 << 26}));
+        peer.hear_type("offer");
+        peer.tell(&json!({"type": "accept", "transfer": 0}));
         peer.socket.get_mut().read_exact(&mut [0; 100_000]).unwrap();
         peer.socket.close(Some(CloseFrame { code: 1009.into(), reason: "".into() })).unwrap();
         // With unread bytes: the sender's next write fails.

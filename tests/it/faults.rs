@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use rustix::io::Errno;
 use wsferry::protocol::{
-    Action, ChunkSize, HeartbeatConfig, Message, Offer, Path, Receiver, ReceiverConfig, ReceiverEvent,
-    Sender, SenderConfig, SenderEvent, Write, chunk,
+    Action, BlockDigest, ChunkSize, Done, Due, HeartbeatConfig, Link, LinkConfig, LinkEvent, Message, Offer,
+    Path, Receiving, SenderEvent, Write, chunk,
 };
 use wsferry::storage::{Inbox, InboxOptions, Sealed, StorageError, Target};
 
@@ -55,8 +55,8 @@ struct Connection<'a> {
     model: &'a Model,
     inbox: &'a Inbox,
     file: &'a File,
-    sender: Sender,
-    receiver: Receiver,
+    sender: Link,
+    receiver: Link,
     target: Option<Target>,
     now: Instant,
     /// Chunks after which it is cut.
@@ -70,22 +70,22 @@ impl<'a> Connection<'a> {
     fn new(model: &'a Model, inbox: &'a Inbox, file: &'a File, repair: bool, chunks: u64) -> Self {
         let now = Instant::now();
         let options = Options { chunk: 512 * 1024, ..Options::default() };
-        let config = SenderConfig {
-            chunk: ChunkSize::at_most(options.chunk).unwrap(),
+        // Each block is synced alone.
+        let receiving = Receiving { sync_bytes: 1, sync_interval: Duration::ZERO };
+        let config = LinkConfig {
+            hello: options.hello(true),
             path: Path::carrying(ChunkSize::at_most(options.chunk).unwrap()),
-            zeros: file.zeros.clone(),
-            already_sent: 0,
+            receiving,
             heartbeat: HeartbeatConfig::default(),
         };
-        let offer = Offer { repair, ..file.offer(&options) };
-        // Each block is synced alone.
-        let receiving = ReceiverConfig { sync_bytes: 1, sync_interval: Duration::ZERO, ..Default::default() };
+        let mut sender = Link::new(config.clone(), now);
+        sender.offer(Offer { repair, ..file.offer() }, file.sending(options.chunk)).unwrap();
         Self {
             model,
             inbox,
             file,
-            sender: Sender::new(offer, config, now),
-            receiver: Receiver::new(receiving, now),
+            sender,
+            receiver: Link::new(config, now),
             target: None,
             now,
             chunks,
@@ -100,7 +100,7 @@ impl<'a> Connection<'a> {
                 Ok(_) if self.receipt => break Ok(()),
                 Ok(true) => {}
                 Ok(false) => {
-                    let next = self.sender.timeout().min(self.receiver.timeout(self.now));
+                    let next = self.sender.timeout(self.now).min(self.receiver.timeout(self.now));
                     self.now = next.max(self.now + Duration::from_micros(1));
                     let beats =
                         [self.sender.handle_timeout(self.now), self.receiver.handle_timeout(self.now)];
@@ -111,8 +111,10 @@ impl<'a> Connection<'a> {
         };
         if let Some(target) = self.target.take().filter(|_| ended.is_err()) {
             let storage_failed = matches!(ended, Err(End::Storage(_)));
-            let blocks = if storage_failed { Vec::new() } else { self.receiver.take_unsynced() };
-            target.put_away(&blocks, self.receiver.end());
+            if let Some(left) = self.receiver.take_unfinished(0) {
+                let blocks = if storage_failed { Vec::new() } else { left.unsynced };
+                target.put_away(&blocks, left.end);
+            }
         }
         (ended, self.durable)
     }
@@ -122,9 +124,9 @@ impl<'a> Connection<'a> {
         let mut bytes = Vec::new();
         while let Some(message) = self.sender.poll_message(self.now) {
             moved = true;
-            self.receiver.handle_frame(message.to_text().as_bytes(), &mut bytes, self.now).unwrap();
+            self.receiver.handle_frame(message.to_frame().as_bytes(), &mut bytes, self.now).unwrap();
         }
-        if let Some((offset, len)) = self.sender.next_chunk() {
+        if let Some(Due { offset, len, .. }) = self.sender.next_chunk() {
             moved = true;
             self.chunks = self.chunks.checked_sub(1).ok_or(End::Cut)?;
             let mut frame = vec![0; chunk::frame_len(len)];
@@ -138,31 +140,41 @@ impl<'a> Connection<'a> {
             let write = self.receiver.handle_frame(&frame, &mut bytes, self.now).unwrap();
             self.write(write, &bytes)?;
         }
-        if let Some(block) = self.sender.next_check() {
+        while let Some(action) = self.sender.poll_action(self.now) {
             moved = true;
-            self.sender.handle_checked(block, &self.file.hashes(block));
+            let done = match action {
+                Action::HashSource { block, .. } => {
+                    let hashes = self.file.hashes(block);
+                    let digest = hashes.digest();
+                    Done::HashedSource(block, hashes, digest)
+                }
+                Action::Confirm { .. } => Done::Confirmed,
+                action => panic!("{action:?} is no work of a sender"),
+            };
+            self.sender.done(0, done, self.now);
         }
         while let Some(action) = self.receiver.poll_action(self.now) {
             moved = true;
             self.act(action)?;
         }
         while let Some(event) = self.receiver.poll_event() {
-            if let ReceiverEvent::Failed { reason, .. } = event {
+            if let LinkEvent::Ended { reason, .. } = event {
                 panic!("the sender ended it: {reason}");
             }
         }
         while let Some(message) = self.receiver.poll_message(self.now) {
             moved = true;
-            if let Message::Ack { durable, .. } = message {
-                self.durable = self.durable.max(durable);
+            if let Message::Ack { durable, .. } = &message {
+                let durable = durable.iter().map(|(_, durable)| *durable);
+                self.durable = durable.fold(self.durable, u64::max);
             }
-            self.sender.handle_frame(message.to_text().as_bytes(), self.now).unwrap();
+            self.sender.handle_frame(message.to_frame().as_bytes(), &mut bytes, self.now).unwrap();
         }
         while let Some(event) = self.sender.poll_event() {
             match event {
-                SenderEvent::ReadyToFinish => self.sender.finish(),
-                SenderEvent::Receipted(_) => self.receipt = true,
-                SenderEvent::Rejected { reason, .. } | SenderEvent::Failed { reason, .. } => {
+                LinkEvent::Sender(_, SenderEvent::Receipted { .. }) => self.receipt = true,
+                LinkEvent::Sender(_, SenderEvent::Rejected { reason, .. })
+                | LinkEvent::Ended { reason, .. } => {
                     panic!("errors of the storage end a connection here: {reason}")
                 }
                 _ => {}
@@ -172,46 +184,51 @@ impl<'a> Connection<'a> {
     }
 
     fn act(&mut self, action: Action) -> Result<(), End> {
-        match action {
-            Action::Open(offer) => {
+        let done = match action {
+            Action::Open { offer, .. } => {
                 let (target, opened) = self.inbox.begin(offer)?;
                 self.target = Some(target);
-                self.receiver.opened(opened);
+                Done::Opened(opened)
             }
-            Action::Sync(blocks) => {
+            Action::Sync { blocks, .. } => {
                 self.target().sync(&blocks)?;
-                self.receiver.synced(self.now);
+                Done::Synced
             }
-            Action::HashBlock(block) => {
-                let hashes = self.target().hash_block(block)?;
-                self.receiver.hashed(block, hashes, self.now);
+            Action::HashBlock { block, .. } => Done::Hashed(block, self.target().hash_block(block)?),
+            Action::CheckBlock { block, .. } => Done::Checked(block, self.target().check_block(block)?),
+            // There may be no journal of what has one block.
+            Action::ReadDigests { first, .. } if self.target().geometry().blocks() == 1 => {
+                let hashes = self.target().hash_block(first)?;
+                Done::Digests(first, vec![hashes.map_or(BlockDigest::NONE, |hashes| hashes.digest())])
             }
-            Action::CheckBlock(block) => {
-                let same = self.target().check_block(block)?;
-                self.receiver.checked(block, same);
+            Action::ReadDigests { first, count, .. } => {
+                Done::Digests(first, self.target().digests(first, count)?)
             }
-            Action::ReadDigests { first, count } => {
-                let digests = self.target().digests(first, count)?;
-                self.receiver.digests(first, &digests);
-            }
-            Action::Seal(digest) => match self.target().seal(digest)? {
-                // From the receipt on others may do as they like.
-                Sealed::Stored(_)
-                    if self.model.content(&self.file.name).as_ref() != Some(&self.file.bytes) =>
-                {
-                    return Err(End::Wrong);
+            Action::Seal { digest, hashes, .. } => {
+                if let Some(hashes) = hashes {
+                    self.target().note_hashes(hashes)?;
                 }
-                Sealed::Stored(_) => self.receiver.sealed(digest),
-                Sealed::Differs(opened) => self.receiver.differs(opened),
-            },
-        }
+                match self.target().seal(digest)? {
+                    // From the receipt on others may do as they like.
+                    Sealed::Stored(_)
+                        if self.model.content(&self.file.name).as_ref() != Some(&self.file.bytes) =>
+                    {
+                        return Err(End::Wrong);
+                    }
+                    Sealed::Stored(_) => Done::Sealed(Some(digest)),
+                    Sealed::Differs(opened) => Done::Differs(opened),
+                }
+            }
+            action => panic!("{action:?} is no work of a receiver"),
+        };
+        self.receiver.done(0, done, self.now);
         Ok(())
     }
 
     fn write(&self, write: Option<Write>, bytes: &[u8]) -> Result<(), StorageError> {
         match write.expect("the link is perfect") {
-            Write::Bytes { offset, len } => self.target().write_at(&bytes[..len], offset),
-            Write::Zeros(range) => self.target().write_zeros(range),
+            Write::Bytes { offset, len, .. } => self.target().write_at(&bytes[..len], offset),
+            Write::Zeros { bytes, .. } => self.target().write_zeros(bytes),
         }
     }
 
@@ -344,7 +361,7 @@ impl Case {
 
     fn check_durable(&self, model: &Model, durable: u64) -> Result<(), String> {
         let inbox = Inbox::new(Arc::new(model.clone()), self.options()).map_err(|error| error.to_string())?;
-        let offer = self.file.offer(&Options::default()).check().unwrap().unwrap();
+        let offer = self.file.offer().check().unwrap().unwrap();
         let (_, opened) = inbox.begin(offer).map_err(|error| error.to_string())?;
         for block in 0..durable / BLOCK {
             if !opened.complete && !opened.held.contains(block) && !opened.unhashed.contains(block) {

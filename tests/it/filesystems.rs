@@ -7,9 +7,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use wsferry::protocol::Kind;
 
+use crate::link::File;
 use crate::proxy::{Plan, Proxy};
 use crate::support::{Place, Receiver, Running, random, send, send_well, wsferry};
+use crate::trees;
 
 const B: usize = 3 << 20;
 
@@ -175,6 +178,76 @@ fn every_file_system_that_can_be_made_here_takes_files_resumes_them_and_compares
     }
     println!("file systems that were used: {}", used.join(", "));
     assert!(!used.is_empty(), "no file system could be made");
+}
+
+/// Small files in a group, an empty directory, a link, in directories that are to be made.
+fn put_a_tree_onto(place: &Place, name: &str) {
+    let inbox = trees::open(place);
+    let files: Vec<_> =
+        (0..20usize).map(|n| (format!("d/{}/f{n}", n % 3), random(5000 * n, n as u64))).collect();
+    let targets: Vec<_> =
+        files.iter().map(|(path, bytes)| trees::written(&inbox, path, bytes).unwrap()).collect();
+    for ((target, _), (_, bytes)) in targets.iter().zip(&files) {
+        let hashes = File::new(bytes.clone());
+        if !bytes.is_empty() {
+            target.note_hashes(hashes.hashes(0)).unwrap();
+        }
+    }
+    let sealed = inbox.seal_all(&targets);
+    let warnings: Vec<_> = sealed.into_iter().map(|sealed| format!("{:?}", sealed.unwrap())).collect();
+    drop(targets);
+    let placed = inbox.place_all(&[
+        trees::entry("d/empty", Kind::Directory),
+        trees::entry("d/link", Kind::Link("../f".to_owned())),
+    ]);
+    println!("{name}: {:?}, {:?}, {:?}", warnings[0], warnings[19], placed);
+    assert!(placed[0].is_ok() && place.inbox().join("d/empty").is_dir(), "{name}");
+    for (path, bytes) in &files {
+        assert!(place.received(path) == *bytes, "{name}: {path}");
+    }
+    assert!(!place.inbox().join(".wsferry").exists(), "{name}");
+}
+
+/// Two names that are one where case is folded: each result is true when it is given.
+fn put_twins_onto(place: &Place, name: &str) {
+    let (first, second) = (random(5000, 1), random(6000, 2));
+    let (upper, lower) = ("twins/File", "twins/file");
+    let inbox = trees::open(place);
+    std::fs::create_dir(place.inbox().join("twins")).unwrap();
+    std::fs::write(place.inbox().join("twins/X"), "").unwrap();
+    let folds = place.inbox().join("twins/x").exists();
+    let targets =
+        [trees::written(&inbox, upper, &first).unwrap(), trees::written(&inbox, lower, &second).unwrap()];
+    let sealed = inbox.seal_all(&targets);
+    assert_eq!((sealed[0].is_ok(), sealed[1].is_ok()), (true, !folds), "{name}: {sealed:?}");
+    assert!(place.received(upper) == first, "{name}");
+    drop(targets);
+    let inbox = trees::open_to_overwrite(place);
+    let (first, second) = (random(7000, 3), random(8000, 4));
+    let targets =
+        [trees::written(&inbox, upper, &first).unwrap(), trees::written(&inbox, lower, &second).unwrap()];
+    for ((target, digest), (path, bytes)) in targets.iter().zip([(upper, &first), (lower, &second)]) {
+        if target.seal(*digest).is_ok() {
+            assert!(place.received(path) == *bytes, "{name}: {path}");
+        }
+    }
+    println!("{name}: folds case: {folds}");
+}
+
+#[test]
+#[ignore = "needs root, loop devices, and tools that make file systems"]
+fn trees_are_received_onto_every_file_system_that_can_be_made_here() {
+    for (name, make) in all() {
+        let place = Place::new();
+        match make(&place) {
+            Ok(mounted) => {
+                put_a_tree_onto(&place, name);
+                put_twins_onto(&place, name);
+                drop(mounted);
+            }
+            Err(why) => println!("LACKING: {name} ({why})"),
+        }
+    }
 }
 
 #[test]

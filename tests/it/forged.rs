@@ -3,10 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
-use wsferry::protocol::message::transfer_id;
-use wsferry::protocol::{Accept, BLOCK, Code, HASH_LEN, Message, Offer, chunk};
+use wsferry::protocol::chunk::Header;
+use wsferry::protocol::{Accept, BLOCK, Code, HASH_LEN, Hello, Message, Offer, chunk};
 
-use crate::link::{Direction, Disk, Fault, File, Link, Options, send_to_the_end};
+use crate::link::{Direction, Disk, Fault, File, Options, Pair, send_to_the_end};
 use crate::support::random;
 
 const SIZE: usize = BLOCK as usize + 20_000;
@@ -16,10 +16,8 @@ fn file() -> File {
     File { mode: None, ..File::new(random(SIZE, 1)) }
 }
 
-fn id() -> impl Strategy<Value = String> {
-    let file = file();
-    let id = transfer_id(&file.name, SIZE as u64, file.mtime, 5, file.mode);
-    prop_oneof![4 => Just(id), 1 => "[0-9a-f]{32}"]
+fn transfer() -> impl Strategy<Value = u32> {
+    prop_oneof![6 => Just(0), 2 => 1u32..3, 1 => any::<u32>()]
 }
 
 /// A number of a block, a frame or an offset.
@@ -40,46 +38,45 @@ fn message() -> impl Strategy<Value = Message> {
     let code =
         || prop_oneof![Just(Code::Busy), Just(Code::Storage), Just(Code::Shutdown), Just(Code::Digest)];
     prop_oneof![
-        (id(), number()).prop_map(|(id, window)| {
-            let File { name, mtime, mode, .. } = file();
-            let size = SIZE as u64;
-            let (mtime_ns, frame_limit, repair, discard) = (5, 40_000, false, false);
-            Message::Offer(Offer {
-                id,
-                name,
-                size,
-                mtime,
-                mtime_ns,
-                mode,
-                frame_limit,
-                window,
-                repair,
-                discard,
-                zeros: 0,
-                left: 0,
-                session: None,
-            })
+        (number(), number(), number()).prop_map(|(frame_limit, window, offers)| {
+            let bare = Options::default().hello(false);
+            Message::Hello(Hello { frame_limit, window, offers, ..bare })
         }),
-        (id(), runs(), runs(), number(), any::<bool>(), number()).prop_map(
-            |(id, held, begun, received, complete, window)| {
-                let (frame_limit, discard) = (40_000, false);
-                Message::Accept(Accept { id, held, begun, received, complete, frame_limit, window, discard })
+        (transfer(), any::<bool>(), prop::option::of(digest())).prop_map(|(transfer, small, digest)| {
+            let (digest, offer) = (digest.map(Into::into), file().offer());
+            // Of a file of that name, as large or of one block.
+            let size = if small { 10_000 } else { offer.size };
+            Message::Offer(Offer { transfer, size, digest, ..offer })
+        }),
+        (transfer(), runs(), runs(), number(), any::<bool>()).prop_map(
+            |(transfer, held, begun, received, complete)| {
+                Message::Accept(Accept { transfer, held, begun, received, complete, discard: false })
             }
         ),
-        (id(), code(), any::<bool>()).prop_map(|(id, code, again)| {
+        (transfer(), code(), any::<bool>()).prop_map(|(transfer, code, again)| {
             let reason = "no".to_owned();
-            Message::Reject { id, code, reason, again }
+            Message::Reject { transfer, code, reason, again }
         }),
-        (number(), number()).prop_map(|(sequence, durable)| Message::Ack { sequence, durable }),
+        (transfer(), code(), any::<bool>()).prop_map(|(transfer, code, again)| {
+            let reason = "no more".to_owned();
+            Message::Cancel { transfer, code, reason, again }
+        }),
+        (number(), prop::collection::vec((transfer(), number()), 0..2))
+            .prop_map(|(sequence, durable)| Message::Ack { sequence, durable }),
         number().prop_map(|sequence| Message::Nak { sequence }),
-        (number(), number()).prop_map(|(first, count)| Message::Check { first, count }),
-        (number(), 0usize..2).prop_map(|(first, count)| {
+        (transfer(), number(), number(), any::<bool>())
+            .prop_map(|(transfer, first, count, tree)| Message::Check { transfer, first, count, tree }),
+        (transfer(), number(), 0usize..2).prop_map(|(transfer, first, count)| {
             let digests = STANDARD.encode(vec![7; count * HASH_LEN]);
-            Message::Digests { first, digests }
+            Message::Digests { transfer, first, digests }
         }),
-        runs().prop_map(|blocks| Message::Repair { blocks }),
-        (id(), digest()).prop_map(|(id, digest)| Message::Finish { id, digest: digest.into() }),
-        (id(), digest()).prop_map(|(id, digest)| Message::Receipt { id, digest: digest.into() }),
+        (transfer(), runs()).prop_map(|(transfer, blocks)| Message::Repair { transfer, blocks }),
+        (transfer(), digest())
+            .prop_map(|(transfer, digest)| Message::Finish { transfer, digest: digest.into() }),
+        prop::collection::vec((transfer(), prop::option::of(digest())), 0..3).prop_map(|files| {
+            let files = files.into_iter().map(|(transfer, digest)| (transfer, digest.map(Into::into)));
+            Message::Receipt { files: files.collect() }
+        }),
         (number(), any::<bool>()).prop_map(|(token, busy)| Message::Ping { token, busy }),
         (number(), any::<bool>()).prop_map(|(token, busy)| Message::Pong { token, busy }),
         code().prop_map(|code| Message::Error { code, reason: "over".to_owned(), again: false }),
@@ -89,16 +86,18 @@ fn message() -> impl Strategy<Value = Message> {
 /// A control message, or a chunk frame whose checksum is right and whose bytes are not the file's.
 fn frame() -> impl Strategy<Value = String> {
     prop_oneof![
-        4 => message().prop_map(|message| message.to_text()),
-        1 => (number(), number(), prop::sample::select(vec![3, CHUNK])).prop_map(|(sequence, offset, len)| {
+        4 => message().prop_map(|message| message.to_frame()),
+        1 => (transfer(), number(), number(), prop::sample::select(vec![3, CHUNK])).prop_map(|(transfer, sequence, offset, len)| {
             let mut frame = vec![0; chunk::frame_len(len)];
             let fit = |number: u64| number.min(chunk::MAX_SEQUENCE);
-            chunk::encode(fit(sequence), fit(offset), &random(len, offset), &mut frame);
+            let header = Header { transfer, sequence: fit(sequence), offset: fit(offset) };
+            chunk::encode(header, &random(len, offset), &mut frame);
             String::from_utf8(frame).expect("a chunk frame is text")
         }),
-        1 => (number(), number(), number()).prop_map(|(sequence, offset, len)| {
+        1 => (transfer(), number(), number(), number()).prop_map(|(transfer, sequence, offset, len)| {
             let fit = |number: u64| number.min(chunk::MAX_SEQUENCE);
-            let zeros = chunk::Zeros { sequence: fit(sequence), offset: fit(offset), len: fit(len) };
+            let header = Header { transfer, sequence: fit(sequence), offset: fit(offset) };
+            let zeros = chunk::Zeros { header, len: fit(len) };
             String::from_utf8(chunk::encode_zeros(zeros).to_vec()).expect("a frame of zeros is text")
         }),
     ]
@@ -116,7 +115,7 @@ proptest! {
         let file = file();
         let mut disk = Disk::holding(&file, holds);
         let options = Options { chunk: CHUNK as u64, turns_per_action, ..Options::default() };
-        let mut link = Link::new(&file, &mut disk, options);
+        let mut link = Pair::one(&file, &mut disk, options);
         for (to_sender, at, frame) in forged {
             let direction = if to_sender { Direction::ToSender } else { Direction::ToReceiver };
             link.forged.insert((direction, at), frame);

@@ -4,8 +4,11 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use serde_json::{Value, json};
+use wsferry::protocol::chunk::{self, Header};
+use wsferry::protocol::message::frame_of;
+use wsferry::protocol::{Feature, Hello, MIN_OFFERS, Message};
 
-use crate::support::{PATIENCE, Peer, Place, Receiver, random, send_well};
+use crate::support::{PATIENCE, Place, Receiver, random, send_well};
 
 /// A client that writes its frames byte by byte.
 struct Raw {
@@ -67,16 +70,32 @@ impl Raw {
     fn hear_message(&mut self) -> Value {
         let (first, payload) = self.hear();
         assert_eq!(first, 0x81, "one text frame, not masked");
-        serde_json::from_slice(&payload).unwrap()
+        Message::parse(&payload).unwrap();
+        // Behind its kind and its CRC-32.
+        serde_json::from_slice(&payload[11..]).unwrap()
+    }
+
+    /// Says hello, and hears the receiver's.
+    fn greet(&mut self) {
+        let hello = Hello {
+            features: vec![Feature::Zeros],
+            frame_limit: 100_000,
+            window: 1 << 20,
+            offers: MIN_OFFERS,
+            session: None,
+            program: String::new(),
+        };
+        self.say(0x81, Message::Hello(hello).to_frame().as_bytes());
+        assert_eq!(self.hear_message()["type"], "hello");
     }
 }
 
 fn offer() -> String {
     let (name, size) = ("f", 10);
     let id = wsferry::protocol::message::transfer_id(name, size, 0, 0, None);
-    json!({"type": "offer", "id": id, "name": name, "size": size, "mtime": 0, "mtime_ns": 0,
-        "frame_limit": 100_000, "window": 1 << 20})
-    .to_string()
+    let offer = json!({"type": "offer", "transfer": 0, "id": id, "path": name, "size": size, "mtime": 0,
+        "mtime_ns": 0});
+    frame_of(&offer.to_string())
 }
 
 #[test]
@@ -84,6 +103,7 @@ fn a_message_in_pieces_with_a_ping_between_them_is_one_message() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
     let mut raw = Raw::dial(&receiver);
+    raw.greet();
     let offer = offer();
     raw.say(0x01, &offer.as_bytes()[..7]);
     raw.say(0x89, b"are you there");
@@ -93,14 +113,13 @@ fn a_message_in_pieces_with_a_ping_between_them_is_one_message() {
     assert_eq!(raw.hear(), (0x8a, b"are you there".to_vec()));
     assert_eq!(raw.hear_message()["type"], "accept");
     // The chunk, too, and a second message in pieces behind the first.
-    let mut frame = vec![0; wsferry::protocol::chunk::frame_len(10)];
-    wsferry::protocol::chunk::encode(0, 0, b"0123456789", &mut frame);
+    let mut frame = vec![0; chunk::frame_len(10)];
+    chunk::encode(Header { transfer: 0, sequence: 0, offset: 0 }, b"0123456789", &mut frame);
     raw.say(0x01, &frame[..20]);
     raw.say(0x80, &frame[20..]);
     assert_eq!(raw.hear_message()["type"], "ack");
-    let digest = blake3::hash(b"0123456789").to_string();
-    let id: Value = serde_json::from_str(&offer).unwrap();
-    raw.say(0x81, json!({"type": "finish", "id": id["id"], "digest": digest}).to_string().as_bytes());
+    let digest = blake3::hash(b"0123456789").into();
+    raw.say(0x81, Message::Finish { transfer: 0, digest }.to_frame().as_bytes());
     while raw.hear_message()["type"] != "receipt" {}
     assert_eq!(place.received("f"), b"0123456789");
     // A close is answered with its code.
@@ -116,6 +135,9 @@ fn what_breaks_websockets_rules_ends_that_connection_with_the_reason() {
     let start = || Receiver::start(&place, &[]);
     let long = vec![b'x'; 126];
     let most = vec![b'x'; 3_000_000];
+    // Its CRC-32 is right.
+    let text = b"{\"type\":\"\xff\"}";
+    let no_text = [format!("M {:08x} ", crc32fast::hash(text)).as_bytes(), text].concat();
     type Frames<'a> = &'a [(u8, &'a [u8])];
     let cases: [(&str, Frames); 9] = [
         ("reserved bits", &[(0xc1, b"x")]),
@@ -125,8 +147,8 @@ fn what_breaks_websockets_rules_ends_that_connection_with_the_reason() {
         ("a control frame of 126 bytes", &[(0x89, &long)]),
         ("the continuation of no message", &[(0x80, b"x")]),
         ("a message within a message in pieces", &[(0x01, b"x"), (0x81, b"x")]),
-        ("a message of 6000000 bytes, at most 4194343 are allowed", &[(0x01, &most), (0x80, &most)]),
-        ("invalid utf-8", &[(0x81, b"{\"type\":\"\xff\"}")]),
+        ("a message of 6000000 bytes, at most 4194352 are allowed", &[(0x01, &most), (0x80, &most)]),
+        ("invalid utf-8", &[(0x81, &no_text)]),
     ];
     for (why, frames) in cases {
         let receiver = start();
@@ -194,13 +216,13 @@ fn a_peer_that_pings_or_sends_pieces_without_end_and_reads_nothing_costs_no_memo
 fn a_ping_of_the_peer_is_answered_between_messages() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
-    let mut peer = Peer::dial(&receiver.url);
-    peer.say(offer());
-    assert_eq!(peer.hear_type("accept")["window"], 1 << 20);
+    let mut raw = Raw::dial(&receiver);
+    raw.greet();
+    raw.say(0x81, offer().as_bytes());
+    assert_eq!(raw.hear_message()["type"], "accept");
     for payload in ["a", "", "a somewhat longer one"] {
-        use async_tungstenite::tungstenite::Message;
-        peer.socket.send(Message::Ping(payload.into())).unwrap();
-        assert_eq!(peer.socket.read().unwrap(), Message::Pong(payload.into()));
+        raw.say(0x89, payload.as_bytes());
+        assert_eq!(raw.hear(), (0x8a, payload.as_bytes().to_vec()));
     }
 }
 
@@ -208,7 +230,7 @@ fn a_ping_of_the_peer_is_answered_between_messages() {
 fn frames_of_every_length_around_the_edges_of_the_header_cross() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &["--overwrite"]);
-    for chunk in [63, 66, 69, 49_119, 49_122, 49_125, 3 << 20] {
+    for chunk in [54, 57, 60, 49_110, 49_113, 49_116, 3 << 20] {
         let bytes = random(chunk * 2 + 1, chunk as u64);
         let file = place.file("f", &bytes);
         send_well(&file, &receiver.url, &["--chunk-size", &format!("{chunk}B")]);

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use async_tungstenite::tungstenite::Message as WsMessage;
 use serde_json::json;
+use wsferry::protocol::message::frame_of;
 
-use crate::hostile::{footprint, frame, offer};
+use crate::hostile::{self, footprint, frame, offer, offer_as};
 use crate::serving::finish;
 use crate::support::{PATIENCE, Peer, Place, Receiver, Running, random, send_well, wsferry};
 
@@ -93,14 +94,14 @@ fn two_hundred_strangers_who_want_a_busy_name_harm_neither_its_holder_nor_others
     let receiver = Receiver::start(&place, &[]);
     let pid = receiver.running.pid();
     let mut holder = Peer::dial(&receiver.url);
-    holder.say(offer("one", 3).to_string());
+    holder.tell(&offer("one", 3));
     holder.hear_type("accept");
     let last = Arc::new(AtomicBool::new(false));
     let was_last = last.clone();
     let answering = thread::spawn(move || {
         loop {
             let ping = holder.hear_type("ping");
-            holder.say(json!({"type": "pong", "token": ping["token"]}).to_string());
+            holder.tell(&json!({"type": "pong", "token": ping["token"]}));
             if was_last.load(Ordering::SeqCst) {
                 return holder;
             }
@@ -110,7 +111,7 @@ fn two_hundred_strangers_who_want_a_busy_name_harm_neither_its_holder_nor_others
     send_well(&place.file("warm", b"the pool's threads are there"), &receiver.url, &[]);
     let before = footprint(pid).1;
     for stranger in &mut strangers {
-        stranger.say(offer("one", 3).to_string());
+        stranger.tell(&offer("one", 3));
     }
     let bytes = random(5_000_000, 3);
     let other = sender(&place.file("other", &bytes), &receiver.url, &[]);
@@ -124,9 +125,9 @@ fn two_hundred_strangers_who_want_a_busy_name_harm_neither_its_holder_nor_others
     assert!(place.received("other") == bytes);
     // The holder was asked, and is where it was.
     last.store(true, Ordering::SeqCst);
-    strangers[0].say(offer("one", 3).to_string());
+    strangers[0].tell(&offer_as(1, "one", 3));
     assert_eq!(strangers[0].hear_type("reject")["code"], "busy");
-    finish(&mut answering.join().unwrap(), "one");
+    finish(&mut answering.join().unwrap());
     assert_eq!(place.received("one"), b"abc");
 }
 
@@ -137,13 +138,10 @@ fn a_receiver_that_says_the_same_again_and_again_keeps_no_sender() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let sender = sender(&file, &url, &["--stall-timeout", "1s", "--retry-for", "0s"]);
-    let mut peer = Peer::accept(&listener, Some("wsferry.v1")).unwrap();
-    let id = peer.hear_type("offer")["id"].clone();
-    let accept = json!({
-        "type": "accept", "id": id, "held": [], "received": 0, "frame_limit": 32768, "window": 1 << 20,
-    });
-    peer.say(accept.to_string());
-    let ack = json!({"type": "ack", "sequence": 0, "durable": 0}).to_string();
+    let mut peer = Peer::receive(&listener, &json!({"frame_limit": 32768, "window": 1 << 20}));
+    peer.hear_type("offer");
+    peer.tell(&json!({"type": "accept", "transfer": 0}));
+    let ack = frame_of(&json!({"type": "ack", "sequence": 0}).to_string());
     let started = Instant::now();
     while peer.socket.send(WsMessage::text(ack.clone())).is_ok() {
         assert!(started.elapsed() < PATIENCE, "it is kept for ever");
@@ -158,8 +156,7 @@ fn a_frame_that_comes_byte_by_byte_for_longer_than_the_stall_timeout_is_no_stall
     let receiver = Receiver::start(&place, &["--stall-timeout", "1s"]);
     let bytes = random(900, 5);
     let mut peer = Peer::dial(&receiver.url);
-    let offer = offer("f", bytes.len() as u64);
-    peer.say(offer.to_string());
+    peer.tell(&offer("f", bytes.len() as u64));
     peer.hear_type("accept");
     let chunk = frame(0, 0, &bytes);
     // A text frame whose mask is 0.
@@ -175,8 +172,7 @@ fn a_frame_that_comes_byte_by_byte_for_longer_than_the_stall_timeout_is_no_stall
         thread::sleep(Duration::from_millis(2));
     }
     assert!(started.elapsed() > Duration::from_secs(2), "it has to take longer than the timeout");
-    let digest = blake3::hash(&bytes).to_string();
-    peer.say(json!({"type": "finish", "id": offer["id"], "digest": digest}).to_string());
+    peer.tell(&hostile::finish(0, &bytes));
     peer.hear_type("receipt");
     assert!(place.received("f") == bytes);
 }

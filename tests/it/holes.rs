@@ -7,14 +7,14 @@ use wsferry::protocol::message::transfer_id;
 use wsferry::protocol::{CheckedOffer, Offer};
 use wsferry::storage::{Inbox, InboxOptions, Sealed, StorageError};
 
-use crate::link::{File, Options};
+use crate::link::File;
 use crate::model::{Lie, Model};
 use crate::support::{Place, random};
 
 const B: u64 = 3 << 20;
 
 fn offer(file: &File, repair: bool) -> CheckedOffer {
-    Offer { repair, ..file.offer(&Options::default()) }.check().unwrap().unwrap()
+    Offer { repair, ..file.offer() }.check().unwrap().unwrap()
 }
 
 /// Nine blocks of zeros but for the third and the last bytes.
@@ -73,7 +73,7 @@ fn holes_are_no_room_that_others_lack() {
     let file = File::new(random(5, 6));
     let (name, mtime) = (file.name.as_str(), file.mtime);
     let id = transfer_id(name, size, mtime, 5, file.mode);
-    let offered = Offer { size, id, zeros: blocks * B, ..file.offer(&Options::default()) };
+    let offered = Offer { size, id, zeros: blocks * B, ..file.offer() };
     let (target, _) = inbox.begin(offered.clone().check().unwrap().unwrap()).unwrap();
     target.write_at(&file.bytes, blocks * B).unwrap();
     target.write_zeros(0..blocks / 2 * B).unwrap();
@@ -159,7 +159,7 @@ fn a_file_that_is_compared_again_and_again_is_read_once() {
 #[test]
 fn a_name_is_claimed_once_at_once_and_free_again() {
     let place = Place::new();
-    let file = File::new(random(1000, 5));
+    let file = File::new(random((3 << 20) + 1000, 5));
     let inbox = Inbox::open(&place.inbox(), InboxOptions::default()).unwrap();
     let (target, _) = inbox.begin(offer(&file, false)).unwrap();
     let asked = std::time::Instant::now();
@@ -168,7 +168,7 @@ fn a_name_is_claimed_once_at_once_and_free_again() {
     assert!(asked.elapsed() < std::time::Duration::from_secs(1), "nobody waits");
     // Another process has it as well once something was written.
     let other = Inbox::open(&place.inbox(), InboxOptions::default()).unwrap();
-    target.write_at(&file.bytes, 0).unwrap();
+    target.write_at(&file.bytes[..B as usize], 0).unwrap();
     let busy = other.begin(offer(&file, false)).map(drop);
     assert!(matches!(busy, Err(StorageError::Busy { .. })), "{busy:?}");
     drop(target);

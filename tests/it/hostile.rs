@@ -3,22 +3,37 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use wsferry::protocol::chunk;
-use wsferry::protocol::message::transfer_id;
+use wsferry::protocol::chunk::{self, Header};
+use wsferry::protocol::message::{frame_of, transfer_id};
 
-use crate::support::{Peer, Place, Receiver, Running, random, send_well, wsferry};
+use crate::support::{Peer, Place, Receiver, Running, hello, random, send_well, wsferry};
 
+/// The first offer of a connection.
 pub fn offer(name: &str, size: u64) -> Value {
+    offer_as(0, name, size)
+}
+
+pub fn offer_as(transfer: u32, name: &str, size: u64) -> Value {
     json!({
-        "type": "offer", "id": transfer_id(name, size, 0, 0, None), "name": name, "size": size, "mtime": 0,
-        "mtime_ns": 0, "frame_limit": 32768, "window": 1_000_000,
+        "type": "offer", "transfer": transfer, "id": transfer_id(name, size, 0, 0, None), "path": name,
+        "size": size, "mtime": 0, "mtime_ns": 0,
     })
 }
 
+/// A chunk of what the first offer of a connection offered.
 pub fn frame(sequence: u64, offset: u64, bytes: &[u8]) -> String {
+    frame_as(0, sequence, offset, bytes)
+}
+
+pub fn frame_as(transfer: u32, sequence: u64, offset: u64, bytes: &[u8]) -> String {
     let mut frame = vec![0; chunk::frame_len(bytes.len())];
-    chunk::encode(sequence, offset, bytes, &mut frame);
+    chunk::encode(Header { transfer, sequence, offset }, bytes, &mut frame);
     String::from_utf8(frame).unwrap()
+}
+
+/// Says that a file is whole, which has these bytes.
+pub fn finish(transfer: u32, bytes: &[u8]) -> Value {
+    json!({"type": "finish", "transfer": transfer, "digest": blake3::hash(bytes).to_string()})
 }
 
 fn everything_below(path: &Path) -> Vec<String> {
@@ -37,27 +52,60 @@ fn everything_below(path: &Path) -> Vec<String> {
 fn a_hostile_sender_gets_a_typed_error_and_the_receiver_goes_on() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
-    let with = |field: &str, value: Value| {
-        let mut offer = offer("a", 10);
-        offer[field] = value;
-        offer.to_string()
+    let text = |message: Value| frame_of(&message.to_string());
+    let changed = |mut message: Value, field: &str, value: Value| {
+        message[field] = value;
+        text(message)
     };
-    let begin = |size| vec![offer("a", size).to_string()];
-    let then = |size, frames: Vec<String>| [begin(size), frames].concat();
+    let with = |field, value| vec![text(hello()), changed(offer("a", 10), field, value)];
+    let greeting = |field, value| vec![changed(hello(), field, value)];
+    let then = |size, frames: Vec<String>| [vec![text(hello()), text(offer("a", size))], frames].concat();
+    let said = |json: &str| vec![text(hello()), frame_of(json)];
+    let damaged = |sequence| frame(sequence, 0, b"abc").replace("YWJj", "YWJk");
+    let unknown = json!({"type": "finish", "transfer": 7, "digest": "0".repeat(64)});
     let cases: Vec<(Vec<String>, &str)> = vec![
-        (vec![with("id", "00".into())], "offer.id"),
-        (vec![with("size", 11.into())], "offer.id"),
-        (vec![with("window", 0.into())], "offer.window"),
-        (vec![with("frame_limit", 5.into())], "offer.frame_limit"),
-        (vec![with("size", (-1).into())], "invalid"),
-        (vec![with("size", json!(1e30))], "invalid"),
-        (vec![offer("a", u64::MAX).to_string()], "offer.size"),
-        (vec![frame(0, 0, b"abc")], "`chunk` came while the receiver waited for `offer`"),
+        (with("id", "00".into()), "offer.id"),
+        (with("size", (-1).into()), "invalid"),
+        (with("size", json!(1e30)), "invalid"),
+        (with("size", u64::MAX.into()), "offer.size"),
+        (with("transfer", (1u64 << 32).into()), "invalid"),
+        (with("transfer", u32::MAX.into()), "offer.transfer is 4294967295, expected below"),
+        (greeting("window", 0.into()), "hello.window"),
+        (greeting("frame_limit", 5.into()), "hello.frame_limit"),
+        (greeting("offers", 15.into()), "hello.offers"),
+        (greeting("session", "x".into()), "hello.session"),
+        (vec![text(hello()), text(hello())], "`hello` came while it had come"),
+        // Before `hello` nothing has a meaning.
+        (vec![text(offer("a", 10))], "`offer` came while `hello` had not come"),
+        (vec![text(json!({"type": "ping", "token": 1}))], "`ping` came while `hello` had not come"),
+        (vec![text(json!({"type": "unheard of"}))], "came while `hello` had not come"),
+        (vec![frame(0, 0, b"abc")], "`chunk` came while `hello` had not come"),
+        (vec![damaged(0)], "`chunk` came while nothing had been offered"),
+        (vec![text(hello()), damaged(0)], "`chunk` came while nothing had been offered"),
+        (vec![text(hello()), frame(0, 0, b"abc")], "transfer is 0, expected one that was offered, below 0"),
+        // What was a name or a number may be another.
+        (
+            vec![text(hello()), text(offer("a", 10)).replace("\"a\"", "\"b\"")],
+            "a control message came damaged",
+        ),
+        (vec![text(hello()), offer("a", 10).to_string()], "neither C, Z nor M"),
         (vec!["{".to_owned()], "no message of this protocol"),
-        (vec!["x".repeat(70_000)], "at most 65536 bytes"),
-        (vec![r#"{"type":"receipt"}"#.to_owned()], "missing field"),
-        (vec![r#"{"type":"ack","sequence":0,"durable":0}"#.to_owned()], "`ack` came"),
-        (then(10, begin(10)), "`offer` came"),
+        (said("[\"ping\",1]"), "a control message is a JSON object"),
+        (said("{"), "no message of this protocol"),
+        (vec![text(hello()), "x".repeat(70_000)], "at most 65536 bytes"),
+        (said(r#"{"type":"receipt"}"#), "missing field"),
+        (said(r#"{"type":"ack","sequence":1}"#), "ack.sequence is 1, expected from 0 to 0"),
+        (said(r#"{"type":"nak","sequence":0}"#), "nak.sequence is 0"),
+        (said(r#"{"type":"reject","transfer":0,"code":"busy","reason":""}"#), "transfer is 0, expected one"),
+        (said(&unknown.to_string()), "transfer is 7, expected one"),
+        // A number is used once, and the next is larger.
+        (then(10, vec![text(offer("b", 10))]), "offer.transfer is 0, expected at least 1"),
+        (
+            then(10, vec![text(offer_as(5, "b", 10)), text(offer_as(3, "c", 10))]),
+            "offer.transfer is 3, expected at least 6",
+        ),
+        (then(10, vec![text(unknown)]), "transfer is 7, expected one that was offered, below 1"),
+        (then(10, vec![frame_as(1, 0, 0, b"abc")]), "transfer is 1, expected one that was offered, below 1"),
         (then(10, vec![frame(1, 0, b"abc")]), "chunk.sequence is 1, expected 0"),
         (then(10, vec![frame(0, 0, b"abc"), frame(0, 0, b"abc")]), "chunk.sequence is 0, expected 1"),
         (then(10, vec![frame(0, 12, b"abc")]), "chunk.offset is 12, expected below"),
@@ -68,40 +116,42 @@ fn a_hostile_sender_gets_a_typed_error_and_the_receiver_goes_on() {
         (then(10, vec![frame(0, 0, b"ab")]), "multiples of 3"),
         (then(10, vec![frame(0, 1, b"abc")]), "multiples of 3"),
         (then(4 << 20, vec![frame(0, (3 << 20) - 3, &random(6, 1))]), "chunk length is 6, expected 1 to 3"),
-        (then(10, vec![r#"{"type":"check","first":0,"count":2}"#.to_owned()]), "check is [0,2]"),
-        (then(10, vec![r#"{"type":"check","first":18446744073709551615,"count":2}"#.to_owned()]), "check is"),
+        (then(10, vec![frame_of(r#"{"type":"check","transfer":0,"first":0,"count":2}"#)]), "check is [0,2]"),
+        (
+            then(
+                10,
+                vec![frame_of(r#"{"type":"check","transfer":0,"first":18446744073709551615,"count":2}"#)],
+            ),
+            "check is",
+        ),
         (
             then(10, vec![frame(0, 0, b"abc"); 150].iter().map(|f| f.replace('C', "D")).collect()),
             "no message",
         ),
-        (
-            then(10, (0..150).map(|_| frame(9, 0, b"abc").replace("YWJj", "YWJk")).collect()),
-            "101 chunk frames came damaged",
-        ),
+        (then(10, (0..150).map(|_| damaged(9)).collect()), "101 chunk frames came damaged"),
         // One damaged chunk allows one gap: what would make two of it is refused.
         (
-            then(
-                30,
-                vec![frame(0, 0, b"abc").replace("YWJj", "YWJk"), frame(1, 12, b"abc"), frame(2, 6, b"abc")],
-            ),
+            then(30, vec![damaged(0), frame(1, 12, b"abc"), frame(2, 6, b"abc")]),
             "chunk.offset is 6, expected the first byte of a gap; 1 are open",
-        ),
-        (
-            then(10, vec![format!(r#"{{"type":"finish","id":"x","digest":"{}"}}"#, "0".repeat(64))]),
-            "finish.id is x",
         ),
     ];
     for (frames, words) in cases {
-        let mut peer = Peer::dial(&receiver.url);
-        for frame in &frames {
+        let mut peer = Peer::dial_silently(&receiver.url);
+        let mut is_accepted = false;
+        for (number, frame) in frames.iter().enumerate() {
             peer.say(frame.as_str());
+            // Chunks come behind the answer.
+            if number == 1 && frames.len() > 2 {
+                peer.hear_type("accept");
+                is_accepted = true;
+            }
         }
         let error = peer.hear_type("error");
         assert_eq!(error["code"], "protocol", "{error}");
         assert!(error["reason"].as_str().unwrap().contains(words), "{words:?}: {error}");
         drop(peer);
         // What comes before an offer is a flood, told once and counted.
-        if frames.len() > 1 {
+        if is_accepted {
             let failed =
                 receiver.running.wait_for(|event| event["name"] == "a" && event["event"] == "failed");
             assert!(failed["reason"].as_str().unwrap().contains(words), "{failed}");
@@ -112,7 +162,9 @@ fn a_hostile_sender_gets_a_typed_error_and_the_receiver_goes_on() {
         "../x",
         "/etc/x",
         "a\0b",
-        "a/b",
+        "a/../b",
+        "a//b",
+        "a/.wsferry/b",
         "a\\b",
         "\u{1b}]0;x\u{7}",
         "a\u{61c}b",
@@ -120,17 +172,17 @@ fn a_hostile_sender_gets_a_typed_error_and_the_receiver_goes_on() {
         ".wsferry",
     ] {
         let mut peer = Peer::dial(&receiver.url);
-        peer.say(offer(name, 3).to_string());
+        peer.tell(&offer(name, 3));
         assert_eq!(peer.hear_type("reject")["code"], "name");
         // The connection is still good for an offer that makes sense.
-        peer.say(offer("fine", 0).to_string());
+        peer.tell(&offer_as(1, "fine", 0));
         peer.hear_type("accept");
         drop(peer);
         receiver.running.wait_for(|event| event["event"] == "failed" && event["name"] == "fine");
     }
     // The largest size that can be said is answered as fast as any other.
     let mut peer = Peer::dial(&receiver.url);
-    peer.say(offer("huge", (1 << 53) - 1).to_string());
+    peer.tell(&offer("huge", (1 << 53) - 1));
     assert_eq!(peer.hear_type("reject")["code"], "too-large");
     drop(peer);
     let file = place.file("f", b"after all that");
@@ -150,7 +202,7 @@ fn binary_frames_giant_frames_and_broken_handshakes_end_that_connection_alone() 
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
     let mut peer = Peer::dial(&receiver.url);
-    peer.say(offer("a", 10).to_string());
+    peer.tell(&offer("a", 10));
     peer.socket.send(Message::binary(vec![1, 2, 3])).unwrap();
     assert!(peer.hear_type("error")["reason"].as_str().unwrap().contains("a binary frame"));
     receiver
@@ -159,7 +211,7 @@ fn binary_frames_giant_frames_and_broken_handshakes_end_that_connection_alone() 
 
     // A header that announces 2^62 bytes: refused before anything is reserved.
     let mut peer = Peer::dial(&receiver.url);
-    peer.say(offer("b", 10).to_string());
+    peer.tell(&offer("b", 10));
     peer.hear_type("accept");
     let mut header = vec![0x81, 0xff];
     header.extend((1u64 << 62).to_be_bytes());
@@ -167,7 +219,7 @@ fn binary_frames_giant_frames_and_broken_handshakes_end_that_connection_alone() 
     peer.socket.get_mut().write_all(&header).unwrap();
     receiver
         .running
-        .wait_for(|event| event["reason"].as_str().is_some_and(|why| why.contains("at most 4194343")));
+        .wait_for(|event| event["reason"].as_str().is_some_and(|why| why.contains("at most 4194352")));
 
     for noise in [&b"\x16\x03\x01\x02\x00\x01\x00\x01"[..], b"GET / HTTP/9.9\r\n\r\n", &[b'a'; 40_000], b""] {
         let mut stream = std::net::TcpStream::connect(receiver.address()).unwrap();
@@ -184,16 +236,18 @@ fn what_a_peer_says_is_printed_short_in_one_line_and_without_escapes() {
     let long = "x".repeat(60_000);
     for kind in ["he\\u001b[31mllo\\n\\u202e", long.as_str()] {
         let mut peer = Peer::dial(&receiver.url);
-        peer.say(offer("a", 10).to_string());
+        peer.tell(&offer("a", 10));
         peer.hear_type("accept");
-        peer.say(format!(r#"{{"type":"{kind}"}}"#));
-        let error = peer.hear().unwrap();
+        // An unknown type means nothing, whatever it is called; an unknown digest does.
+        peer.say(frame_of(&format!(r#"{{"type":"{kind}"}}"#)));
+        peer.say(frame_of(&format!(r#"{{"type":"finish","transfer":0,"digest":"{kind}"}}"#)));
+        let error = peer.hear_type("error").to_string();
         assert!(error.len() < 2048, "{} bytes", error.len());
         receiver.running.wait_for(|event| event["event"] == "failed");
     }
     let mut peer = Peer::dial(&receiver.url);
-    peer.say(offer("a", 10).to_string());
-    peer.say(json!({"type": "error", "code": "x", "reason": "a\u{1b}[2J\nb\u{202e}c"}).to_string());
+    peer.tell(&offer("a", 10));
+    peer.tell(&json!({"type": "error", "code": "x", "reason": "a\u{1b}[2J\nb\u{202e}c"}));
     receiver
         .running
         .wait_for(|event| event["reason"].as_str().is_some_and(|why| why.contains("ended the transfer")));
@@ -208,7 +262,8 @@ fn what_a_peer_says_is_printed_short_in_one_line_and_without_escapes() {
 fn strangers_do_not_end_a_receiver_that_waits_for_one_transfer() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &["--once"]);
-    for noise in ["{", r#"{"type":"error","code":"source","reason":"x"}"#, "C"] {
+    let gave_up = frame_of(r#"{"type":"error","code":"source","reason":"x"}"#);
+    for noise in ["{", &gave_up, "C"] {
         let mut peer = Peer::dial(&receiver.url);
         peer.say(noise);
         while peer.hear().is_some() {}
@@ -243,7 +298,7 @@ fn drop_in_state(receiver: &Receiver, state: usize, name: &str) {
     if state == 3 {
         return;
     }
-    peer.say(offer(name, 12).to_string());
+    peer.tell(&offer(name, 12));
     if state == 4 {
         return;
     }
@@ -254,9 +309,7 @@ fn drop_in_state(receiver: &Receiver, state: usize, name: &str) {
         7 => peer.say(frame(0, 0, b"abc").replace("YWJj", "YWJk")),
         8 => peer.say("{"),
         _ => {
-            let digest = blake3::hash(b"whatever").to_string();
-            let id = offer(name, 12)["id"].clone();
-            peer.say(json!({"type": "finish", "id": id, "digest": digest}).to_string());
+            peer.tell(&finish(0, b"whatever"));
             peer.hear_type("repair");
         }
     }
@@ -298,18 +351,15 @@ fn a_receiver_is_told_nothing_of_the_url_that_was_dialled_nor_of_the_source() {
     let place = Place::new();
     let file = place.file("f", &random(100_000, 3));
     for (answer, words) in [
-        (json!({"type": "receipt", "id": "x", "digest": "0".repeat(64)}), "broke the protocol"),
-        (
-            json!({"type": "accept", "id": "x", "held": [[0, 9]], "received": 0, "frame_limit": 1, "window": 1}),
-            "accept",
-        ),
+        (json!({"type": "receipt", "files": [[0, "0".repeat(64)]]}), "broke the protocol"),
+        (json!({"type": "accept", "transfer": 0, "held": [[0, 9]], "received": 0}), "accept"),
     ] {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("ws://{}/inbox?token=SECRET", listener.local_addr().unwrap());
         let sender = Running::start(wsferry().arg("send").arg(&file).arg(url).arg("--json"));
-        let mut peer = Peer::accept(&listener, Some("wsferry.v1")).unwrap();
+        let mut peer = Peer::receive(&listener, &json!({}));
         peer.hear_type("offer");
-        peer.say(answer.to_string());
+        peer.tell(&answer);
         let error = peer.hear_type("error").to_string();
         assert!(error.contains(words), "{error}");
         for ours in ["SECRET", "ws:", "127.0.0.1", &*place.path("").to_string_lossy()] {
@@ -325,13 +375,13 @@ fn hold_memory(receiver: &Receiver, connections: usize) -> Vec<std::net::TcpStre
 
     let peers = (0..connections).map(|number| {
         let mut peer = Peer::dial(&receiver.url);
-        peer.say(offer(&format!("hostile {number}"), 4 << 20).to_string());
+        peer.tell(&offer(&format!("hostile {number}"), 4 << 20));
         peer.hear_type("accept");
         let stream = peer.socket.get_mut().try_clone().unwrap();
         let mut writer = stream.try_clone().unwrap();
         std::thread::spawn(move || {
             let mut wire = vec![0x81, 0xff];
-            wire.extend(4_194_343u64.to_be_bytes());
+            wire.extend(4_194_352u64.to_be_bytes());
             wire.extend([1, 2, 3, 4]);
             wire.extend(random(4_190_000, number as u64));
             // The receiver may have hung up by now.
@@ -380,7 +430,7 @@ fn a_connection_that_is_idle_gives_its_memory_back() {
     let peers: Vec<Peer> = (0..12)
         .map(|number| {
             let mut peer = Peer::dial(&receiver.url);
-            peer.say(offer(&number.to_string(), 3 << 20).to_string());
+            peer.tell(&offer(&number.to_string(), 3 << 20));
             peer.hear_type("accept");
             peer.say(frame(0, 0, &random(3 << 20, number)));
             peer.hear_type("ack");

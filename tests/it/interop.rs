@@ -1,4 +1,5 @@
-//! The exercise with other people's libraries, both ways: Autobahn, `websockets`, Node's `ws`.
+//! The exercise with other people's libraries, both ways: Autobahn, `websockets`, Node's `ws`; and the protocol with a
+//! second implementation, which was written from its document alone.
 //!
 //! `.ci/run` installs them and says where in `WSFERRY_INTEROP`; by hand:
 //!
@@ -8,29 +9,39 @@
 //! cargo test --release --test it -- --ignored interop
 //! ```
 
+use std::ops::RangeInclusive;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::{Place, Receiver, Running, random, send};
+use serde_json::Value;
+
+use crate::support::{Place, Receiver, Running, random, send, send_well};
 
 const WAYS: [&str; 2] = ["frame", "fragments"];
 
-/// A library's script, with everything but the role's arguments.
-fn script(library: &str) -> Command {
+/// Python or Node with one of the scripts, and the libraries that it needs.
+fn run(script: &str) -> Command {
     let place = std::env::var_os("WSFERRY_INTEROP").expect(
         "WSFERRY_INTEROP is not set: it names a directory with the libraries; see the README's section on tests",
     );
     let place = PathBuf::from(place);
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
-    let mut command;
-    if library == "ws" {
-        command = Command::new("node");
-        command.env("NODE_PATH", place.join("node_modules")).arg(scripts.join("exercise.cjs"));
-    } else {
-        command = Command::new(place.join("bin/python"));
-        command.arg(scripts.join("exercise.py")).arg(library);
-    }
+    let python = place.join("bin/python");
+    let mut command =
+        Command::new(if script.ends_with(".py") { python.as_path() } else { Path::new("node") });
+    command.env("NODE_PATH", place.join("node_modules"));
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A library's script, with everything but the role's arguments.
+fn script(library: &str) -> Command {
+    if library == "ws" {
+        return run("exercise.cjs");
+    }
+    let mut command = run("exercise.py");
+    command.arg(library);
     command
 }
 
@@ -82,4 +93,168 @@ fn the_exercise_with_websockets_as_client_and_as_server() {
 #[ignore = "needs Node and ws"]
 fn the_exercise_with_ws_as_client_and_as_server() {
     exercise("ws");
+}
+
+const BLOCK: u64 = 3 << 20;
+/// What the client in Python has in flight at most, and so what a cut may cost it.
+const WINDOW: u64 = 1 << 20;
+const SIZES: [usize; 6] = [0, 1, 5, 3 << 20, (3 << 20) + 1, 10_000_000];
+const LARGE: u64 = 10_000_000;
+
+/// The client in Python sends a file, or a part of it; gives the bytes of the chunks that it sent.
+fn python_sends(file: &Path, url: &str, flags: &[&str]) -> u64 {
+    let ended = Running::start(run("client.py").arg("send").arg(file).arg(url).args(flags)).end();
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    let report: Value = serde_json::from_str(&ended.lines[0]).expect("a line of JSON");
+    report["sent"].as_u64().expect("the bytes that were sent")
+}
+
+/// The client in Python as a receiver.
+struct PythonReceiver {
+    running: Running,
+    url: String,
+}
+
+impl PythonReceiver {
+    fn start(place: &Place, flags: &[&str]) -> Self {
+        let running = Running::start(run("client.py").arg("receive").arg(place.inbox()).arg("0").args(flags));
+        let port = Self::number(&running, "port");
+        Self { running, url: format!("ws://127.0.0.1:{port}") }
+    }
+
+    /// The bytes of the chunks that came on the next connection that has ended.
+    fn received(&self) -> u64 {
+        Self::number(&self.running, "received")
+    }
+
+    fn number(running: &Running, field: &str) -> u64 {
+        let line: Value = serde_json::from_str(&running.line()).expect("a line of JSON");
+        line[field].as_u64().unwrap_or_else(|| panic!("{field} is missing: {line}"))
+    }
+}
+
+/// Changes a byte of a file's first block, and leaves it its time.
+fn change(file: &Path) {
+    let file = std::fs::File::options().read(true).write(true).open(file).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 1_000_000).unwrap();
+    file.write_all_at(&[!byte[0]], 1_000_000).unwrap();
+    file.set_modified(modified).unwrap();
+}
+
+/// Changes the first block of the partial file in this directory, which a receiver has for held.
+fn rot(directory: &Path) {
+    let mut files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    change(&files.find(|path| path.extension().is_some_and(|e| e == "part")).expect("a partial file"));
+}
+
+fn assert_between(bytes: u64, expected: RangeInclusive<u64>) {
+    assert!(expected.contains(&bytes), "{bytes} bytes crossed, expected {expected:?}");
+}
+
+#[test]
+#[ignore = "needs Python, websockets and blake3"]
+fn a_second_implementation_sends_files_of_all_sizes() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    for size in SIZES {
+        let name = format!("file-{size}");
+        let bytes = random(size, size as u64);
+        let file = place.file(&name, &bytes);
+        assert_eq!(python_sends(&file, &receiver.url, &[]), size as u64);
+        assert!(place.received(&name) == bytes, "{name}");
+        assert_eq!(python_sends(&file, &receiver.url, &[]), 0, "{name} is there already");
+    }
+}
+
+#[test]
+#[ignore = "needs Python, websockets and blake3"]
+fn a_second_implementation_receives_files_of_all_sizes() {
+    let place = Place::new();
+    let receiver = PythonReceiver::start(&place, &[]);
+    for size in SIZES {
+        let name = format!("file-{size}");
+        let bytes = random(size, size as u64);
+        let file = place.file(&name, &bytes);
+        send_well(&file, &receiver.url, &[]);
+        assert_eq!(receiver.received(), size as u64);
+        assert!(place.received(&name) == bytes, "{name}");
+        assert_eq!(send_well(&file, &receiver.url, &[])["already_there"], true, "{name}");
+        assert_eq!(receiver.received(), 0, "{name} is there already");
+    }
+}
+
+#[test]
+#[ignore = "needs Python, websockets and blake3"]
+fn a_second_implementation_is_cut_twice_as_a_sender_and_sends_no_block_twice() {
+    let place = Place::new();
+    let bytes = random(LARGE as usize, 2);
+    let file = place.file("cut", &bytes);
+    let receiver = Receiver::start(&place, &[]);
+    let mut sent = 0;
+    for cut in [&["--cut", "4000000"][..], &["--cut", "4000000"], &[]] {
+        sent += python_sends(&file, &receiver.url, cut);
+    }
+    assert_between(sent, LARGE..=LARGE + 2 * WINDOW);
+    assert!(place.received("cut") == bytes);
+}
+
+#[test]
+#[ignore = "needs Python, websockets and blake3"]
+fn a_second_implementation_is_cut_twice_as_a_receiver_and_gets_nothing_twice() {
+    let place = Place::new();
+    let bytes = random(LARGE as usize, 3);
+    let file = place.file("cut", &bytes);
+    let receiver = PythonReceiver::start(&place, &["--cut", "4000000", "8000000"]);
+    send_well(&file, &receiver.url, &[]);
+    let received = [receiver.received(), receiver.received(), receiver.received()];
+    assert!(received[0] >= 4_000_000 && received[0] + received[1] >= 8_000_000, "{received:?}");
+    assert_eq!(received.iter().sum::<u64>(), LARGE, "{received:?}");
+    assert!(place.received("cut") == bytes);
+}
+
+#[test]
+#[ignore = "needs Python, websockets and blake3"]
+fn a_second_implementation_sends_the_held_block_that_has_rotted_again() {
+    let place = Place::new();
+    let bytes = random(LARGE as usize, 4);
+    let file = place.file("rotten", &bytes);
+    let receiver = Receiver::start(&place, &[]);
+    let before = python_sends(&file, &receiver.url, &["--cut", "7000000"]);
+    receiver.running.wait_for(|event| event["event"] == "failed");
+    rot(&place.inbox().join(".wsferry"));
+    let behind = python_sends(&file, &receiver.url, &[]);
+    assert_between(before + behind, LARGE + BLOCK..=LARGE + BLOCK + WINDOW);
+    assert!(place.received("rotten") == bytes);
+}
+
+#[test]
+#[ignore = "needs Python, websockets and blake3"]
+fn a_second_implementation_is_sent_the_held_block_that_has_rotted_again() {
+    let place = Place::new();
+    let bytes = random(LARGE as usize, 5);
+    let file = place.file("rotten", &bytes);
+    let receiver = PythonReceiver::start(&place, &["--cut", "7000000"]);
+    let cut = send(&file, &receiver.url, &["--retry-for", "0s"]);
+    assert_ne!(cut.code(), 0, "{cut:?}");
+    let before = receiver.received();
+    rot(&place.inbox());
+    assert_eq!(send_well(&file, &receiver.url, &[])["repaired_blocks"], 1);
+    assert_eq!(before + receiver.received(), LARGE + BLOCK);
+    assert!(place.received("rotten") == bytes);
+}
+
+/// The receiver cannot know of this one: it is the sender's `check` that finds it.
+#[test]
+#[ignore = "needs Python, websockets and blake3"]
+fn a_second_implementation_sends_the_held_block_that_its_source_has_changed_again() {
+    let place = Place::new();
+    let file = place.file("changed", &random(LARGE as usize, 6));
+    let receiver = Receiver::start(&place, &[]);
+    let before = python_sends(&file, &receiver.url, &["--cut", "7000000"]);
+    change(&file);
+    let behind = python_sends(&file, &receiver.url, &[]);
+    assert_between(before + behind, LARGE + BLOCK..=LARGE + BLOCK + WINDOW);
+    assert!(place.received("changed") == std::fs::read(&file).unwrap());
 }

@@ -1,13 +1,14 @@
-//! Two machines joined by a fake link: a virtual clock, and faults at chosen frames.
+//! Two machines joined by a fake link: a virtual clock, faults at chosen frames, any number of files.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use wsferry::protocol::message::transfer_id;
 use wsferry::protocol::{
-    Action, BLOCK, BlockHasher, BlockHashes, BlockSet, CheckedOffer, ChunkSize, Code, DigestTree, FileDigest,
-    Geometry, HeartbeatConfig, Message, Offer, Opened, Path, Receiver, ReceiverConfig, ReceiverEvent, Sender,
-    SenderConfig, SenderEvent, Violation, Write, chunk,
+    Action, BLOCK, BlockDigest, BlockHasher, BlockHashes, BlockSet, CheckedOffer, ChunkSize, Code,
+    DigestTree, Done, Due, Feature, FileDigest, Geometry, HeartbeatConfig, Hello, Link, LinkConfig,
+    LinkEvent, MIN_OFFERS, Message, Offer, OfferKind, Opened, Path, Progress, ReceiverEvent, Receiving,
+    SenderEvent, Sending, Unfinished, Violation, Write, chunk,
 };
 
 /// A file as it is offered.
@@ -19,12 +20,28 @@ pub struct File {
     pub mode: Option<u32>,
     /// Blocks that lie in holes.
     pub zeros: BlockSet,
+    /// The digest that the offer tells, of a file of a block at most.
+    pub known: Option<FileDigest>,
 }
 
 impl File {
     pub fn new(bytes: Vec<u8>) -> Self {
-        let zeros = BlockSet::new();
-        Self { name: "file.bin".to_owned(), bytes, mtime: 1_700_000_000, mode: Some(0o640), zeros }
+        Self::named("file.bin", bytes)
+    }
+
+    pub fn named(name: &str, bytes: Vec<u8>) -> Self {
+        let (mtime, mode) = (1_700_000_000, Some(0o640));
+        Self { name: name.to_owned(), bytes, mtime, mode, zeros: BlockSet::new(), known: None }
+    }
+
+    /// The same file, offered with its digest.
+    pub fn known(mut self) -> Self {
+        self.known = Some(self.digest());
+        self
+    }
+
+    pub fn digest(&self) -> FileDigest {
+        blake3::hash(&self.bytes).into()
     }
 
     pub fn geometry(&self) -> Geometry {
@@ -35,27 +52,33 @@ impl File {
         hash(self.geometry(), block, &self.bytes)
     }
 
-    pub fn offer(&self, options: &Options) -> Offer {
+    pub fn offer(&self) -> Offer {
         let size = self.bytes.len() as u64;
         Offer {
+            transfer: 0,
             id: transfer_id(&self.name, size, self.mtime, 5, self.mode),
-            name: self.name.clone(),
+            path: self.name.clone(),
+            kind: OfferKind::File,
+            target: None,
             size,
             mtime: self.mtime,
             mtime_ns: 5,
             mode: self.mode,
-            frame_limit: options.frame_limit,
-            window: options.window,
+            digest: self.known,
             repair: false,
             discard: false,
+            quick: false,
             zeros: 0,
             left: 0,
-            session: None,
         }
+    }
+
+    pub fn sending(&self, chunk: u64) -> Sending {
+        Sending { chunk: ChunkSize::at_most(chunk).unwrap(), zeros: self.zeros.clone(), already_sent: 0 }
     }
 }
 
-/// The receiver's disk: outlives connections.
+/// The receiver's disk, as far as one file goes: outlives connections.
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
     pub part: Vec<u8>,
@@ -71,12 +94,65 @@ impl Disk {
         let mut disk = Self::default();
         let geometry = file.geometry();
         for block in blocks {
-            let range = geometry.block_start(block) as usize..geometry.block_end(block) as usize;
+            let range = range_of(geometry, block);
             disk.part.resize(disk.part.len().max(range.end), 0);
             disk.part[range.clone()].copy_from_slice(&file.bytes[range]);
             disk.journal.insert(block, file.hashes(block));
         }
         disk
+    }
+
+    fn opened(&self, offer: &CheckedOffer) -> Opened {
+        let (mut held, mut unhashed) = (BlockSet::new(), BlockSet::new());
+        let geometry = offer.geometry;
+        let complete = self.sealed.as_ref().is_some_and(|sealed| {
+            (sealed.name.as_str(), sealed.bytes.len() as u64, sealed.mtime)
+                == (offer.path.as_str(), geometry.size(), offer.mtime)
+        });
+        if complete {
+            held.insert_run(0..geometry.blocks());
+        } else {
+            for block in 0..geometry.blocks() {
+                // A hole has nothing that could be hashed.
+                let bytes = self.part.get(range_of(geometry, block));
+                if bytes.is_some_and(|bytes| bytes.iter().any(|&byte| byte != 0)) {
+                    let is_known = self.journal.contains_key(&block);
+                    if is_known { &mut held } else { &mut unhashed }.insert(block);
+                }
+            }
+        }
+        Opened { held, unhashed, received: self.part.len() as u64, complete }
+    }
+
+    fn write(&mut self, range: std::ops::Range<usize>, bytes: &[u8]) {
+        self.part.resize(self.part.len().max(range.end), 0);
+        self.part[range.clone()].copy_from_slice(&bytes[..range.len()]);
+        self.written.push((range.start as u64, range.len()));
+    }
+
+    /// The hashes that the journal has of a block, or those of its bytes.
+    fn hashes(&self, geometry: Geometry, block: u64) -> BlockHashes {
+        let known = self.journal.get(&block).cloned();
+        known.unwrap_or_else(|| hash(geometry, block, &self.part))
+    }
+
+    fn digest(&self, geometry: Geometry) -> FileDigest {
+        match &self.sealed {
+            Some(sealed) => sealed.digest(),
+            None => {
+                let mut tree = DigestTree::new(geometry);
+                (0..geometry.blocks()).for_each(|block| tree.insert(block, &self.hashes(geometry, block)));
+                tree.digest().unwrap()
+            }
+        }
+    }
+
+    /// What the pump does with what is left when a transfer ends early.
+    fn put_away(&mut self, unfinished: Unfinished) {
+        self.journal.extend(unfinished.unsynced);
+        if let Some(end) = unfinished.end {
+            self.part.truncate(end as usize);
+        }
     }
 }
 
@@ -87,11 +163,47 @@ pub struct Options {
     pub frame_limit: u64,
     /// How slow the receiver's disk is.
     pub turns_per_action: usize,
+    /// Both sides know all features; else the receiver knows none.
+    pub features: bool,
+    /// How many offers the receiver lets be open.
+    pub offers: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { chunk: 256 * 1024, window: 1 << 20, frame_limit: 32 * 1024 * 1024, turns_per_action: 1 }
+        Self {
+            chunk: 256 * 1024,
+            window: 1 << 20,
+            frame_limit: 32 * 1024 * 1024,
+            turns_per_action: 1,
+            features: true,
+            offers: MIN_OFFERS,
+        }
+    }
+}
+
+impl Options {
+    pub fn hello(&self, features: bool) -> Hello {
+        let all = vec![Feature::Zeros, Feature::Trees, Feature::TreeDigests];
+        Hello {
+            features: if features { all } else { Vec::new() },
+            frame_limit: self.frame_limit,
+            window: self.window,
+            offers: self.offers,
+            session: None,
+            program: String::new(),
+        }
+    }
+
+    /// The machine of either side.
+    pub fn link(&self, features: bool, now: Instant) -> Link {
+        let config = LinkConfig {
+            hello: self.hello(features),
+            path: Path::carrying(ChunkSize::at_most(self.chunk).unwrap()),
+            receiving: Receiving { sync_bytes: 4 << 20, ..Receiving::default() },
+            heartbeat: HeartbeatConfig::default(),
+        };
+        Link::new(config, now)
     }
 }
 
@@ -118,7 +230,9 @@ pub enum Fault {
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    Receipted(FileDigest),
+    /// All files have their receipts.
+    Receipted,
+    /// All transfers are over; of those without a receipt this was the first.
     Rejected(Code),
     /// The peer, or what came in its name, broke the protocol.
     Violation(Direction, Violation),
@@ -130,13 +244,38 @@ pub enum End {
     NoText,
 }
 
+/// How a transfer ended, on the sender's side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Receipted(FileDigest),
+    Rejected(Code),
+    /// The source was not what was offered.
+    Cancelled,
+}
+
+/// A file that is being received.
+struct Taken {
+    index: usize,
+    offer: CheckedOffer,
+    /// Something of it was there before.
+    is_resumed: bool,
+}
+
 /// One connection over the fake link.
-pub struct Link<'a> {
-    pub sender: Sender,
-    pub receiver: Receiver,
-    file: &'a File,
-    disk: &'a mut Disk,
-    offer: Option<CheckedOffer>,
+pub struct Pair<'a> {
+    pub sender: Link,
+    pub receiver: Link,
+    files: &'a [File],
+    disks: &'a mut [Disk],
+    chunk: u64,
+    next_offer: usize,
+    /// The files that were offered, by the transfer's number.
+    sent: BTreeMap<u32, usize>,
+    /// Those that the receiver took.
+    taken: BTreeMap<u32, Taken>,
+    /// How each file's transfer ended, and how far it was.
+    pub outcomes: Vec<Option<Outcome>>,
+    pub progress: Vec<Progress>,
     started: Instant,
     now: Instant,
     to_receiver: VecDeque<String>,
@@ -154,22 +293,26 @@ pub struct Link<'a> {
     pub log: Vec<(Direction, String)>,
 }
 
-impl<'a> Link<'a> {
-    pub fn new(file: &'a File, disk: &'a mut Disk, options: Options) -> Self {
+impl<'a> Pair<'a> {
+    pub fn one(file: &'a File, disk: &'a mut Disk, options: Options) -> Self {
+        Self::new(std::slice::from_ref(file), std::slice::from_mut(disk), options)
+    }
+
+    /// A connection that these files are offered on, each of another name.
+    pub fn new(files: &'a [File], disks: &'a mut [Disk], options: Options) -> Self {
+        assert_eq!(files.len(), disks.len());
         let now = Instant::now();
-        let config = SenderConfig {
-            chunk: ChunkSize::at_most(options.chunk).unwrap(),
-            path: Path::carrying(ChunkSize::at_most(options.chunk).unwrap()),
-            zeros: file.zeros.clone(),
-            already_sent: 0,
-            heartbeat: HeartbeatConfig::default(),
-        };
         Self {
-            sender: Sender::new(file.offer(&options), config, now),
-            receiver: Receiver::new(ReceiverConfig { sync_bytes: 4 << 20, ..ReceiverConfig::default() }, now),
-            file,
-            disk,
-            offer: None,
+            sender: options.link(true, now),
+            receiver: options.link(options.features, now),
+            files,
+            disks,
+            chunk: options.chunk,
+            next_offer: 0,
+            sent: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            outcomes: vec![None; files.len()],
+            progress: vec![Progress::default(); files.len()],
             started: now,
             now,
             to_receiver: VecDeque::new(),
@@ -187,15 +330,14 @@ impl<'a> Link<'a> {
 
     /// Runs until the connection has ended. `fault` is asked for each frame, by direction and index.
     pub fn run(&mut self, mut fault: impl FnMut(Direction, usize, &str) -> Fault) -> End {
-        loop {
+        let end = loop {
             match self.turn(&mut fault) {
+                Ok(_) if self.is_over() => break self.over(),
                 Ok(true) => {}
+                Ok(false) if self.cut => break End::Cut,
                 Ok(false) => {
-                    if self.cut {
-                        return self.end(End::Cut);
-                    }
                     // Nothing moves: the clock does.
-                    let next = self.sender.timeout().min(self.receiver.timeout(self.now));
+                    let next = self.sender.timeout(self.now).min(self.receiver.timeout(self.now));
                     self.now = next.max(self.now + Duration::from_micros(1));
                     assert!(
                         self.now - self.started < Duration::from_secs(600),
@@ -205,47 +347,68 @@ impl<'a> Link<'a> {
                     let sides =
                         [self.sender.handle_timeout(self.now), self.receiver.handle_timeout(self.now)];
                     if sides.iter().any(Result::is_err) {
-                        return self.end(End::Stalled);
+                        break End::Stalled;
                     }
                 }
-                Err(end) => return self.end(end),
+                Err(end) => break end,
             }
-        }
-    }
-
-    fn end(&mut self, end: End) -> End {
+        };
         // What the pump does when a connection ends.
-        self.disk.journal.extend(self.receiver.take_unsynced());
-        if let Some(end) = self.receiver.end() {
-            self.disk.part.truncate(end as usize);
+        for (number, Taken { index, .. }) in std::mem::take(&mut self.taken) {
+            if let Some(unfinished) = self.receiver.take_unfinished(number) {
+                self.disks[index].put_away(unfinished);
+            }
         }
         end
     }
 
+    fn is_over(&self) -> bool {
+        self.outcomes.iter().all(Option::is_some)
+    }
+
+    fn over(&self) -> End {
+        let code = self.outcomes.iter().flatten().find_map(|outcome| match outcome {
+            Outcome::Receipted(_) => None,
+            Outcome::Rejected(code) => Some(*code),
+            Outcome::Cancelled => Some(Code::Source),
+        });
+        code.map_or(End::Receipted, End::Rejected)
+    }
+
     fn turn(&mut self, fault: &mut impl FnMut(Direction, usize, &str) -> Fault) -> Result<bool, End> {
         let mut moved = false;
+        while self.next_offer < self.files.len() && self.sender.may_offer() > 0 {
+            let file = &self.files[self.next_offer];
+            let number =
+                self.sender.offer(file.offer(), file.sending(self.chunk)).expect("it may be offered");
+            self.sent.insert(number, self.next_offer);
+            self.next_offer += 1;
+        }
         while let Some(message) = self.sender.poll_message(self.now) {
-            self.transmit(Direction::ToReceiver, message.to_text(), fault)?;
+            self.transmit(Direction::ToReceiver, message.to_frame(), fault)?;
             moved = true;
         }
         if let Some(frame) = self.sender.poll_zeros(self.now) {
             self.transmit(Direction::ToReceiver, String::from_utf8(frame.to_vec()).unwrap(), fault)?;
             moved = true;
         }
-        if let Some((offset, len)) = self.sender.next_chunk() {
-            let bytes = &self.file.bytes[offset as usize..][..len];
+        if let Some(Due { transfer, offset, len }) = self.sender.next_chunk() {
+            let bytes = &self.files[self.sent[&transfer]].bytes[offset as usize..][..len];
             let mut frame = vec![0; chunk::frame_len(len)];
             self.sender.encode_chunk(bytes, &mut frame, self.now);
             self.transmit(Direction::ToReceiver, String::from_utf8(frame).unwrap(), fault)?;
             moved = true;
         }
-        if let Some(block) = self.sender.next_check() {
-            self.sender.handle_checked(block, &self.file.hashes(block));
+        while let Some(action) = self.sender.poll_action(self.now) {
+            self.act_as_sender(action);
             moved = true;
         }
         if let Some(text) = self.to_receiver.pop_front() {
             self.hand_to_receiver(&text)?;
             moved = true;
+        }
+        while let Some(event) = self.receiver.poll_event() {
+            self.hear_as_receiver(event)?;
         }
         while let Some(action) = self.receiver.poll_action(self.now) {
             self.actions.push_back(action);
@@ -254,34 +417,88 @@ impl<'a> Link<'a> {
         if (!moved || self.turns.is_multiple_of(self.turns_per_action))
             && let Some(action) = self.actions.pop_front()
         {
-            self.act(action)?;
+            self.act(action);
             moved = true;
         }
         while let Some(message) = self.receiver.poll_message(self.now) {
-            self.transmit(Direction::ToSender, message.to_text(), fault)?;
+            self.transmit(Direction::ToSender, message.to_frame(), fault)?;
             moved = true;
         }
-        while let Some(event) = self.receiver.poll_event() {
-            if let ReceiverEvent::Failed { code, .. } = event {
-                return Err(End::PeerEnded(code));
-            }
-        }
         if let Some(text) = self.to_sender.pop_front() {
-            let handled = self.sender.handle_frame(text.as_bytes(), self.now);
-            handled.map_err(|violation| End::Violation(Direction::ToSender, violation))?;
+            let handled = self.sender.handle_frame(text.as_bytes(), &mut Vec::new(), self.now);
+            let write = handled.map_err(|violation| End::Violation(Direction::ToSender, violation))?;
+            assert_eq!(write, None, "nothing is offered to the sender");
             moved = true;
         }
         while let Some(event) = self.sender.poll_event() {
-            match event {
-                SenderEvent::Accepted { .. } | SenderEvent::Replacing { .. } => {}
-                SenderEvent::ReadyToFinish => self.sender.finish(),
-                SenderEvent::Receipted(digest) => return Err(End::Receipted(digest)),
-                SenderEvent::Rejected { code, .. } => return Err(End::Rejected(code)),
-                SenderEvent::Failed { code, .. } => return Err(End::PeerEnded(code)),
-            }
+            self.hear_as_sender(event)?;
             moved = true;
         }
         Ok(moved)
+    }
+
+    fn act_as_sender(&mut self, action: Action) {
+        let number = action.transfer();
+        if matches!(action, Action::Open { .. }) {
+            // Somebody forged an offer to the sender.
+            self.sender.fail(number, Code::Other, "nothing is received here", false);
+            return;
+        }
+        let file = &self.files[self.sent[&number]];
+        let done = match action {
+            Action::HashSource { block, tree, .. } => {
+                let hashes = file.hashes(block);
+                let digest =
+                    if tree { hashes.digest() } else { plain_digest(file.geometry(), block, &file.bytes) };
+                Done::HashedSource(block, hashes, digest)
+            }
+            Action::Confirm { .. } => Done::Confirmed,
+            action => panic!("{action:?} is no work of a sender"),
+        };
+        self.sender.done(number, done, self.now);
+    }
+
+    fn hear_as_receiver(&mut self, event: LinkEvent) -> Result<(), End> {
+        let LinkEvent::Receiver(number, event) = event else {
+            return match event {
+                LinkEvent::Ended { code, .. } => Err(End::PeerEnded(code)),
+                _ => Ok(()),
+            };
+        };
+        match event {
+            ReceiverEvent::Cancelled { .. } => {
+                let unfinished = self.receiver.take_unfinished(number);
+                self.forget(number, unfinished);
+            }
+            ReceiverEvent::Sealed(_) => self.forget(number, None),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn hear_as_sender(&mut self, event: LinkEvent) -> Result<(), End> {
+        let LinkEvent::Sender(number, event) = event else {
+            return match event {
+                LinkEvent::Ended { code, .. } => Err(End::PeerEnded(code)),
+                _ => Ok(()),
+            };
+        };
+        let index = self.sent[&number];
+        let (outcome, progress) = match event {
+            SenderEvent::Accepted { .. } | SenderEvent::Replacing { .. } => return Ok(()),
+            SenderEvent::Receipted { digest, progress, .. } => {
+                (Outcome::Receipted(digest.expect("a file has a digest")), progress)
+            }
+            SenderEvent::Rejected { code, progress, .. } => (Outcome::Rejected(code), progress),
+            SenderEvent::Changed => {
+                let progress = self.sender.progress(number).unwrap();
+                self.sender.cancel(number, Code::Source, "the source changed", false);
+                (Outcome::Cancelled, progress)
+            }
+        };
+        self.outcomes[index] = Some(outcome);
+        self.progress[index] = progress;
+        Ok(())
     }
 
     fn hand_to_receiver(&mut self, text: &str) -> Result<(), End> {
@@ -290,112 +507,124 @@ impl<'a> Link<'a> {
             .receiver
             .handle_frame(text.as_bytes(), &mut bytes, self.now)
             .map_err(|violation| End::Violation(Direction::ToReceiver, violation))?;
-        let range = match write {
+        let (number, range) = match write {
             None => return Ok(()),
-            Some(Write::Bytes { offset, len }) => offset as usize..offset as usize + len,
-            Some(Write::Zeros(range)) => {
+            Some(Write::Bytes { transfer, offset, len }) => {
+                (transfer, offset as usize..offset as usize + len)
+            }
+            Some(Write::Zeros { transfer, bytes: range }) => {
                 bytes = vec![0; (range.end - range.start) as usize];
-                range.start as usize..range.end as usize
+                (transfer, range.start as usize..range.end as usize)
             }
         };
-        self.disk.part.resize(self.disk.part.len().max(range.end), 0);
-        self.disk.part[range.clone()].copy_from_slice(&bytes[..range.len()]);
-        self.disk.written.push((range.start as u64, range.len()));
+        let index = self.taken[&number].index;
+        self.disks[index].write(range, &bytes);
         Ok(())
     }
 
-    fn act(&mut self, action: Action) -> Result<(), End> {
-        let geometry = self.offer.as_ref().map(|offer| offer.geometry);
-        match action {
-            Action::Open(offer) => {
-                let (mut held, mut unhashed) = (BlockSet::new(), BlockSet::new());
-                let geometry = offer.geometry;
-                for block in 0..geometry.blocks() {
-                    let (start, end) =
-                        (geometry.block_start(block) as usize, geometry.block_end(block) as usize);
-                    // A hole has nothing that could be hashed.
-                    if self.disk.part.get(start..end).is_some_and(|bytes| bytes.iter().any(|&byte| byte != 0))
-                    {
-                        let is_known = self.disk.journal.contains_key(&block);
-                        if is_known { &mut held } else { &mut unhashed }.insert(block);
-                    }
-                }
-                let complete = self.disk.sealed.as_ref().is_some_and(|sealed| {
-                    (sealed.name.as_str(), sealed.bytes.len() as u64, sealed.mtime)
-                        == (offer.path.as_str(), geometry.size(), offer.mtime)
-                });
-                if complete {
-                    held.insert_run(0..geometry.blocks());
-                    unhashed = BlockSet::new();
-                }
-                self.offer = Some(offer);
-                let received = self.disk.part.len() as u64;
-                self.receiver.opened(Opened { held, unhashed, received, complete });
-            }
-            Action::Sync(blocks) => {
-                self.disk.journal.extend(blocks);
-                self.receiver.synced(self.now);
-            }
-            Action::HashBlock(block) => {
-                let hashes = hash(geometry.unwrap(), block, &self.disk.part);
-                self.receiver.hashed(block, Some(hashes), self.now);
-            }
-            Action::CheckBlock(block) => {
-                let same = self.disk.journal[&block] == hash(geometry.unwrap(), block, &self.disk.part);
-                self.receiver.checked(block, same);
-            }
-            Action::ReadDigests { first, count } => {
-                let digests: Vec<_> =
-                    (first..first + count).map(|block| self.disk.journal[&block].digest()).collect();
-                self.receiver.digests(first, &digests);
-            }
-            Action::Seal(digest) => {
-                let offer = self.offer.clone().unwrap();
-                let actual = match &self.disk.sealed {
-                    Some(sealed) => blake3::hash(&sealed.bytes).into(),
-                    None => {
-                        let mut tree = DigestTree::new(offer.geometry);
-                        for block in 0..offer.geometry.blocks() {
-                            tree.insert(block, &self.disk.journal[&block]);
-                        }
-                        tree.digest().unwrap()
-                    }
-                };
-                if actual != digest && self.disk.sealed.take().is_some() {
-                    // It may be replaced.
-                    self.receiver.differs(Opened::default());
-                    return Ok(());
-                }
-                if actual != digest {
-                    return Err(End::PeerEnded(Code::Digest));
-                }
-                if self.disk.sealed.is_none() {
-                    self.disk.part.truncate(offer.geometry.size() as usize);
-                    self.disk.sealed = Some(File {
-                        name: offer.path.to_string(),
-                        bytes: std::mem::take(&mut self.disk.part),
-                        mtime: offer.mtime,
-                        mode: offer.mode,
-                        zeros: self.file.zeros.clone(),
-                    });
-                    self.disk.journal.clear();
-                }
-                self.receiver.sealed(digest);
-            }
+    /// A transfer is over on the receiver's side.
+    fn forget(&mut self, number: u32, unfinished: Option<Unfinished>) {
+        if let Some(Taken { index, .. }) = self.taken.remove(&number)
+            && let Some(unfinished) = unfinished
+        {
+            self.disks[index].put_away(unfinished);
         }
-        Ok(())
+    }
+
+    fn fail(&mut self, number: u32, code: Code) {
+        let unfinished = self.receiver.fail(number, code, "it cannot be", false);
+        self.forget(number, unfinished);
+    }
+
+    fn open(&mut self, number: u32, offer: CheckedOffer) {
+        let index = self.files.iter().position(|file| file.name == offer.path.as_str());
+        let Some(index) = index else { return self.fail(number, Code::Name) };
+        if self.taken.values().any(|taken| taken.index == index) {
+            return self.fail(number, Code::Busy);
+        }
+        let disk = &mut self.disks[index];
+        let mut opened = disk.opened(&offer);
+        if let (true, Some(known)) = (opened.complete, offer.digest) {
+            // It is compared at once, and may be replaced.
+            if disk.digest(offer.geometry) == known {
+                return self.receiver.done(number, Done::Sealed(Some(known)), self.now);
+            }
+            disk.sealed = None;
+            opened = Opened::default();
+        }
+        let is_resumed = !self.disks[index].part.is_empty();
+        self.taken.insert(number, Taken { index, offer, is_resumed });
+        self.receiver.done(number, Done::Opened(opened), self.now);
+    }
+
+    fn act(&mut self, action: Action) {
+        let number = action.transfer();
+        if let Action::Open { offer, .. } = action {
+            return self.open(number, offer);
+        }
+        // One that is over meanwhile has no file open.
+        let Some(Taken { index, offer, .. }) = self.taken.get(&number) else { return };
+        let (geometry, disk) = (offer.geometry, &mut self.disks[*index]);
+        let done = match action {
+            Action::Sync { blocks, .. } => {
+                assert!(geometry.blocks() > 1, "what has one block is not journaled before its end");
+                disk.journal.extend(blocks);
+                Done::Synced
+            }
+            Action::HashBlock { block, .. } => Done::Hashed(block, Some(hash(geometry, block, &disk.part))),
+            Action::CheckBlock { block, .. } => {
+                Done::Checked(block, disk.journal[&block] == hash(geometry, block, &disk.part))
+            }
+            Action::ReadDigests { first, count, tree, .. } => {
+                let digest = |block| match tree {
+                    true => disk.hashes(geometry, block).digest(),
+                    false => plain_digest(geometry, block, &disk.part),
+                };
+                Done::Digests(first, (first..first + count).map(digest).collect())
+            }
+            Action::Seal { digest, hashes, .. } => {
+                disk.journal.extend(hashes.map(|hashes| (0, hashes)));
+                if disk.digest(geometry) != digest {
+                    return self.differs(number);
+                }
+                if disk.sealed.is_none() {
+                    disk.part.truncate(geometry.size() as usize);
+                    let (name, bytes) = (offer.path.to_string(), std::mem::take(&mut disk.part));
+                    let File { zeros, known, .. } = self.files[*index].clone();
+                    disk.sealed =
+                        Some(File { name, bytes, mtime: offer.mtime, mode: offer.mode, zeros, known });
+                    disk.journal.clear();
+                }
+                Done::Sealed(Some(digest))
+            }
+            action => panic!("{action:?} is no work of a receiver"),
+        };
+        self.receiver.done(number, done, self.now);
+    }
+
+    /// What was to be sealed is something else: another file that stood there may be replaced, and what was left of another
+    /// version, where nobody compares blocks since the digest is known, goes.
+    fn differs(&mut self, number: u32) {
+        let taken = self.taken.get_mut(&number).expect("it is being sealed");
+        let disk = &mut self.disks[taken.index];
+        let was_there = taken.offer.digest.is_some() && std::mem::take(&mut taken.is_resumed);
+        if disk.sealed.take().is_some() || was_there {
+            disk.journal.clear();
+            self.receiver.done(number, Done::Differs(Opened::default()), self.now);
+        } else {
+            self.fail(number, Code::Digest);
+        }
     }
 
     /// What is called durable is in the journal, and the partial file reaches as far.
-    fn check_durable(&self, durable: u64) {
-        if let (Some(offer), None) = (&self.offer, &self.disk.sealed) {
+    fn check_durable(&self, number: u32, durable: u64) {
+        let Some(Taken { index, offer, .. }) = self.taken.get(&number) else { return };
+        let disk = &self.disks[*index];
+        if disk.sealed.is_none() {
             let blocks = durable.div_ceil(BLOCK);
             assert!(durable == offer.geometry.size() || durable.is_multiple_of(BLOCK), "{durable}");
-            assert!(
-                (0..blocks).all(|block| self.disk.journal.contains_key(&block)),
-                "{durable} are not durable"
-            );
-            assert!(durable <= self.disk.part.len() as u64);
+            assert!((0..blocks).all(|block| disk.journal.contains_key(&block)), "{durable} are not durable");
+            assert!(durable <= disk.part.len() as u64);
         }
     }
 
@@ -406,7 +635,7 @@ impl<'a> Link<'a> {
         fault: &mut impl FnMut(Direction, usize, &str) -> Fault,
     ) -> Result<(), End> {
         if let Ok(Message::Ack { durable, .. }) = Message::parse(text.as_bytes()) {
-            self.check_durable(durable);
+            durable.into_iter().for_each(|(number, durable)| self.check_durable(number, durable));
         }
         self.log.push((direction, text.clone()));
         if self.cut {
@@ -439,38 +668,65 @@ impl<'a> Link<'a> {
     }
 }
 
+fn range_of(geometry: Geometry, block: u64) -> std::ops::Range<usize> {
+    geometry.block_start(block) as usize..geometry.block_end(block) as usize
+}
+
 fn hash(geometry: Geometry, block: u64, bytes: &[u8]) -> BlockHashes {
     let mut hasher = BlockHasher::new(geometry, block);
-    hasher.update(&bytes[geometry.block_start(block) as usize..geometry.block_end(block) as usize]);
+    hasher.update(&bytes[range_of(geometry, block)]);
     hasher.finish()
 }
 
-/// Sends `file` over as many connections as it takes, the first with faults: the exact file, or a panic.
-///
-/// Returns how the first one ended.
+/// What a receiver that knows no subtree hashes tells of a block.
+pub fn plain_digest(geometry: Geometry, block: u64, bytes: &[u8]) -> BlockDigest {
+    BlockDigest(*blake3::hash(&bytes[range_of(geometry, block)]).as_bytes())
+}
+
+/// Sends one file over as many connections as it takes: see [`send_all_to_the_end`].
 pub fn send_to_the_end(
     file: &File,
     disk: &mut Disk,
     options: Options,
     fault: impl FnMut(Direction, usize, &str) -> Fault,
 ) -> End {
-    let first = Link::new(file, disk, options).run(fault);
-    check_receipt(&first, file, disk);
-    if !matches!(first, End::Receipted(_)) {
-        let second = Link::new(file, disk, options).run(|_, _, _| Fault::Deliver);
-        assert!(
-            matches!(second, End::Receipted(_)),
-            "after {first:?} the second connection ended with {second:?}"
-        );
-        check_receipt(&second, file, disk);
+    send_all_to_the_end(std::slice::from_ref(file), std::slice::from_mut(disk), options, fault)
+}
+
+/// Sends `files` over two connections at most, the first with faults: the exact files, or a panic.
+///
+/// Returns how the first one ended.
+pub fn send_all_to_the_end(
+    files: &[File],
+    disks: &mut [Disk],
+    options: Options,
+    fault: impl FnMut(Direction, usize, &str) -> Fault,
+) -> End {
+    let mut first = Pair::new(files, disks, options);
+    let end = first.run(fault);
+    let outcomes = first.outcomes;
+    check_receipts(&outcomes, files, disks);
+    let left: Vec<usize> =
+        (0..files.len()).filter(|&at| !matches!(outcomes[at], Some(Outcome::Receipted(_)))).collect();
+    if !left.is_empty() {
+        // Those alone are offered again.
+        let again: Vec<File> = left.iter().map(|&at| files[at].clone()).collect();
+        let mut places: Vec<Disk> = left.iter().map(|&at| std::mem::take(&mut disks[at])).collect();
+        let mut second = Pair::new(&again, &mut places, options);
+        let second_end = second.run(|_, _, _| Fault::Deliver);
+        assert_eq!(second_end, End::Receipted, "of the second connection, after {end:?}");
+        check_receipts(&second.outcomes, &again, &places);
+        left.into_iter().zip(places).for_each(|(at, disk)| disks[at] = disk);
     }
-    first
+    end
 }
 
 /// A receipt means: exactly this file is there.
-fn check_receipt(end: &End, file: &File, disk: &Disk) {
-    if let End::Receipted(digest) = end {
-        assert_eq!(*digest, blake3::hash(&file.bytes).into());
-        assert!(disk.sealed.as_ref() == Some(file), "a wrong file was called right");
+fn check_receipts(outcomes: &[Option<Outcome>], files: &[File], disks: &[Disk]) {
+    for ((outcome, file), disk) in outcomes.iter().zip(files).zip(disks) {
+        if let Some(Outcome::Receipted(digest)) = outcome {
+            assert_eq!(*digest, file.digest());
+            assert!(disk.sealed.as_ref() == Some(file), "a wrong file was called right");
+        }
     }
 }

@@ -62,6 +62,8 @@ pub enum Deed {
     Link,
     /// The directory of partial files goes with all that is in it.
     Clean,
+    /// Another directory gets another name.
+    MoveDir,
 }
 
 pub const DEEDS: [Deed; 7] =
@@ -111,6 +113,10 @@ impl Content {
 #[derive(Debug, Clone, Default)]
 struct Inode {
     is_dir: bool,
+    /// What a symbolic link says.
+    link: Option<String>,
+    /// It never had a name, and may still be given one.
+    unnamed: bool,
     durable: Content,
     now: Content,
     /// Changes since the last sync.
@@ -260,8 +266,15 @@ impl Model {
             }
             apply(&mut names, renaming);
         }
-        let dirs: BTreeSet<usize> = names.values().copied().chain([ROOT]).collect();
-        names.retain(|(dir, _), _| dirs.contains(dir));
+        // What lies in a directory that is gone is gone, and what lies in that.
+        loop {
+            let dirs: BTreeSet<usize> = names.values().copied().chain([ROOT]).collect();
+            let before = names.len();
+            names.retain(|(dir, _), _| dirs.contains(dir));
+            if names.len() == before {
+                break;
+            }
+        }
         let mut inodes = disk.inodes.clone();
         for inode in &mut inodes {
             inode.now = inode.durable.clone();
@@ -287,6 +300,18 @@ impl Model {
         let disk = self.disk();
         let inode = disk.find(path)?;
         Some(disk.inodes[inode].now.bytes.clone())
+    }
+
+    /// What the symbolic link at a path says.
+    pub fn link_at(&self, path: &str) -> Option<String> {
+        let disk = self.disk();
+        disk.inodes[disk.find(path)?].link.clone()
+    }
+
+    /// Whether a path stands for a directory.
+    pub fn is_dir(&self, path: &str) -> bool {
+        let disk = self.disk();
+        disk.find(path).is_some_and(|inode| disk.inodes[inode].is_dir)
     }
 
     /// The paths of all files.
@@ -387,7 +412,7 @@ impl Disk {
 
     fn path(&self, (dir, name): &Name) -> String {
         match self.names.iter().find(|&(_, inode)| inode == dir) {
-            Some(((_, parent), _)) => format!("{parent}/{name}"),
+            Some((parent, _)) => format!("{}/{name}", self.path(parent)),
             None => name.clone(),
         }
     }
@@ -413,7 +438,9 @@ impl Disk {
         let this = &self.inodes[inode];
         FileInfo {
             id: FileId { device: 1, inode: inode as u64 },
-            is_file: !this.is_dir,
+            is_file: !this.is_dir && this.link.is_none(),
+            is_dir: this.is_dir,
+            is_link: this.link.is_some(),
             owner: std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()),
             mode: if this.is_dir { 0o700 } else { 0o600 },
             len: this.now.bytes.len() as u64,
@@ -431,13 +458,24 @@ impl Disk {
             .map(|(name, &inode)| (name.clone(), inode))
             .collect();
         if act.deed == Deed::Clean {
-            let shelf = self.names.iter().find(|&(_, &inode)| self.inodes[inode].is_dir);
+            let shelf = self.names.iter().find(|&(name, _)| *name == (ROOT, ".wsferry".to_owned()));
             let Some((shelf, inode)) = shelf.map(|(name, &inode)| (name.clone(), inode)) else { return };
             let inside = names.iter().filter(|((dir, _), _)| *dir == inode);
             let mut gone: Renaming = inside.map(|(name, _)| (name.clone(), None)).collect();
             gone.push((shelf, None));
             self.done.push("Clean".to_owned());
             return self.rename(gone);
+        }
+        if act.deed == Deed::MoveDir {
+            let is_theirs = |name: &Name, inode: usize| self.inodes[inode].is_dir && name.1 != ".wsferry";
+            let dirs: Vec<_> = self.names.iter().filter(|&(name, &inode)| is_theirs(name, inode)).collect();
+            if dirs.is_empty() {
+                return;
+            }
+            let (name, inode) = (dirs[act.which % dirs.len()].0.clone(), *dirs[act.which % dirs.len()].1);
+            self.done.push(format!("{:?} {}", act.deed, self.path(&name)));
+            let beside = (name.0, format!("{}.theirs", name.1));
+            return self.rename(vec![(name, None), (beside, Some(inode))]);
         }
         if names.is_empty() {
             return;
@@ -466,7 +504,7 @@ impl Disk {
                 self.inodes[new].durable = self.inodes[new].now.clone();
                 self.rename(vec![(name, Some(new))]);
             }
-            Deed::Clean => unreachable!("done above"),
+            Deed::Clean | Deed::MoveDir => unreachable!("done above"),
         }
     }
 }
@@ -497,6 +535,9 @@ impl Folder for Model {
     fn open(&self, name: &str, write: bool) -> io::Result<Box<dyn FolderFile>> {
         let inode = self.step("open", |disk| {
             let inode = *disk.names.get(&(self.dir, name.to_owned())).ok_or(io::ErrorKind::NotFound)?;
+            if disk.inodes[inode].link.is_some() {
+                return Err(Errno::LOOP.into());
+            }
             if write && disk.inodes[inode].read_only {
                 return Err(io::ErrorKind::PermissionDenied.into());
             }
@@ -518,6 +559,14 @@ impl Folder for Model {
         Ok(self.file(inode, name))
     }
 
+    fn create_unnamed(&self, _: u32) -> io::Result<Box<dyn FolderFile>> {
+        let inode = self.operate("create", |disk| {
+            disk.inodes.push(Inode { unnamed: true, ..Inode::default() });
+            Ok(disk.inodes.len() - 1)
+        })?;
+        Ok(self.file(inode, ""))
+    }
+
     fn open_dir(&self, name: &str) -> io::Result<Arc<dyn Folder>> {
         let dir = self.step("open dir", |disk| {
             let inode = *disk.names.get(&(self.dir, name.to_owned())).ok_or(io::ErrorKind::NotFound)?;
@@ -526,13 +575,46 @@ impl Folder for Model {
         Ok(Arc::new(Model { disk: self.disk.clone(), dir }))
     }
 
-    fn create_dir(&self, name: &str) -> io::Result<()> {
+    fn create_dir(&self, name: &str, _: u32) -> io::Result<()> {
         let name = (self.dir, name.to_owned());
         if self.disk().names.contains_key(&name) {
             return self.step("create dir", |_| Err(io::ErrorKind::AlreadyExists.into()));
         }
         self.operate("create dir", |disk| {
             disk.make(name, Inode { is_dir: true, ..Inode::default() }).map(drop)
+        })
+    }
+
+    fn symlink(&self, target: &str, name: &str) -> io::Result<()> {
+        self.operate("symlink", |disk| {
+            let link = Some(target.to_owned());
+            disk.make((self.dir, name.to_owned()), Inode { link, ..Inode::default() }).map(drop)
+        })
+    }
+
+    fn read_link(&self, name: &str) -> io::Result<String> {
+        self.step("read link", |disk| {
+            let inode = *disk.names.get(&(self.dir, name.to_owned())).ok_or(io::ErrorKind::NotFound)?;
+            disk.inodes[inode].link.clone().ok_or(io::ErrorKind::InvalidInput.into())
+        })
+    }
+
+    fn set_link_mtime(&self, name: &str, seconds: i64, nanoseconds: u32) -> io::Result<()> {
+        self.operate("set time", |disk| {
+            let inode = *disk.names.get(&(self.dir, name.to_owned())).ok_or(io::ErrorKind::NotFound)?;
+            disk.inodes[inode].mtime = (seconds, nanoseconds);
+            Ok(())
+        })
+    }
+
+    fn set_mode(&self, _: u32) -> io::Result<()> {
+        self.operate("set mode", |_| Ok(()))
+    }
+
+    fn set_mtime(&self, seconds: i64, nanoseconds: u32) -> io::Result<()> {
+        self.operate("set time", |disk| {
+            disk.inodes[self.dir].mtime = (seconds, nanoseconds);
+            Ok(())
         })
     }
 
@@ -583,8 +665,9 @@ impl Folder for Model {
             if disk.names.contains_key(&name) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
-            // What has no name any more gets none.
-            if !disk.names.values().any(|&named| named == inode) {
+            // What has no name any more gets none; what never had one gets its first.
+            let unnamed = std::mem::take(&mut disk.inodes[inode].unnamed);
+            if !unnamed && !disk.names.values().any(|&named| named == inode) {
                 return Err(io::ErrorKind::NotFound.into());
             }
             disk.rename(vec![(name, Some(inode))]);
@@ -682,6 +765,14 @@ impl FolderFile for ModelFile {
 
     fn reserve(&self, _: Range<u64>) -> io::Result<()> {
         self.model.step("reserve", |_| Ok(()))
+    }
+
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.model.operate("set mode", |disk| {
+            disk.touch(self.inode);
+            disk.inodes[self.inode].read_only = mode & 0o200 == 0;
+            Ok(())
+        })
     }
 
     fn restrict_mode(&self, mode: u32) -> io::Result<()> {

@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-use wsferry::protocol::message::transfer_id;
-
+use crate::hostile::{finish, offer};
 use crate::proxy::{Plan, Proxy};
-use crate::support::{Peer, Place, Receiver, Running, random, send, send_well, wsferry};
+use crate::support::{Peer, Place, Receiver, Running, message, random, send, send_well, wsferry};
 
 const B: usize = 3 << 20;
 
@@ -40,13 +38,6 @@ fn partial(place: &Place, ending: &str) -> Option<PathBuf> {
 }
 
 /// An offer of this file, as a peer of its own makes it.
-fn offer(name: &str, size: u64) -> Value {
-    json!({
-        "type": "offer", "id": transfer_id(name, size, 0, 0, None), "name": name, "size": size, "mtime": 0,
-        "mtime_ns": 0, "frame_limit": 32768, "window": 1_000_000,
-    })
-}
-
 #[test]
 fn a_cleaner_that_removes_the_partial_files_costs_neither_the_content_nor_the_name() {
     for flags in [&[][..], &["--overwrite"]] {
@@ -117,17 +108,15 @@ fn a_file_that_is_there_and_changes_before_the_receipt_gets_none_for_what_it_was
         let path = place.inbox().join("f");
         std::fs::write(&path, &bytes).unwrap();
         let mut peer = Peer::dial(&receiver.url);
-        let offer = offer("f", bytes.len() as u64);
-        peer.say(offer.to_string());
+        peer.tell(&offer("f", bytes.len() as u64));
         assert_eq!(peer.hear_type("accept")["complete"], true);
         act(&path);
-        let digest = blake3::hash(&bytes).to_string();
-        peer.say(json!({"type": "finish", "id": offer["id"], "digest": digest}).to_string());
+        peer.tell(&finish(0, &bytes));
         // It is told of an end, or asked for the blocks.
-        while let Some(text) = peer.hear() {
-            let message: Value = serde_json::from_str(&text).unwrap();
-            assert_ne!(message["type"], "receipt", "that file is not there any more");
-            if message["type"] == "repair" {
+        loop {
+            let said = message(&peer.hear().expect("the connection is good for others")).unwrap();
+            assert_ne!(said["type"], "receipt", "that file is not there any more");
+            if said["type"] == "repair" || said["type"] == "reject" {
                 break;
             }
         }
@@ -209,7 +198,7 @@ fn an_offer_alone_changes_nothing() {
     let before = state();
     for size in [0, 1, 5_000_000, 40_000_000] {
         let mut peer = Peer::dial(&receiver.url);
-        peer.say(offer("f", size).to_string());
+        peer.tell(&offer("f", size));
         peer.hear_type("accept");
         drop(peer);
         receiver.running.wait_for(|event| event["event"] == "failed");
@@ -219,7 +208,7 @@ fn an_offer_alone_changes_nothing() {
     assert!(finished["resumed_at"].as_u64() >= Some(4 * B as u64), "{finished}");
     // Where nothing is, nothing is left.
     let mut peer = Peer::dial(&receiver.url);
-    peer.say(offer("g", 1000).to_string());
+    peer.tell(&offer("g", 1000));
     peer.hear_type("accept");
     assert_eq!(place.listing(), ["f"]);
 }

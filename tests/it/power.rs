@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use wsferry::protocol::message::transfer_id;
-use wsferry::protocol::{BlockHashes, CheckedOffer, Offer};
+use wsferry::protocol::{BlockHashes, CheckedOffer};
 use wsferry::storage::{Folder, Inbox, InboxOptions, Sealed, StorageError};
 
 use crate::link::File;
@@ -11,23 +10,7 @@ use crate::model::{Lie, Loss, Model};
 use crate::support::random;
 
 fn offer(file: &File) -> CheckedOffer {
-    let size = file.bytes.len() as u64;
-    let offer = Offer {
-        id: transfer_id(&file.name, size, file.mtime, 5, file.mode),
-        name: file.name.clone(),
-        size,
-        mtime: file.mtime,
-        mtime_ns: 5,
-        mode: file.mode,
-        frame_limit: 32_768,
-        window: 1000,
-        repair: false,
-        discard: false,
-        zeros: 0,
-        left: 0,
-        session: None,
-    };
-    offer.check().unwrap().unwrap()
+    file.offer().check().unwrap().unwrap()
 }
 
 /// What a receiver was promised by the storage before the power went.

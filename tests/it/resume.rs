@@ -168,7 +168,8 @@ fn a_receipt_that_was_lost_costs_nothing() {
         let proxy = Proxy::start(receiver.address(), |_| {
             (Plan::default(), Plan { stall_after: Some(700), ..Plan::default() })
         });
-        let sender = Running::start(wsferry().arg("send").arg(&file).arg(proxy.url()).arg("--json"));
+        let impatient = ["--json", "--stall-timeout", "2s"];
+        let sender = Running::start(wsferry().arg("send").arg(&file).arg(proxy.url()).args(impatient));
         receiver.running.wait_for(|event| event["event"] == "finished");
         drop(sender);
         let finished = send_well(&file, &receiver.url, &[]);
@@ -185,16 +186,13 @@ fn a_receipt_that_comes_together_with_the_end_of_the_connection_counts() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("ws://{}", listener.local_addr().unwrap());
         let sender = Running::start(wsferry().arg("send").arg(&file).arg(url).arg("--json"));
-        let mut peer = Peer::accept(&listener, Some("wsferry.v1")).unwrap();
-        let id = peer.hear_type("offer")["id"].clone();
-        let accept = json!({"type": "accept", "id": id, "held": [], "received": 0, "complete": false,
-            "frame_limit": 32_768, "window": 1_000_000});
-        peer.say(accept.to_string());
+        let mut peer = Peer::receive(&listener, &json!({"frame_limit": 32_768, "window": 1_000_000}));
+        let digest = peer.hear_type("offer")["digest"].clone();
+        peer.tell(&json!({"type": "accept", "transfer": 0}));
         peer.hear().expect("the chunk");
-        peer.say(r#"{"type":"ack","sequence":1,"durable":0}"#);
-        let digest = peer.hear_type("finish")["digest"].clone();
+        peer.tell(&json!({"type": "ack", "sequence": 1}));
         // No goodbye, and the sender's own is never read.
-        peer.say(json!({"type": "receipt", "id": id, "digest": digest}).to_string());
+        peer.tell(&json!({"type": "receipt", "files": [[0, digest]]}));
         drop(peer);
         let ended = sender.end();
         assert_eq!(ended.code(), 0, "{ended:?}");
@@ -342,13 +340,13 @@ fn a_sender_that_waits_for_a_name_asks_again_also_when_the_connection_did_not_la
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let sender = Running::start(wsferry().arg("send").arg(&file).arg(url).args(["--json", "--wait"]));
     for _ in 0..3 {
-        let mut peer = Peer::accept(&listener, Some("wsferry.v1")).unwrap();
-        let id = peer.hear_type("offer")["id"].clone();
-        peer.say(json!({"type": "reject", "id": id, "code": "busy", "reason": "not yet"}).to_string());
+        let mut peer = Peer::receive(&listener, &json!({}));
+        peer.hear_type("offer");
+        peer.tell(&json!({"type": "reject", "transfer": 0, "code": "busy", "reason": "not yet"}));
         drop(peer);
         sender.wait_for(|event| event["event"] == "reconnecting");
     }
-    Peer::accept(&listener, Some("wsferry.v1")).unwrap().hear_type("offer");
+    Peer::receive(&listener, &json!({})).hear_type("offer");
 }
 
 #[test]
@@ -583,22 +581,20 @@ fn a_receiver_that_hangs_for_a_while_does_not_make_chunks_smaller() {
     let flags = ["--json", "--chunk-size", "192KiB", "--stall-timeout", "3s"];
     let _sender = Running::start(wsferry().arg("send").arg(&file).arg(url).args(flags));
     let accept = |peer: &mut Peer| {
-        let id = peer.hear_type("offer")["id"].clone();
-        let accept = json!({
-            "type": "accept", "id": id, "held": [], "received": 0, "frame_limit": 4_194_343, "window": 1 << 20,
-        });
-        peer.say(accept.to_string());
+        peer.hear_type("offer");
+        peer.tell(&json!({"type": "accept", "transfer": 0}));
         std::iter::from_fn(|| peer.hear()).find(|frame| frame.starts_with('C')).expect("chunks flow").len()
     };
-    let mut peer = Peer::accept(&listener, Some("wsferry.v1")).unwrap();
+    let answer = || Peer::receive(&listener, &json!({"window": 1 << 20}));
+    let mut peer = answer();
     let before = accept(&mut peer);
-    peer.say(r#"{"type":"ack","sequence":1,"durable":0}"#);
+    peer.tell(&json!({"type": "ack", "sequence": 1}));
     drop(peer);
     // It takes connections, and no offer.
     for _ in 0..2 {
-        let mut peer = Peer::accept(&listener, Some("wsferry.v1")).unwrap();
+        let mut peer = answer();
         while peer.hear().is_some() {}
     }
-    let mut peer = Peer::accept(&listener, Some("wsferry.v1")).unwrap();
+    let mut peer = answer();
     assert!(accept(&mut peer) >= before);
 }

@@ -9,15 +9,14 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
 
-use crate::hostile::{frame, offer};
+use crate::hostile::{self, frame, offer, offer_as};
 use crate::proxy::{Plan, Proxy};
 use crate::support::{Peer, Place, Receiver, Running, random, send, send_well, wsferry};
 
 /// Sends what is left of a file of three bytes and waits for the receipt.
-pub fn finish(peer: &mut Peer, name: &str) {
+pub fn finish(peer: &mut Peer) {
     peer.say(frame(0, 0, b"abc"));
-    let (id, digest) = (offer(name, 3)["id"].clone(), blake3::hash(b"abc").to_string());
-    peer.say(json!({"type": "finish", "id": id, "digest": digest}).to_string());
+    peer.tell(&hostile::finish(0, b"abc"));
     peer.hear_type("receipt");
 }
 
@@ -51,16 +50,16 @@ fn strangers_who_send_or_are_refused_do_not_end_a_receiver_of_one_sender() {
     std::fs::write(place.inbox().join("there"), "other").unwrap();
     let receiver = Receiver::start(&place, &["--once"]);
     let mut one = Peer::dial(&receiver.url);
-    one.say(offer("one", 3).to_string());
+    one.tell(&offer("one", 3));
     one.hear_type("accept");
     // Refused, done, cut.
     let mut stranger = Peer::dial(&receiver.url);
-    stranger.say(offer("there", 3).to_string());
+    stranger.tell(&offer("there", 3));
     assert_eq!(stranger.hear_type("reject")["code"], "exists");
     send(&place.file("there", b"refused too"), &receiver.url, &[]).assert_error(4, &["already there"]);
     send_well(&place.file("whole", b"whole"), &receiver.url, &[]);
     drop(stranger);
-    finish(&mut one, "one");
+    finish(&mut one);
     drop(one);
     let ended = receiver.running.end();
     assert_eq!(ended.code(), 0, "{ended:?}");
@@ -141,8 +140,8 @@ fn refused_offers_without_end_are_counted_too() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
     let mut peer = Peer::dial(&receiver.url);
-    for _ in 0..500 {
-        peer.say(offer("..", 3).to_string());
+    for number in 0..500 {
+        peer.tell(&offer_as(number, "..", 3));
         peer.hear_type("reject");
     }
     drop(peer);
@@ -209,7 +208,7 @@ fn without_a_descriptor_for_another_connection_those_that_are_served_go_on() {
     let receiver = Receiver::start(&place, &[]);
     let pid = Pid::from_raw(receiver.running.pid() as i32);
     let mut one = Peer::dial(&receiver.url);
-    one.say(offer("one", 3).to_string());
+    one.tell(&offer("one", 3));
     one.hear_type("accept");
     let before = descriptors(&receiver);
     prlimit(pid, Resource::Nofile, Rlimit { current: Some(4), maximum: before.maximum }).unwrap();
@@ -217,12 +216,12 @@ fn without_a_descriptor_for_another_connection_those_that_are_served_go_on() {
     let waiting = TcpStream::connect(receiver.address()).unwrap();
     let start = Instant::now();
     for token in 0..50 {
-        one.say(json!({"type": "ping", "token": token}).to_string());
+        one.tell(&json!({"type": "ping", "token": token}));
         assert_eq!(one.hear_type("pong")["token"], token);
     }
     assert!(start.elapsed() < Duration::from_millis(2500), "{:?}", start.elapsed());
     prlimit(pid, Resource::Nofile, before).unwrap();
-    finish(&mut one, "one");
+    finish(&mut one);
     send_well(&place.file("f", b"there is room again"), &receiver.url, &[]);
     drop(waiting);
 }

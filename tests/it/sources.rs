@@ -104,4 +104,8 @@ fn two_files_with_one_destination_name_are_refused_before_anything_is_sent() {
     assert_eq!(place.listing(), [""; 0]);
     let ended = Running::start(wsferry().arg("send").arg(&a).arg(&a).arg(&receiver.url)).end();
     ended.assert_error(2, &["a/r.csv"]);
+    // What is in a directory has names of its own.
+    let url = receiver.url.as_str();
+    let ended = Running::start(wsferry().arg("send").args(["a/x/", "b/x/", ".", ".", url])).end();
+    assert_ne!(ended.code(), 2, "{ended:?}");
 }

@@ -2,24 +2,26 @@
 
 use std::thread;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{Peer, Place, Receiver, random, send, send_well};
+use crate::hostile::offer;
+use crate::support::{Peer, Place, Receiver, hello, message, random, send, send_well};
 
 /// A peer that holds a name and has sent nothing yet.
 fn holder(receiver: &Receiver, name: &str, session: Option<&str>) -> Peer {
-    let mut peer = Peer::dial(&receiver.url);
-    peer.say(offer(name, session).to_string());
+    let mut peer = dial(receiver, session);
+    peer.tell(&offer(name, 1000));
     peer.hear_type("accept");
     peer
 }
 
-fn offer(name: &str, session: Option<&str>) -> Value {
-    let id = wsferry::protocol::message::transfer_id(name, 1000, 0, 0, None);
-    json!({
-        "type": "offer", "id": id, "name": name, "size": 1000, "mtime": 0, "mtime_ns": 0,
-        "frame_limit": 40_000, "window": 1 << 20, "session": session,
-    })
+/// A peer that says which run of a sender it is.
+fn dial(receiver: &Receiver, session: Option<&str>) -> Peer {
+    let mut peer = Peer::dial_silently(&receiver.url);
+    let mut hello = hello();
+    hello["session"] = session.into();
+    peer.tell(&hello);
+    peer
 }
 
 #[test]
@@ -42,7 +44,7 @@ fn a_holder_that_answers_keeps_its_name_whoever_asks_and_others_are_served_meanw
     let mut holder = holder(&receiver, "f", None);
     let answering = thread::spawn(move || {
         let ping = holder.hear_type("ping");
-        holder.say(json!({"type": "pong", "token": ping["token"]}).to_string());
+        holder.tell(&json!({"type": "pong", "token": ping["token"]}));
         holder
     });
     let file = place.file("f", &random(1000, 82));
@@ -50,7 +52,7 @@ fn a_holder_that_answers_keeps_its_name_whoever_asks_and_others_are_served_meanw
     send_well(&place.file("other", &random(1000, 83)), &receiver.url, &[]);
     // It is where it was, and no violation was made of the question.
     let mut holder = answering.join().unwrap();
-    holder.say(json!({"type": "ping", "token": 7}).to_string());
+    holder.tell(&json!({"type": "ping", "token": 7}));
     assert_eq!(holder.hear_type("pong")["token"], 7);
 }
 
@@ -66,8 +68,8 @@ fn the_same_sender_takes_its_name_over_at_once() {
     assert!(started.elapsed() < std::time::Duration::from_secs(3), "{:?}", started.elapsed());
     while before.hear().is_some() {}
     // Another run with the same file is a stranger.
-    let mut stranger = Peer::dial(&receiver.url);
-    stranger.say(offer("f", Some("ffffffffffffffffffffffffffffffff")).to_string());
+    let mut stranger = dial(&receiver, Some("ffffffffffffffffffffffffffffffff"));
+    stranger.tell(&offer("f", 1000));
     drop(_after);
     stranger.hear_type("accept");
 }
@@ -80,10 +82,10 @@ fn a_peer_that_gives_signs_of_life_alone_holds_no_name_for_ever() {
     let mut peer = holder(&receiver, "f", None);
     let mut pings = 0;
     while let Some(frame) = peer.hear() {
-        let message: Value = serde_json::from_str(&frame).unwrap();
+        let message = message(&frame).expect("a receiver says messages");
         if message["type"] == "ping" {
             pings += 1;
-            peer.say(json!({"type": "pong", "token": message["token"]}).to_string());
+            peer.tell(&json!({"type": "pong", "token": message["token"]}));
         }
     }
     assert!(pings >= 5, "{pings}");

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use serde_json::json;
 
-use crate::hostile::{frame, offer};
+use crate::hostile::{self, frame, frame_as, offer, offer_as};
 use crate::proxy::{Plan, Proxy};
 use crate::support::{PATIENCE, Peer, Place, Receiver, Running, random, send_well, wsferry};
 
@@ -65,9 +64,8 @@ impl Drop for Guard {
 }
 
 /// Says that the file is whole and waits for the receipt.
-fn finish(peer: &mut Peer, name: &str, bytes: &[u8]) {
-    let id = offer(name, bytes.len() as u64)["id"].clone();
-    peer.say(json!({"type": "finish", "id": id, "digest": blake3::hash(bytes).to_string()}).to_string());
+fn finish(peer: &mut Peer, transfer: u32, bytes: &[u8]) {
+    peer.tell(&hostile::finish(transfer, bytes));
     peer.hear_type("receipt");
 }
 
@@ -86,7 +84,7 @@ fn a_terminal_that_is_closed_under_a_receiver_costs_no_transfer() {
     }
     let url = line.split_whitespace().find(|word| word.starts_with("ws://")).unwrap().trim_end_matches(',');
     let mut peer = Peer::dial(url);
-    peer.say(offer("f", 6).to_string());
+    peer.tell(&offer("f", 6));
     peer.hear_type("accept");
     peer.say(frame(0, 0, b"abc"));
     // The bar is there.
@@ -99,7 +97,7 @@ fn a_terminal_that_is_closed_under_a_receiver_costs_no_transfer() {
     drop(shows);
     receiver.signal("-HUP");
     peer.say(frame(1, 3, b"def"));
-    finish(&mut peer, "f", b"abcdef");
+    finish(&mut peer, 0, b"abcdef");
     drop(peer);
     // It took no other connection, and ends with the last transfer.
     assert_eq!(receiver.end(), Some(3));
@@ -176,18 +174,18 @@ fn a_hangup_stops_no_sender_and_lets_a_receiver_finish_what_runs() {
     // Two files, the second of which is offered behind the signal.
     let mut first = offer("a", 3);
     first["left"] = 1.into();
-    peer.say(first.to_string());
+    peer.tell(&first);
     peer.hear_type("accept");
     receiver.running.signal("-HUP");
     // A connection that carries nothing is hung up on; what it hears first is that.
     assert_eq!(idle.hear_type("error")["code"], "shutdown");
     drop(idle);
     peer.say(frame(0, 0, b"abc"));
-    finish(&mut peer, "a", b"abc");
-    peer.say(offer("b", 3).to_string());
+    finish(&mut peer, 0, b"abc");
+    peer.tell(&offer_as(1, "b", 3));
     peer.hear_type("accept");
-    peer.say(frame(0, 0, b"def"));
-    finish(&mut peer, "b", b"def");
+    peer.say(frame_as(1, 1, 0, b"def"));
+    finish(&mut peer, 1, b"def");
     let ended = receiver.running.end();
     assert_eq!((ended.code(), ended.errors.as_str()), (3, ""), "{ended:?}");
     assert_eq!(place.listing(), ["a", "b", "f"]);

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 
 use crate::proxy::{Plan, Proxy};
-use crate::support::{Peer, Place, Receiver, Running, random, send, send_well, wsferry};
+use crate::support::{Peer, Place, Receiver, Running, message, random, send, send_well, wsferry};
 
 const B: usize = 3 << 20;
 
@@ -186,40 +187,29 @@ fn a_file_that_is_there_already_is_compared_and_not_sent_again() {
 
 #[test]
 fn the_wire_carries_the_files_base64_in_order() {
-    use async_tungstenite::tungstenite::Message;
-
     // A receiver of the test's own, which takes everything and keeps the bodies.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let place = Place::new();
     let bytes = random(4_000_001, 6);
     let sender = Running::start(wsferry().arg("send").arg(place.file("f", &bytes)).arg(&url));
-    let mut socket = Peer::accept(&listener, Some("wsferry.v1")).unwrap().socket;
+    let mut peer = Peer::receive(&listener, &json!({"frame_limit": 70_000, "window": 500_000}));
     let (mut text, mut sequence) = (String::new(), 0);
     loop {
-        let frame = socket.read().unwrap();
-        let frame = frame.to_text().unwrap();
+        let frame = peer.hear().unwrap();
+        assert!(frame.len() <= 70_000, "{} characters", frame.len());
         if frame.starts_with('C') {
-            text.push_str(&frame[39..]);
+            text.push_str(&frame[48..]);
             sequence += 1;
-            let ack = format!(r#"{{"type":"ack","sequence":{sequence},"durable":0}}"#);
-            socket.send(Message::text(ack)).unwrap();
+            peer.tell(&json!({"type": "ack", "sequence": sequence}));
             continue;
         }
-        let message: serde_json::Value = serde_json::from_str(frame).unwrap();
-        let id = message["id"].as_str().unwrap_or_default();
+        let message = message(&frame).unwrap();
         match message["type"].as_str().unwrap() {
-            "offer" => {
-                let accept = format!(
-                    r#"{{"type":"accept","id":"{id}","held":[],"received":0,"frame_limit":70000,"window":500000}}"#
-                );
-                socket.send(Message::text(accept)).unwrap();
-            }
+            "hello" => {}
+            "offer" => peer.tell(&json!({"type": "accept", "transfer": 0})),
             "finish" => {
-                let digest = message["digest"].as_str().unwrap();
-                socket
-                    .send(Message::text(format!(r#"{{"type":"receipt","id":"{id}","digest":"{digest}"}}"#)))
-                    .unwrap();
+                peer.tell(&json!({"type": "receipt", "files": [[0, message["digest"]]]}));
                 break;
             }
             other => panic!("{other}"),
@@ -315,4 +305,29 @@ fn content_and_not_time_tells_whether_a_file_is_there_already() {
     std::fs::write(place.inbox().join("f"), random(4_000_000, 10)).unwrap();
     send(&file, &receiver.url, &[]).assert_error(4, &["different file named f"]);
     assert!(place.received("f") == random(4_000_000, 10));
+}
+
+#[test]
+fn quick_trusts_size_and_time_and_says_so() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    for size in [1000, 4_000_000] {
+        let file = place.file("f", &random(size, 61));
+        send_well(&file, &receiver.url, &[]);
+        // Another content of the same size and time.
+        let there = place.inbox().join("f");
+        let time = std::fs::metadata(&there).unwrap().modified().unwrap();
+        let other = random(size, 62);
+        std::fs::write(&there, &other).unwrap();
+        std::fs::File::options().write(true).open(&there).unwrap().set_modified(time).unwrap();
+        let finished = send_well(&file, &receiver.url, &["--quick"]);
+        assert_eq!((&finished["already_there"], &finished["blake3"]), (&true.into(), &Value::Null));
+        assert!(place.received("f") == other, "it was not looked at");
+        send(&file, &receiver.url, &[]).assert_error(4, &["a different file named f is already there"]);
+        // Of another time, or not there, it is sent as ever.
+        std::fs::remove_file(&there).unwrap();
+        let finished = send_well(&file, &receiver.url, &["--quick"]);
+        assert_eq!((&finished["already_there"], &finished["new_bytes"]), (&false.into(), &size.into()));
+        std::fs::remove_file(&there).unwrap();
+    }
 }

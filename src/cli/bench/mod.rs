@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use bytesize::ByteSize;
 use indicatif::{BinaryBytes, ProgressBar};
 use serde_json::{Value, json};
-use wsferry::protocol::{ChunkSize, DEFAULT_WINDOW, ReceiverConfig};
+use wsferry::protocol::{ChunkSize, DEFAULT_WINDOW};
 use wsferry::transfer::Shutdown;
 
 use self::run::{Files, Sample};
@@ -195,7 +195,7 @@ fn settings(args: &BenchArgs, output: &Output) -> Result<Vec<Setting>, String> {
         if window == 0 {
             return Err("--windows has a 0; at least 1 byte is needed".to_owned());
         }
-        let allowed = ReceiverConfig::default().window;
+        let allowed = wsferry::transfer::ReceiveOptions::default().window;
         if window > allowed {
             output.notice(&format!("window {window} lowered to {allowed}, the most that a receiver allows"));
         }

@@ -1,50 +1,28 @@
-//! What the frames that come do to a receiving machine.
+//! What the frames that come do to the receiving half of a transfer.
 
 use std::time::Instant;
 
-use super::{Action, Receiver, State, Write};
+use super::{Owed, Receiver, State, Write};
 use crate::protocol::Violation;
-use crate::protocol::assembly::{Assembly, Filled};
-use crate::protocol::blocks::BlockSet;
-use crate::protocol::chunk::{self, Chunk};
+use crate::protocol::assembly::Filled;
+use crate::protocol::chunk::{Chunk, Zeros};
+use crate::protocol::digest::FileDigest;
 use crate::protocol::geometry::BLOCK;
-use crate::protocol::message::{Code, Message, Offer, check_runs, clip};
-use crate::protocol::receiver::ReceiverEvent;
+use crate::protocol::link::Out;
+use crate::protocol::message::check_runs;
 
 impl Receiver {
-    pub(super) fn handle_offer(&mut self, offer: Offer) -> Result<(), Violation> {
-        let (frame_limit, window, id) = (offer.frame_limit, offer.window, offer.id.clone());
-        let (left, session) = (offer.left, offer.session.clone());
-        self.discard = offer.discard;
-        let name = clip(&offer.name).into_owned();
-        let checked = offer.check()?;
-        self.events.push_back(ReceiverEvent::Offered { name: name.clone(), left, session });
-        (self.id, self.name) = (id, name);
-        self.frame_limit = frame_limit;
-        self.window = window.min(self.config.window);
-        self.state = State::Opening;
-        match checked {
-            Ok(offer) => {
-                self.assembly = Assembly::new(offer.geometry, BlockSet::new(), BlockSet::new(), 0);
-                self.actions.push_back(Action::Open(offer));
-            }
-            Err(error) => self.refuse(Code::Name, format!("the name is not allowed: {error}"), false),
-        }
-        Ok(())
-    }
-
-    pub(super) fn handle_chunk(
+    /// A verified chunk; `gaps`: how many places may be left open for chunks that came damaged.
+    pub(in crate::protocol) fn handle_chunk(
         &mut self,
-        frame: &[u8],
-        bytes: &mut Vec<u8>,
+        chunk: Chunk,
+        bytes: &[u8],
+        gaps: u32,
         now: Instant,
-    ) -> Result<Option<Write>, Violation> {
+    ) -> Result<Write, Violation> {
         self.expect_chunks("chunk")?;
-        let Ok(Chunk { sequence, offset, len }) = chunk::decode(frame, bytes) else {
-            return self.handle_damage(now);
-        };
-        self.expect_sequence(sequence)?;
-        let filled = self.assembly.fill(offset, &bytes[..len])?;
+        let offset = chunk.header.offset;
+        let filled = self.assembly.fill(offset, bytes, gaps)?;
         if let Some(block) = filled.reopened {
             self.forget(block);
         }
@@ -59,17 +37,13 @@ impl Receiver {
                 self.to_hash.insert(block);
             }
         }
-        self.moved = now;
-        self.arrivals.push(len as u64, self.window, self.is_filled(), now);
-        Ok(Some(Write::Bytes { offset, len }))
+        self.is_under_way = true;
+        Ok(Write::Bytes { transfer: self.number, offset, len: bytes.len() })
     }
 
-    pub(super) fn handle_zeros(&mut self, frame: &[u8], now: Instant) -> Result<Option<Write>, Violation> {
+    pub(in crate::protocol) fn handle_zeros(&mut self, zeros: Zeros) -> Result<Write, Violation> {
         self.expect_chunks("zeros")?;
-        let Ok(chunk::Zeros { sequence, offset, len }) = chunk::decode_zeros(frame) else {
-            return self.handle_damage(now);
-        };
-        self.expect_sequence(sequence)?;
+        let (offset, len) = (zeros.header.offset, zeros.len);
         for block in self.assembly.check_zeros(offset, len)? {
             if self.assembly.fill_with_zeros(block) {
                 self.forget(block);
@@ -77,37 +51,46 @@ impl Receiver {
             self.asked.remove(block);
             self.to_hash.insert(block);
         }
-        self.moved = now;
-        self.arrivals.push(0, self.window, self.is_filled(), now);
-        Ok(Some(Write::Zeros(offset..offset + len)))
+        self.is_under_way = true;
+        Ok(Write::Zeros { transfer: self.number, bytes: offset..offset + len })
     }
 
-    /// A frame that carries a part of the file came damaged.
-    pub(super) fn handle_damage(&mut self, now: Instant) -> Result<Option<Write>, Violation> {
-        let sequence = self.arrivals.refuse(now)?;
-        self.assembly.expect_gap();
-        self.outbox.push_back(Message::Nak { sequence });
-        Ok(None)
-    }
-
-    pub(super) fn expect_chunks(&self, came: &'static str) -> Result<(), Violation> {
-        if self.state == State::Streaming && !self.complete {
-            return Ok(());
+    pub(in crate::protocol) fn handle_check(
+        &mut self,
+        (first, count): (u64, u64),
+        tree: bool,
+        out: &mut Out,
+    ) -> Result<(), Violation> {
+        self.expect(State::Streaming, "check")?;
+        let blocks = check_runs("check", &[(first, count)], self.assembly.geometry())?.remove(0);
+        if self.owed.is_some() || self.complete {
+            return Err(Violation::Unexpected { came: "check", state: "no digests were to be asked for" });
         }
-        let state = if self.complete { "the file was there already" } else { self.state.describe() };
-        Err(Violation::Unexpected { came, state })
+        self.owed = Some(Owed { blocks, tree, is_read: false });
+        self.go_on(out);
+        Ok(())
     }
 
-    pub(super) fn expect_sequence(&self, sequence: u64) -> Result<(), Violation> {
-        let expected = self.arrivals.sequence();
-        if sequence == expected {
-            return Ok(());
+    pub(in crate::protocol) fn handle_finish(
+        &mut self,
+        digest: FileDigest,
+        out: &mut Out,
+    ) -> Result<(), Violation> {
+        self.expect(State::Streaming, "finish")?;
+        if self.known.is_some() {
+            return Err(Violation::Unexpected { came: "finish", state: "the digest was offered" });
         }
-        Err(Violation::field("chunk.sequence", expected, sequence))
+        // One that crossed a `repair` on its way counts for nothing: another will follow.
+        if self.asked.is_empty() {
+            self.finish = Some(digest);
+            self.state = State::Finishing;
+            self.go_on(out);
+        }
+        Ok(())
     }
 
     /// A block that was whole is begun again: nothing that was read of it counts any more.
-    pub(super) fn forget(&mut self, block: u64) {
+    fn forget(&mut self, block: u64) {
         self.syncing.forget(block);
         self.unchecked.remove(block);
         self.to_hash.remove(block);
@@ -116,13 +99,15 @@ impl Receiver {
         }
     }
 
-    pub(super) fn handle_check(&mut self, first: u64, count: u64) -> Result<(), Violation> {
-        let run = check_runs("check", &[(first, count)], self.assembly.geometry())?.remove(0);
-        if self.owed_digests.is_some() || self.complete {
-            return Err(Violation::Unexpected { came: "check", state: "no digests were to be asked for" });
+    fn expect_chunks(&self, came: &'static str) -> Result<(), Violation> {
+        if self.complete {
+            return Err(Violation::Unexpected { came, state: "the file was there already" });
         }
-        self.owed_digests = Some(run);
-        self.go_on();
-        Ok(())
+        self.expect(State::Streaming, came)
+    }
+
+    fn expect(&self, state: State, came: &'static str) -> Result<(), Violation> {
+        let describe = self.state.describe();
+        if self.state == state { Ok(()) } else { Err(Violation::Unexpected { came, state: describe }) }
     }
 }

@@ -1,61 +1,25 @@
-//! What a receiving machine is told, and what it says to its caller.
+//! What the receiving half of a transfer is told, and what it says to its caller.
 
 use std::ops::Range;
 use std::time::Duration;
 
-#[cfg(doc)]
-use super::Receiver;
 use crate::protocol::blocks::BlockSet;
-use crate::protocol::digest::{BlockHashes, FileDigest};
-use crate::protocol::heartbeat::HeartbeatConfig;
-use crate::protocol::message::{CheckedOffer, Code};
+use crate::protocol::digest::FileDigest;
+use crate::protocol::message::Code;
 
-/// How a receiver behaves.
+/// How files are received.
 #[derive(Debug, Clone, Copy)]
-pub struct ReceiverConfig {
-    /// The most bytes that the sender may keep unacknowledged.
-    pub window: u64,
-    /// Sync when this many bytes of whole blocks are not durable.
+pub struct Receiving {
+    /// Sync when this many bytes of a file's whole blocks are not durable.
     pub sync_bytes: u64,
     /// Sync when a whole block has not been durable for this long.
     pub sync_interval: Duration,
-    /// Signs of life.
-    pub heartbeat: HeartbeatConfig,
 }
 
-impl Default for ReceiverConfig {
+impl Default for Receiving {
     fn default() -> Self {
-        Self {
-            window: 64 << 20,
-            sync_bytes: 64 << 20,
-            sync_interval: Duration::from_secs(1),
-            heartbeat: HeartbeatConfig::default(),
-        }
+        Self { sync_bytes: 64 << 20, sync_interval: Duration::from_secs(1) }
     }
-}
-
-/// Something that the caller does, on another thread if it takes long.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Open the partial file for this offer; then [`Receiver::opened`] or [`Receiver::refuse`].
-    Open(CheckedOffer),
-    /// Sync the file's data, then write these blocks' hashes to the journal and sync it; then
-    /// [`Receiver::synced`].
-    Sync(Vec<(u64, BlockHashes)>),
-    /// Read this block back and hash it, if it can be read; then [`Receiver::hashed`].
-    HashBlock(u64),
-    /// Read this block back and compare it with its journal entry; then [`Receiver::checked`].
-    CheckBlock(u64),
-    /// Read these blocks' digests from the journal; then [`Receiver::digests`].
-    ReadDigests {
-        /// The first block's number.
-        first: u64,
-        /// How many blocks.
-        count: u64,
-    },
-    /// All blocks are durable: compare the digest, give the file its final name, sync the directory; then
-    /// [`Receiver::sealed`]. If the file was there already and is another, [`Receiver::differs`].
-    Seal(FileDigest),
 }
 
 /// What was found when the partial file was opened.
@@ -72,31 +36,36 @@ pub struct Opened {
     pub complete: bool,
 }
 
-/// What to write, given out by [`Receiver::handle_frame`].
+/// What to write, given out by [`Link::handle_frame`](crate::protocol::Link::handle_frame).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
     /// Bytes from the start of the caller's buffer.
     Bytes {
+        /// Into which transfer's file.
+        transfer: u32,
         /// Where in the file.
         offset: u64,
         /// How many.
         len: usize,
     },
     /// Zeros.
-    Zeros(Range<u64>),
+    Zeros {
+        /// Into which transfer's file.
+        transfer: u32,
+        /// Where in the file.
+        bytes: Range<u64>,
+    },
 }
 
-/// Something the caller should know.
+/// Something that the caller should know of a transfer that was offered to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReceiverEvent {
-    /// A file was offered, and will be accepted or refused.
+    /// It was offered, and will be accepted or refused.
     Offered {
-        /// The offered name, made safe to print.
-        name: String,
-        /// How many more files the sender means to offer.
+        /// The offered path, made safe to print.
+        path: String,
+        /// How many more offers follow, at the least.
         left: u64,
-        /// The sender's run, if it tells.
-        session: Option<String>,
     },
     /// Chunks may come: the transfer goes on from this many bytes.
     Accepted {
@@ -105,10 +74,10 @@ pub enum ReceiverEvent {
         /// The file was there already.
         complete: bool,
     },
-    /// The offer was refused, and the sender is told.
+    /// It was refused, or failed here, and the sender is told: the transfer has ended.
     Refused {
-        /// The offered name, made safe to print.
-        name: String,
+        /// The offered path, made safe to print.
+        path: String,
         /// Why, for programs.
         code: Code,
         /// Why, for people.
@@ -119,15 +88,16 @@ pub enum ReceiverEvent {
         /// Bytes of the new one that are held.
         held: u64,
     },
-    /// The receipt is on its way: the file is durable under its final name.
-    Sealed(FileDigest),
-    /// The sender ended the transfer.
-    Failed {
+    /// The receipt is on its way: it is durable under its final name. The transfer has ended.
+    Sealed(Option<FileDigest>),
+    /// The sender ended the transfer; [`Link::take_unfinished`](crate::protocol::Link::take_unfinished) says what is left of
+    /// it.
+    Cancelled {
         /// Why, for programs.
         code: Code,
         /// Why, for people.
         reason: String,
-        /// The cause may pass.
+        /// It will offer what the source became.
         again: bool,
     },
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::protocol::blocks::BlockSet;
 use crate::protocol::check::Check;
 use crate::protocol::chunk::MAX_ZERO_BLOCKS;
-use crate::protocol::digest::{BlockHasher, BlockHashes, DigestTree, FileDigest};
+use crate::protocol::digest::{BlockDigest, BlockHasher, BlockHashes, DigestTree, FileDigest};
 use crate::protocol::geometry::Geometry;
 
 /// The blocks of one file on one connection, from the sender's side.
@@ -24,6 +24,8 @@ pub(super) struct Outgoing {
     tree: DigestTree,
     hashed: BlockSet,
     pub(super) check: Check,
+    /// Held blocks are compared, each by its digest.
+    compares: bool,
     /// Blocks that were gone on with: to be compared once they are whole there.
     compared_later: BlockSet,
     /// The offset below which sending a byte means sending it again.
@@ -62,31 +64,43 @@ impl Outgoing {
             tree: DigestTree::new(geometry),
             hashed: BlockSet::new(),
             check: Check::default(),
+            compares: true,
             compared_later: BlockSet::new(),
             sent_before: sent_up_to,
             sent_up_to,
         }
     }
 
-    /// What the receiver has: whole blocks, the beginnings of others, and how far bytes ever got. `complete`: the whole
-    /// digests are compared instead of the blocks'.
+    /// What the receiver has: whole blocks, the beginnings of others, and how far bytes ever got. Unless it `compares`, the
+    /// whole digests are compared instead of the blocks'.
     pub(super) fn begin(
         &mut self,
         held: &BlockSet,
         begun: BTreeMap<u64, u64>,
         received: u64,
-        complete: bool,
+        compares: bool,
     ) {
+        self.compares = compares;
         self.pending = held.missing_below(self.geometry.blocks());
         self.begun = begun;
         self.sent_before = self.sent_before.max(received.min(self.geometry.size()));
         for run in held.runs() {
-            if complete {
-                self.check.hash(run);
-            } else {
-                self.check.add(run);
-            }
+            self.take_up(run);
         }
+    }
+
+    /// Held blocks are to be compared, or their hashes alone are needed.
+    fn take_up(&mut self, run: std::ops::Range<u64>) {
+        if self.compares {
+            self.check.add(run);
+        } else {
+            self.check.hash(run);
+        }
+    }
+
+    /// The receiver knows no runs of zeros: they cross as bytes.
+    pub(super) fn send_zeros(&mut self) {
+        self.zeros = BlockSet::new();
     }
 
     /// The offset behind the last byte that was ever sent.
@@ -103,7 +117,7 @@ impl Outgoing {
     /// compare either.
     pub(super) fn is_compared(&mut self) -> bool {
         for run in std::mem::take(&mut self.compared_later).runs() {
-            self.check.add(run);
+            self.take_up(run);
         }
         self.check.is_over()
     }
@@ -165,9 +179,9 @@ impl Outgoing {
     }
 
     /// The hashes of a block that the comparison named: whether it is to be sent again.
-    pub(super) fn checked(&mut self, block: u64, hashes: &BlockHashes) -> bool {
+    pub(super) fn checked(&mut self, block: u64, hashes: &BlockHashes, digest: BlockDigest) -> bool {
         self.insert(block, hashes);
-        let differs = !self.check.compare(block, hashes);
+        let differs = !self.check.compare(block, digest);
         if differs {
             self.pending.insert(block);
         }

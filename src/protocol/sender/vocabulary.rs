@@ -1,30 +1,22 @@
-//! What a sending machine is told, and what it says to its caller.
+//! What the sending half of a transfer is told, and what it says to its caller.
 
-#[cfg(doc)]
-use super::Sender;
 use crate::protocol::blocks::BlockSet;
 use crate::protocol::digest::FileDigest;
 use crate::protocol::geometry::ChunkSize;
-use crate::protocol::heartbeat::HeartbeatConfig;
 use crate::protocol::message::Code;
-use crate::protocol::path::Path;
 
-/// How a sender behaves.
+/// How one file is sent.
 #[derive(Debug, Clone)]
-pub struct SenderConfig {
-    /// The most raw bytes of a chunk; the receiver's frame limit may lower it, and what is learnt of the path.
+pub struct Sending {
+    /// The most raw bytes of a chunk; the frame limit may lower it, and what is learnt of the path.
     pub chunk: ChunkSize,
-    /// What is known of the path.
-    pub path: Path,
     /// Blocks of the file that are zeros, all of them: they are told of and do not cross.
     pub zeros: BlockSet,
     /// Bytes that an earlier connection of the same program sent already: sending them again counts as re-sent.
     pub already_sent: u64,
-    /// Signs of life.
-    pub heartbeat: HeartbeatConfig,
 }
 
-/// Something the caller should know.
+/// Something that the caller should know of a transfer that it offered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SenderEvent {
     /// The receiver took the offer and holds this many bytes of the file.
@@ -34,37 +26,38 @@ pub enum SenderEvent {
         /// The file is there already, whole.
         complete: bool,
     },
-    /// The receiver does not want the file.
+    /// The receiver does not want the file, or not any more: the transfer has ended.
     Rejected {
+        /// It was accepted before.
+        accepted: bool,
         /// Why, for programs.
         code: Code,
         /// Why, for people.
         reason: String,
         /// The cause may pass.
         again: bool,
+        /// How far it was.
+        progress: Progress,
     },
     /// What stood there under the file's name is another file, which is replaced: blocks cross after all.
     Replacing {
         /// Bytes in blocks that the receiver holds.
         held: u64,
     },
-    /// All bytes are acknowledged and all held blocks compared: make sure the source has not changed, then call
-    /// [`Sender::finish`].
-    ReadyToFinish,
-    /// The file is durable under its final name, with this digest.
-    Receipted(FileDigest),
-    /// The receiver ended the transfer.
-    Failed {
-        /// Why, for programs.
-        code: Code,
-        /// Why, for people.
-        reason: String,
-        /// The cause may pass.
-        again: bool,
+    /// It is durable under its final name: the transfer has ended.
+    Receipted {
+        /// The digest; of what is no file there is none.
+        digest: Option<FileDigest>,
+        /// It was there already.
+        complete: bool,
+        /// The counts at the end.
+        progress: Progress,
     },
+    /// What was read of the source is not what was offered: the transfer is to be cancelled.
+    Changed,
 }
 
-/// How far the transfer is, in bytes of the file.
+/// How far a transfer is, in bytes of the file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// The file's size.

@@ -294,7 +294,7 @@ impl Pump<'_> {
         let summary = Summary {
             name: String::new(),
             peer: peer.to_owned(),
-            digest,
+            digest: Some(digest),
             elapsed: started.elapsed(),
             progress: Progress { total: len, acknowledged: len, durable: len, ..Progress::default() },
             complete: false,

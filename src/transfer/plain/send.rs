@@ -120,7 +120,7 @@ where
     Ok(Summary {
         name,
         peer: connection.peer().to_owned(),
-        digest,
+        digest: Some(digest),
         elapsed,
         progress,
         complete: false,

@@ -28,29 +28,36 @@ pub(in crate::transfer) async fn receive_all_plain(
             runtime::timeout(CLOSE_TIMEOUT, connection.close_with(1008, &reason)).await;
             let name = clip(target).into_owned();
             tell.say(Said::Offered(offered(&name)));
-            tell.event(Event::Failed(Error::Declined { peer, name, code: Code::Name, reason }));
-            return tell.say(Said::Ended(Err(ErrorKind::Refused)));
+            tell.event(
+                Some(0),
+                Event::Failed(Error::Declined { peer, name: name.clone(), code: Code::Name, reason }),
+            );
+            return tell.say(Said::Ended(name, Err(ErrorKind::Refused)));
         }
     };
     // What nobody named is like no other's.
     let nameless = connection.peer().to_owned();
     let mut served = false;
     for number in 1.. {
+        let id = Some(number);
         let (mut last, mut started) = (None, false);
+        let mut said = nameless.clone();
         let mut observer = |event| {
             match &event {
                 Event::Offered { name, .. } => {
                     last = Some(name.clone());
-                    let name = if name.is_empty() { &nameless } else { name };
-                    tell.say(Said::Offered(offered(name)));
+                    if !name.is_empty() {
+                        said.clone_from(name);
+                    }
+                    tell.say(Said::Offered(offered(&said)));
                 }
                 Event::Started { .. } => {
                     started = true;
-                    tell.say(Said::Started);
+                    tell.say(Said::Started(said.clone()));
                 }
                 _ => {}
             }
-            tell.event(event);
+            tell.event(id, event);
         };
         let name = (name.as_ref(), number);
         let received =
@@ -58,8 +65,8 @@ pub(in crate::transfer) async fn receive_all_plain(
         served |= last.is_some();
         let error = match received {
             Ok(Some(summary)) => {
-                tell.event(Event::Finished(summary));
-                tell.say(Said::Ended(Ok(())));
+                tell.event(id, Event::Finished(summary));
+                tell.say(Said::Ended(said, Ok(())));
                 continue;
             }
             Ok(None) => {
@@ -76,7 +83,7 @@ pub(in crate::transfer) async fn receive_all_plain(
         let is_nameless = last.as_ref().is_some_and(String::is_empty);
         // A name that is being written is free again soon.
         let is_busy = matches!(error, Error::Storage(StorageError::Busy { .. }));
-        tell.event(match (error, last) {
+        let event = match (error, last) {
             // Refused at once.
             (Error::Storage(error), Some(name)) if !started && kind == ErrorKind::Refused => {
                 let (peer, reason) = (connection.peer().to_owned(), error.to_string());
@@ -84,12 +91,13 @@ pub(in crate::transfer) async fn receive_all_plain(
             }
             (error, _) if served => Event::Failed(error),
             (error, _) => Event::Unserved(error),
-        });
+        };
+        tell.event(id, event);
         // What a stranger says before there is a file is no transfer.
         if is_busy {
-            tell.say(Said::Busy);
+            tell.say(Said::Postponed(said));
         } else if is_offered && kind != ErrorKind::Interrupted {
-            tell.say(Said::Ended(Err(kind)));
+            tell.say(Said::Ended(said, Err(kind)));
         } else if is_nameless {
             tell.say(Said::Lost);
         }

@@ -1,0 +1,423 @@
+//! One run of a sender: what is to be sent, what is on its way, and what is known over all its connections.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::recovery::Facts;
+use super::{Error, Event, RetryOptions, SendOptions, Summary};
+use crate::protocol::message::transfer_id;
+use crate::protocol::{FileDigest, Offer, OfferKind, Path, Progress, RelativePath};
+use crate::storage::{Entry, Skipped, Source, SourceError, What};
+
+/// Files that are opened ahead of being offered.
+const AHEAD: usize = 256;
+/// Those that are looked at by one job.
+const GROUP: usize = 64;
+/// Bytes of small files that are kept between being hashed and being sent, all together; beyond, nothing is opened ahead.
+const MOST_KEPT: u64 = 16 << 20;
+/// The largest file that is kept.
+const LARGEST_KEPT: u64 = 256 << 10;
+
+/// What is still to be looked at, in order.
+pub(super) type Items = Box<dyn Iterator<Item = Result<Entry, Skipped>> + Send>;
+
+/// What is to be sent, and how far it is.
+pub(super) struct Run {
+    /// `None` while a thread looks at some of them.
+    items: Option<Items>,
+    is_exhausted: bool,
+    next_id: u64,
+    /// Open, and to be offered next.
+    pub(super) ready: VecDeque<Transfer>,
+    /// To be offered behind all else, so that their times stay.
+    directories: VecDeque<Transfer>,
+    /// Bytes that are kept.
+    kept: u64,
+    /// To be offered on another connection, a little later, and why.
+    pub(super) later: Vec<(Transfer, Error)>,
+    pub(super) retry: RetryOptions,
+    /// A receiver took or refused a file of this run: from then on a lost connection is a cut.
+    pub(super) reached: bool,
+    /// When a byte last moved, and the connections that ended since.
+    pub(super) moved: Instant,
+    pub(super) attempts: u32,
+    /// Items that were meant to be sent and cannot even be offered.
+    pub(super) unoffered: u64,
+    /// How many files the receiver was told to expect behind the last offer.
+    pub(super) owes: u64,
+    pub(super) path: Path,
+}
+
+/// Some items that were looked at.
+pub(super) struct Prepared {
+    pub(super) items: Items,
+    looked_at: Vec<(u64, Result<Transfer, NotSent>)>,
+    is_exhausted: bool,
+}
+
+/// Why something is not sent.
+pub(super) enum NotSent {
+    Skipped(Skipped),
+    Failed(SourceError),
+}
+
+impl NotSent {
+    /// What is told of it.
+    pub(super) fn event(self) -> Event {
+        match self {
+            Self::Skipped(skipped) => Event::Skipped(skipped),
+            Self::Failed(error) => Event::Failed(error.into()),
+        }
+    }
+
+    /// Whether something is missing at the destination that was to be there.
+    fn is_failure(&self) -> bool {
+        match self {
+            Self::Skipped(skipped) => skipped.is_failure(),
+            Self::Failed(_) => true,
+        }
+    }
+}
+
+impl Run {
+    pub(super) fn new(items: Items, next_id: u64, retry: RetryOptions, reached: bool, path: Path) -> Self {
+        Self {
+            items: Some(items),
+            is_exhausted: false,
+            next_id,
+            ready: VecDeque::new(),
+            directories: VecDeque::new(),
+            kept: 0,
+            later: Vec::new(),
+            retry,
+            reached,
+            moved: Instant::now(),
+            attempts: 0,
+            unoffered: 0,
+            owes: 0,
+            path,
+        }
+    }
+
+    /// A run of one file.
+    pub(super) fn of(transfer: Transfer, retry: RetryOptions, reached: bool, path: Path) -> Self {
+        let run = Self::new(Box::new(std::iter::empty()), transfer.id + 1, retry, reached, path);
+        Self { is_exhausted: true, ready: VecDeque::from([transfer]), ..run }
+    }
+
+    /// The number of the next item.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// Work for another thread: to look at the next items. `None` if enough are ready, or a thread is at it.
+    pub(super) fn prepare(
+        &mut self,
+        options: &SendOptions,
+    ) -> Option<impl FnOnce() -> Prepared + Send + 'static> {
+        if self.is_exhausted || self.ready.len() >= AHEAD || self.kept >= MOST_KEPT {
+            return None;
+        }
+        let mut items = self.items.take()?;
+        let (first, options) = (self.next_id, *options);
+        Some(move || {
+            let mut looked_at = Vec::with_capacity(GROUP);
+            for id in first..first + GROUP as u64 {
+                let Some(item) = items.next() else {
+                    return Prepared { items, looked_at, is_exhausted: true };
+                };
+                let looked = match item {
+                    Ok(entry) => Transfer::open(id, entry, &options).map_err(NotSent::Failed),
+                    Err(skipped) => Err(NotSent::Skipped(skipped)),
+                };
+                looked_at.push((id, looked));
+            }
+            Prepared { items, looked_at, is_exhausted: false }
+        })
+    }
+
+    /// That work is done: gives what is not sent.
+    pub(super) fn prepared(&mut self, prepared: Prepared) -> Vec<(u64, NotSent)> {
+        self.items = Some(prepared.items);
+        self.is_exhausted = prepared.is_exhausted;
+        self.next_id += prepared.looked_at.len() as u64;
+        let mut not_sent = Vec::new();
+        for (id, looked) in prepared.looked_at {
+            match looked {
+                Ok(transfer) if transfer.is_directory() => self.directories.push_back(transfer),
+                Ok(transfer) => {
+                    self.kept += transfer.kept;
+                    self.ready.push_back(transfer);
+                }
+                Err(why) => not_sent.push((id, why)),
+            }
+        }
+        self.unoffered += not_sent.iter().filter(|(_, why)| why.is_failure()).count() as u64;
+        not_sent
+    }
+
+    /// The next to be offered; `alone` if no other is on its way. Who offers the last has to know that it is the last.
+    pub(super) fn take_ready(&mut self, alone: bool) -> Option<Transfer> {
+        if self.is_exhausted && self.ready.is_empty() && alone && self.later.is_empty() {
+            self.ready.append(&mut self.directories);
+        }
+        let knows = self.is_exhausted || self.ready.len() > 1;
+        if knows { self.ready.pop_front() } else { None }
+    }
+
+    /// What was kept of a transfer was sent, or is not needed any more.
+    pub(super) fn let_go(&mut self, transfer: &mut Transfer) {
+        self.kept -= std::mem::take(&mut transfer.kept);
+    }
+
+    /// How many more were meant to be offered, at the least.
+    pub(super) fn left(&self) -> u64 {
+        let waiting = self.ready.len() + self.later.len() + self.directories.len();
+        waiting as u64 + self.unoffered + u64::from(!self.is_exhausted)
+    }
+
+    /// Whether all that there is was taken, or has to wait for another connection.
+    pub(super) fn is_taken(&self) -> bool {
+        let waits = !self.later.is_empty() || self.directories.is_empty();
+        self.is_exhausted && self.ready.is_empty() && waits
+    }
+
+    /// Bytes moved, or a file was done.
+    pub(super) fn note_move(&mut self) {
+        self.moved = Instant::now();
+        self.attempts = 0;
+    }
+
+    pub(super) fn facts(&self, transfer: Option<&Transfer>) -> Facts {
+        let changes = transfer.map_or(0, |transfer| transfer.changes);
+        Facts {
+            reached: self.reached,
+            began: self.attempts > 0 || changes > 0 || transfer.is_some_and(|transfer| transfer.began),
+            changes,
+            // Where something moved since, some frame has passed, acknowledged or not.
+            least_failed: self.path.least_failed().min(self.attempts),
+            waits_for_name: self.retry.wait_for_name,
+            idle: self.moved.elapsed(),
+            retry_for: self.retry.retry_for,
+        }
+    }
+
+    /// How long to wait before the next attempt: doubling, with jitter, so that many senders do not come back at
+    /// one moment.
+    pub(super) fn next_delay(&mut self) -> Duration {
+        let doubled = self.retry.first_delay.saturating_mul(1 << self.attempts.min(16));
+        let longest = doubled.min(self.retry.longest_delay);
+        self.attempts += 1;
+        longest.mul_f64(0.5 + 0.5 * (rand::random::<u64>() as f64 / u64::MAX as f64))
+    }
+}
+
+/// What is sent.
+pub(super) enum Content {
+    File(Arc<Source>),
+    /// A directory, or a link: there is nothing in it.
+    Place(Place),
+}
+
+pub(super) struct Place {
+    to: RelativePath,
+    what: What,
+}
+
+/// One file on its way, over as many connections as it takes.
+pub(super) struct Transfer {
+    pub(super) id: u64,
+    pub(super) content: Content,
+    /// Of a small file, which was hashed when it was opened.
+    digest: Option<FileDigest>,
+    /// Bytes that are kept of it.
+    kept: u64,
+    /// Of the version that arrives.
+    started: Instant,
+    pub(super) changes: u32,
+    /// The most that was acknowledged, and verified, so far.
+    best: (u64, u64),
+    /// What the first connection found; `None` before it was accepted.
+    held: Option<u64>,
+    pub(super) told_start: bool,
+    /// It was accepted, or was on its way when a connection was cut.
+    pub(super) began: bool,
+    pub(super) complete: bool,
+    /// It was said that the file is not where it was.
+    pub(super) said: bool,
+    /// The offset behind the last byte that was sent.
+    pub(super) sent_up_to: u64,
+    /// Of the connections before this one.
+    before: Counts,
+    wire_bytes: u64,
+    /// What had crossed on this connection when it was offered.
+    pub(super) wire_before: u64,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Counts {
+    resent: u64,
+    naks: u32,
+    repaired_blocks: u64,
+}
+
+impl Transfer {
+    /// Opens what was found. A small file is hashed, and kept until it is sent.
+    fn open(id: u64, entry: Entry, options: &SendOptions) -> Result<Self, SourceError> {
+        if let What::File { .. } = entry.what {
+            let source = entry.open()?.growing(options.growing);
+            return Self::of(id, source, options);
+        }
+        let Entry { to, what, .. } = entry;
+        Ok(Self::new(id, Content::Place(Place { to, what })))
+    }
+
+    /// A file that is open.
+    pub(super) fn of(id: u64, source: Source, options: &SendOptions) -> Result<Self, SourceError> {
+        if options.quick {
+            // It may not have to be read at all.
+            return Ok(Self::new(id, Content::File(Arc::new(source))));
+        }
+        let size = source.geometry().size();
+        let keep = size <= LARGEST_KEPT;
+        let digest = source.digest_of_small(keep)?;
+        let kept = if keep { size } else { 0 };
+        Ok(Self { digest, kept, ..Self::new(id, Content::File(Arc::new(source))) })
+    }
+
+    pub(super) fn new(id: u64, content: Content) -> Self {
+        Self {
+            id,
+            content,
+            digest: None,
+            kept: 0,
+            started: Instant::now(),
+            changes: 0,
+            best: (0, 0),
+            held: None,
+            told_start: false,
+            began: false,
+            complete: false,
+            said: false,
+            sent_up_to: 0,
+            before: Counts::default(),
+            wire_bytes: 0,
+            wire_before: 0,
+        }
+    }
+
+    fn is_directory(&self) -> bool {
+        matches!(&self.content, Content::Place(Place { what: What::Directory { .. }, .. }))
+    }
+
+    /// The file, if it is one.
+    pub(super) fn source(&self) -> Option<&Arc<Source>> {
+        match &self.content {
+            Content::File(source) => Some(source),
+            Content::Place(_) => None,
+        }
+    }
+
+    /// Bytes of the file.
+    pub(super) fn size(&self) -> u64 {
+        self.source().map_or(0, |source| source.geometry().size())
+    }
+
+    pub(super) fn offer(&self) -> Offer {
+        match &self.content {
+            Content::File(source) => Offer { digest: self.digest, ..source.offer() },
+            Content::Place(place) => place.offer(),
+        }
+    }
+
+    /// The source became another version, which is begun anew.
+    pub(super) fn change(self, became: Source, options: &SendOptions) -> Result<Self, SourceError> {
+        let Self { id, changes, before, wire_bytes, said, .. } = self;
+        Ok(Self { changes: changes + 1, before, wire_bytes, said, ..Self::of(id, became, options)? })
+    }
+
+    /// Another file is replaced: what was taken to be held counts no more.
+    pub(super) fn replaces(&mut self, held: u64) {
+        self.held = Some(held);
+        self.best = (held, 0);
+        self.complete = false;
+    }
+
+    /// Whether something moved since it was last asked.
+    pub(super) fn note_progress(&mut self, progress: &Progress) -> bool {
+        let (acknowledged, verified) = self.best;
+        let moved = progress.acknowledged > acknowledged || progress.verified > verified;
+        if moved {
+            self.best = (acknowledged.max(progress.acknowledged), verified.max(progress.verified));
+        }
+        moved
+    }
+
+    /// This connection's progress, and that of those before.
+    pub(super) fn total(&mut self, mut progress: Progress) -> Progress {
+        progress.held = *self.held.get_or_insert(progress.held);
+        progress.resent += self.before.resent;
+        progress.naks += self.before.naks;
+        progress.repaired_blocks += self.before.repaired_blocks;
+        progress
+    }
+
+    /// A connection's counts, at its end.
+    pub(super) fn end_connection(&mut self, progress: Progress, wire_bytes: u64) {
+        self.before.resent += progress.resent;
+        self.before.naks += progress.naks;
+        self.before.repaired_blocks += progress.repaired_blocks;
+        self.wire_bytes += wire_bytes - self.wire_before;
+    }
+
+    /// How it went, once all connections were counted.
+    pub(super) fn summarise(&self, summary: Summary) -> Summary {
+        let Counts { resent, naks, repaired_blocks } = self.before;
+        let held = self.held.unwrap_or(summary.progress.held);
+        let progress = Progress { held, resent, naks, repaired_blocks, ..summary.progress };
+        Summary { elapsed: self.started.elapsed(), wire_bytes: self.wire_bytes, progress, ..summary }
+    }
+
+    pub(super) fn name(&self) -> String {
+        match &self.content {
+            Content::File(source) => source.name().to_string(),
+            Content::Place(place) => place.to.to_string(),
+        }
+    }
+
+    /// What is said when it was accepted, once.
+    pub(super) fn start(&mut self, peer: &str) -> Option<Event> {
+        let (name, size) = (self.name(), self.size());
+        let said = std::mem::replace(&mut self.told_start, true);
+        (!said).then(|| Event::Started { name, size, peer: peer.to_owned() })
+    }
+}
+
+impl Place {
+    fn offer(&self) -> Offer {
+        let path = self.to.to_string();
+        let (kind, target, mode, (mtime, mtime_ns)) = match &self.what {
+            What::Link { target, mtime } => (OfferKind::Link, Some(target.clone()), None, *mtime),
+            What::Directory { mode, mtime } => (OfferKind::Directory, None, Some(*mode), *mtime),
+            What::File { .. } => unreachable!("a file is opened"),
+        };
+        Offer {
+            transfer: 0,
+            id: transfer_id(&path, 0, mtime, mtime_ns, mode),
+            path,
+            kind,
+            target,
+            size: 0,
+            mtime,
+            mtime_ns,
+            mode,
+            digest: None,
+            repair: false,
+            discard: false,
+            zeros: 0,
+            quick: false,
+            left: 0,
+        }
+    }
+}
