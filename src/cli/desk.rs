@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use indicatif::{BinaryBytes, DecimalBytes, ProgressBar};
 use serde_json::json;
+use wsferry::protocol::OfferKind;
 use wsferry::storage::{SkipReason, Skipped, What};
 use wsferry::transfer::{Error, Event, Summary};
 
@@ -53,10 +54,14 @@ struct Total {
 
 #[derive(Default)]
 struct Counts {
+    /// Files, and of directories and links those that were made, or found as they should be.
     sent: u64,
     there: u64,
-    failed: u64,
+    directories: u64,
     links: u64,
+    failed: u64,
+    /// Links that are left out.
+    left_out: u64,
     skipped: u64,
     /// Bytes of all that is there now, and of what moved.
     bytes: u64,
@@ -158,25 +163,29 @@ impl<'a> Desk<'a> {
 
     /// The last line of a tree.
     fn describe_tree(&self) -> Option<String> {
-        let Counts { sent, there, failed, links, skipped, bytes, moved } = self.counts;
+        let Counts { sent, there, directories, links, failed, left_out, skipped, bytes, moved } = self.counts;
         let seconds = self.started.elapsed().as_secs_f64();
-        let part = |count: u64, what: &str| match count {
+        let part = |count: u64, one: &str, many: &str| match count {
             0 => String::new(),
-            count => format!(", {count} {what}"),
+            1 => format!(", 1 {one}"),
+            count => format!(", {count} {many}"),
         };
-        let rate = DecimalBytes((moved as f64 / seconds.max(1e-9)) as u64);
+        let there_as = if self.args.tree.quick { "already there by size and time" } else { "already there" };
+        let rate = match moved {
+            0 => String::new(),
+            moved => format!(" ({}/s)", DecimalBytes((moved as f64 / seconds.max(1e-9)) as u64)),
+        };
         Some(format!(
-            "sent {sent} {}, {} of {} in {seconds:.2} s ({rate}/s){}{}{}{}",
-            if sent == 1 { "entry" } else { "entries" },
+            "sent {sent} {}, {} of {} in {seconds:.2} s{rate}{}{}{}{}{}{}",
+            if sent == 1 { "file" } else { "files" },
             BinaryBytes(moved),
             BinaryBytes(bytes),
-            part(
-                there,
-                if self.args.tree.quick { "already there by size and time" } else { "already there" }
-            ),
-            part(links, "links left out"),
-            part(skipped, "skipped"),
-            part(failed, "failed"),
+            part(there, there_as, there_as),
+            part(directories, "directory", "directories"),
+            part(links, "link", "links"),
+            part(left_out, "link left out", "links left out"),
+            part(skipped, "skipped", "skipped"),
+            part(failed, "failed", "failed"),
         ))
     }
 
@@ -196,7 +205,7 @@ impl<'a> Desk<'a> {
             "reason": skipped.why.to_string(),
         }));
         if matches!(skipped.why, SkipReason::Link) {
-            self.counts.links += 1;
+            self.counts.left_out += 1;
         } else {
             self.counts.skipped += 1;
             self.output.notice(&skipped.to_string());
@@ -210,7 +219,12 @@ impl<'a> Desk<'a> {
         if !self.is_tree {
             self.output.line(&output::describe(true, summary));
         }
-        *(if summary.complete { &mut self.counts.there } else { &mut self.counts.sent }) += 1;
+        *match summary.kind {
+            OfferKind::Directory => &mut self.counts.directories,
+            OfferKind::Link => &mut self.counts.links,
+            OfferKind::File if summary.complete => &mut self.counts.there,
+            OfferKind::File => &mut self.counts.sent,
+        } += 1;
         self.counts.bytes += summary.progress.total;
         self.counts.moved += summary.new_bytes();
     }
@@ -297,8 +311,8 @@ impl Overall {
                     if total.is_over.load(Ordering::Relaxed) {
                         return;
                     }
-                    total.files.fetch_add(1, Ordering::Relaxed);
                     if let What::File { len } = entry.what {
+                        total.files.fetch_add(1, Ordering::Relaxed);
                         total.bytes.fetch_add(len, Ordering::Relaxed);
                     }
                 }

@@ -219,7 +219,8 @@ pub fn failed(transfer: Option<u64>, name: Option<&str>, error: &dyn std::fmt::D
 /// The `finished` event.
 fn finished(transfer: u64, summary: &Summary) -> Value {
     json!({
-        "event": "finished", "transfer": transfer, "name": summary.name, "size": summary.progress.total,
+        "event": "finished", "transfer": transfer, "name": summary.name, "kind": summary.kind,
+        "size": summary.progress.total,
         "seconds": summary.elapsed.as_secs_f64(), "bytes_per_second": summary.rate(),
         "resumed_at": summary.progress.held, "new_bytes": summary.new_bytes(),
         "resent_bytes": summary.progress.resent, "damaged_chunks": summary.progress.naks,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, DecimalBytes, ProgressBar, ProgressStyle};
 use serde_json::json;
-use wsferry::protocol::Progress;
+use wsferry::protocol::{OfferKind, Progress};
 use wsferry::transfer::Event;
 
 use super::output::{Mode, Output};
@@ -69,7 +69,7 @@ impl View {
     /// Shows an event. `Finished` and `Failed` are left to the caller; the bar is gone by then.
     pub fn show(&mut self, event: &Event) {
         match event {
-            Event::Started { name, size, peer } => self.start(name, *size, peer),
+            Event::Started { name, kind, size, peer } => self.start(name, *kind, *size, peer),
             Event::Resumed { held } => {
                 self.output.event(json!({
                     "event": "resumed", "transfer": self.transfer, "name": self.name, "offset": held,
@@ -104,7 +104,7 @@ impl View {
         }
     }
 
-    fn start(&mut self, name: &str, size: u64, peer: &str) {
+    fn start(&mut self, name: &str, kind: OfferKind, size: u64, peer: &str) {
         self.is_plain = size == 0;
         // A source that changed is begun again as what it became.
         self.clear();
@@ -112,9 +112,13 @@ impl View {
         self.started = Instant::now();
         self.next_tell = self.started + LINE_INTERVAL.min(EVENT_INTERVAL);
         self.output.event(json!({
-            "event": "started", "transfer": self.transfer, "name": name, "size": size, "peer": peer,
+            "event": "started", "transfer": self.transfer, "name": name, "kind": kind, "size": size, "peer": peer,
         }));
-        if self.has_bar && self.output.mode == Mode::Human && !self.output.bars.is_hidden() {
+        if self.has_bar
+            && kind == OfferKind::File
+            && self.output.mode == Mode::Human
+            && !self.output.bars.is_hidden()
+        {
             let bar = match &self.overall {
                 Some(overall) => self.output.bars.insert_before(overall, ProgressBar::new(size)),
                 None => self.output.bars.add(ProgressBar::new(size)),

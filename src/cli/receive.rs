@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::BinaryBytes;
 use serde_json::json;
-use wsferry::protocol::HeartbeatConfig;
+use wsferry::protocol::{HeartbeatConfig, OfferKind};
 use wsferry::runtime::{self, TcpListener};
 use wsferry::storage::{Inbox, InboxOptions};
 use wsferry::transfer::plain::PlainReceiveOptions;
@@ -129,8 +129,10 @@ type Key = (u64, Option<u64>);
 /// What came in directories on one connection.
 struct Tree {
     started: Instant,
-    received: u64,
+    files: u64,
     there: u64,
+    directories: u64,
+    links: u64,
     bytes: u64,
 }
 
@@ -166,25 +168,41 @@ impl Shown {
 
 impl Tree {
     fn new() -> Self {
-        Self { started: Instant::now(), received: 0, there: 0, bytes: 0 }
+        Self { started: Instant::now(), files: 0, there: 0, directories: 0, links: 0, bytes: 0 }
     }
 
     fn add(&mut self, summary: &Summary) {
-        *(if summary.complete { &mut self.there } else { &mut self.received }) += 1;
+        *match summary.kind {
+            OfferKind::Directory => &mut self.directories,
+            OfferKind::Link => &mut self.links,
+            OfferKind::File if summary.complete => &mut self.there,
+            OfferKind::File => &mut self.files,
+        } += 1;
         self.bytes += summary.new_bytes();
     }
 
     fn describe(&self) -> String {
-        let Self { started, received, there, bytes } = self;
-        let there = if *there > 0 { format!(", {there} already there") } else { String::new() };
+        let Self { started, files, there, directories, links, bytes } = self;
+        let part = |count: u64, one: &str, many: &str| match count {
+            0 => String::new(),
+            1 => format!(", 1 {one}"),
+            count => format!(", {count} {many}"),
+        };
         let seconds = started.elapsed().as_secs_f64();
-        format!("received {received} in directories, {} in {seconds:.2} s{there}", BinaryBytes(*bytes))
+        format!(
+            "received {files} {} in directories, {} in {seconds:.2} s{}{}{}",
+            if *files == 1 { "file" } else { "files" },
+            BinaryBytes(*bytes),
+            part(*there, "already there", "already there"),
+            part(*directories, "directory", "directories"),
+            part(*links, "link", "links"),
+        )
     }
 }
 
 /// Whether it is one of many: a line for all of them will do.
-fn is_in_directory(name: &str) -> bool {
-    name.contains('/')
+fn is_in_tree(name: &str, kind: OfferKind) -> bool {
+    name.contains('/') || kind != OfferKind::File
 }
 
 impl Desk {
@@ -209,10 +227,10 @@ impl Desk {
     /// Shows an event of one transfer, or of a connection.
     fn show(self: &Arc<Self>, key: Key, event: &Event) {
         let mut shown = self.shown();
-        if let Event::Started { name, .. } = event {
+        if let Event::Started { name, kind, .. } = event {
             shown.transfers += 1;
             let view = View::new(self.output.clone(), shown.transfers, name.clone(), None);
-            let view = if is_in_directory(name) { view.without_bar() } else { view };
+            let view = if is_in_tree(name, *kind) { view.without_bar() } else { view };
             shown.views.insert(key, view);
         }
         if let Some(view) = shown.views.get_mut(&key) {
@@ -229,7 +247,7 @@ impl Desk {
                     }
                 };
                 self.output.finished(number, summary);
-                if is_in_directory(&summary.name) {
+                if is_in_tree(&summary.name, summary.kind) {
                     shown.trees.entry(key.0).or_insert_with(Tree::new).add(summary);
                 } else {
                     self.output.line(&output::describe(false, summary));

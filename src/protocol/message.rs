@@ -329,6 +329,16 @@ impl OfferKind {
     }
 }
 
+impl From<&Kind> for OfferKind {
+    fn from(kind: &Kind) -> Self {
+        match kind {
+            Kind::File => Self::File,
+            Kind::Directory => Self::Directory,
+            Kind::Link(_) => Self::Link,
+        }
+    }
+}
+
 /// What the receiver answers to an offer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accept {

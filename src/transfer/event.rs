@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Error;
-use crate::protocol::{FileDigest, Progress};
+use crate::protocol::{FileDigest, OfferKind, Progress};
 use crate::storage::Skipped;
 
 /// Something happened in a transfer.
@@ -19,10 +19,12 @@ pub enum Event {
         /// The sender's run, if it tells.
         session: Option<String>,
     },
-    /// A file was offered and accepted.
+    /// A file, directory or link was offered and accepted.
     Started {
         /// Its name at the destination.
         name: String,
+        /// Which of them it is.
+        kind: OfferKind,
         /// Its size in bytes.
         size: u64,
         /// The peer's address.
@@ -72,6 +74,8 @@ pub enum Event {
 pub struct Summary {
     /// The file's name at the destination.
     pub name: String,
+    /// Whether it is a file, a directory or a link.
+    pub kind: OfferKind,
     /// The peer's address.
     pub peer: String,
     /// The file's BLAKE3 digest; none of what is no file, or was taken for the same by its size and time.

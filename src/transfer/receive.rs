@@ -559,7 +559,8 @@ impl Destination<'_> {
                 let Some(transfer) = self.transfers.get_mut(&number) else { return };
                 (transfer.held, transfer.complete) = (held, complete);
                 let (name, size) = (transfer.offer.path.to_string(), transfer.offer.geometry.size());
-                (self.observer)(id, Event::Started { name, size, peer: self.peer.clone() });
+                let kind = (&transfer.offer.kind).into();
+                (self.observer)(id, Event::Started { name, kind, size, peer: self.peer.clone() });
                 if held > 0 && !complete {
                     (self.observer)(id, Event::Resumed { held });
                 }
@@ -606,6 +607,7 @@ impl Destination<'_> {
         (self.observer)(Some(number.into()), Event::Progress(progress));
         let summary = Summary {
             name: transfer.offer.path.to_string(),
+            kind: (&transfer.offer.kind).into(),
             peer: self.peer.clone(),
             digest,
             elapsed: transfer.started.elapsed(),

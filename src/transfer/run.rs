@@ -386,27 +386,42 @@ impl Transfer {
         }
     }
 
+    pub(super) fn kind(&self) -> OfferKind {
+        match &self.content {
+            Content::File(_) => OfferKind::File,
+            Content::Place(place) => place.kind(),
+        }
+    }
+
     /// What is said when it was accepted, once.
     pub(super) fn start(&mut self, peer: &str) -> Option<Event> {
-        let (name, size) = (self.name(), self.size());
+        let (name, kind, size) = (self.name(), self.kind(), self.size());
         let said = std::mem::replace(&mut self.told_start, true);
-        (!said).then(|| Event::Started { name, size, peer: peer.to_owned() })
+        (!said).then(|| Event::Started { name, kind, size, peer: peer.to_owned() })
     }
 }
 
 impl Place {
+    fn kind(&self) -> OfferKind {
+        match self.what {
+            What::Link { .. } => OfferKind::Link,
+            What::Directory { .. } => OfferKind::Directory,
+            What::File { .. } => unreachable!("a file is opened"),
+        }
+    }
+
     fn offer(&self) -> Offer {
         let path = self.to.to_string();
-        let (kind, target, mode, (mtime, mtime_ns)) = match &self.what {
-            What::Link { target, mtime } => (OfferKind::Link, Some(target.clone()), None, *mtime),
-            What::Directory { mode, mtime } => (OfferKind::Directory, None, Some(*mode), *mtime),
+        let (target, mode, (mtime, mtime_ns)) = match &self.what {
+            What::Link { target, mtime } => (Some(target.clone()), None, *mtime),
+            What::Directory { mode, mtime } => (None, Some(*mode), *mtime),
             What::File { .. } => unreachable!("a file is opened"),
         };
         Offer {
             transfer: 0,
             id: transfer_id(&path, 0, mtime, mtime_ns, mode),
             path,
-            kind,
+            kind: self.kind(),
             target,
             size: 0,
             mtime,

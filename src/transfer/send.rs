@@ -404,6 +404,7 @@ impl Files<'_> {
         transfer.end_connection(progress, self.wire_bytes);
         let summary = transfer.summarise(Summary {
             name: transfer.name(),
+            kind: transfer.kind(),
             peer: self.peer.clone(),
             digest,
             elapsed: Duration::ZERO,

@@ -10,7 +10,7 @@ use futures::{AsyncRead, AsyncWrite, Future};
 use super::coming::{Coming, Refused};
 use super::name::numbered;
 use super::{Life, last_words};
-use crate::protocol::{Code, FileName, HeartbeatConfig, Progress};
+use crate::protocol::{Code, FileName, HeartbeatConfig, OfferKind, Progress};
 use crate::runtime;
 use crate::storage::{PlainInbox, StorageError, Warning};
 use crate::transfer::{
@@ -252,7 +252,7 @@ impl Pump<'_> {
         if coming.is_to_be_named(piece.last) {
             coming.name_it();
             let (name, size) = (coming.file.name().to_owned(), 0);
-            (self.observer)(Event::Started { name, size, peer: peer() });
+            (self.observer)(Event::Started { name, kind: OfferKind::File, size, peer: peer() });
         }
         let acknowledged = coming.len();
         if coming.is_named() && (self.pace.is_due(Instant::now()) || piece.last) {
@@ -293,6 +293,7 @@ impl Pump<'_> {
         let (len, digest) = (file.len(), hasher.finalize().into());
         let summary = Summary {
             name: String::new(),
+            kind: OfferKind::File,
             peer: peer.to_owned(),
             digest: Some(digest),
             elapsed: started.elapsed(),

@@ -11,7 +11,7 @@ use futures::{AsyncRead, AsyncWrite};
 use super::echo::{Differs, Echo};
 use super::{Life, last_words};
 use crate::protocol::codec::Encoder;
-use crate::protocol::{ChunkSize, Code, HeartbeatConfig, Progress};
+use crate::protocol::{ChunkSize, Code, HeartbeatConfig, OfferKind, Progress};
 use crate::runtime;
 use crate::storage::{Source, SourceError, Standing};
 use crate::transfer::session::dial_with;
@@ -88,7 +88,12 @@ where
     let now = Instant::now();
     let wire_before = connection.wire_bytes();
     let (name, size) = (source.name().to_string(), source.geometry().size());
-    observer(Event::Started { name: name.clone(), size, peer: connection.peer().to_owned() });
+    observer(Event::Started {
+        name: name.clone(),
+        kind: OfferKind::File,
+        size,
+        peer: connection.peer().to_owned(),
+    });
     let mut pump = Pump {
         source,
         options,
@@ -119,6 +124,7 @@ where
     observer(Event::Progress(progress));
     Ok(Summary {
         name,
+        kind: OfferKind::File,
         peer: connection.peer().to_owned(),
         digest: Some(digest),
         elapsed,
