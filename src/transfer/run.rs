@@ -102,8 +102,10 @@ impl Run {
 
     /// A run of one file.
     pub(super) fn of(transfer: Transfer, retry: RetryOptions, reached: bool, path: Path) -> Self {
-        let run = Self::new(Box::new(std::iter::empty()), transfer.id + 1, retry, reached, path);
-        Self { is_exhausted: true, ready: VecDeque::from([transfer]), ..run }
+        let mut run = Self::new(Box::new(std::iter::empty()), transfer.id + 1, retry, reached, path);
+        run.is_exhausted = true;
+        run.offer_last(transfer);
+        run
     }
 
     /// The number of the next item.
@@ -146,15 +148,24 @@ impl Run {
         for (id, looked) in prepared.looked_at {
             match looked {
                 Ok(transfer) if transfer.is_directory() => self.directories.push_back(transfer),
-                Ok(transfer) => {
-                    self.kept += transfer.kept;
-                    self.ready.push_back(transfer);
-                }
+                Ok(transfer) => self.offer_last(transfer),
                 Err(why) => not_sent.push((id, why)),
             }
         }
         self.unoffered += not_sent.iter().filter(|(_, why)| why.is_failure()).count() as u64;
         not_sent
+    }
+
+    /// To be offered behind those that are ready. What is kept of it counts until it is let go.
+    pub(super) fn offer_last(&mut self, transfer: Transfer) {
+        self.kept += transfer.kept;
+        self.ready.push_back(transfer);
+    }
+
+    /// To be offered before those that are ready.
+    pub(super) fn offer_first(&mut self, transfer: Transfer) {
+        self.kept += transfer.kept;
+        self.ready.push_front(transfer);
     }
 
     /// The next to be offered; `alone` if no other is on its way. Who offers the last has to know that it is the last.
@@ -434,5 +445,35 @@ impl Place {
             quick: false,
             left: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_counts_until_it_is_let_go_wherever_a_transfer_came_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, options) = (dir.path().join("small"), SendOptions::default());
+        std::fs::write(&path, [7; 1000]).unwrap();
+        let open = || Transfer::of(0, Source::open(&path, None).unwrap(), &options).unwrap();
+
+        let mut run = Run::of(open(), RetryOptions::default(), false, Path::default());
+        assert_eq!(run.kept, 1000, "a run of one file");
+        let mut sent = run.take_ready(true).unwrap();
+        run.let_go(&mut sent);
+        assert_eq!(run.kept, 0);
+
+        let became = Source::open(&path, None).unwrap();
+        run.offer_first(sent.change(became, &options).unwrap());
+        assert_eq!(run.kept, 1000, "its source became another version");
+        let mut sent = run.take_ready(true).unwrap();
+        run.let_go(&mut sent);
+        run.let_go(&mut sent);
+        assert_eq!(run.kept, 0, "let go twice");
+
+        run.offer_last(sent);
+        assert_eq!(run.kept, 0, "nothing of it is kept any more");
     }
 }

@@ -446,7 +446,7 @@ impl Files<'_> {
                             why: error.to_string(),
                         },
                     );
-                    return self.run.ready.push_front(transfer);
+                    return self.run.offer_first(transfer);
                 }
                 // Another file of that path is another transfer.
                 Err(replaced @ SourceError::Replaced(_)) => error = replaced.into(),
@@ -496,7 +496,7 @@ impl Files<'_> {
             }
             self.run.let_go(&mut transfer);
             transfer.began |= cut;
-            self.run.ready.push_front(transfer);
+            self.run.offer_first(transfer);
         }
         self.run.owes = self.last_left;
         self.run.path = link.into_path(cut);

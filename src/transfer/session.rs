@@ -190,7 +190,7 @@ impl Session {
             if self.retry.wait_for_name && matches!(error, Error::Refused { code: Code::Busy, .. }) {
                 run.moved = Instant::now();
             }
-            run.ready.push_back(transfer);
+            run.offer_last(transfer);
             why.get_or_insert(error);
         }
         why
