@@ -18,7 +18,7 @@ use super::plain::{PlainReceiveOptions, receive_all_plain};
 use super::receive::receive_claimed;
 use super::{Error, ErrorKind, Event, ReceiveOptions, Shutdown, ShutdownHandle};
 use crate::protocol::Code;
-use crate::runtime::{self, TcpListener, TcpStream};
+use crate::runtime::{self, Stream, TcpListener, TcpStream};
 use crate::storage::{Inbox, PlainInbox};
 use crate::transport::{
     Budget, Connection, HANDSHAKE_TIMEOUT, Origins, Request, TransportError, open_server_handshake,
@@ -313,6 +313,7 @@ async fn one_connection(
     tell: Tell,
 ) {
     let _ = stream.set_nodelay(true);
+    let stream = Stream::new(stream);
     let handshake = async {
         match places.plain {
             Some(_) => open_server_handshake(stream, address.clone(), &options.origins).await,
@@ -342,7 +343,7 @@ async fn one_connection(
 
 /// Receives files on one connection until it ends.
 async fn receive_all(
-    mut connection: Connection<TcpStream>,
+    mut connection: Connection<Stream>,
     places: Places<'_>,
     options: &ReceiveOptions,
     shutdown: Shutdown,

@@ -8,7 +8,7 @@ use super::run::{Run, Transfer};
 use super::send::{attempt, tell};
 use super::{Error, Event, SendOptions, Summary, part};
 use crate::protocol::{self, Code, FileName};
-use crate::runtime::{self, TcpStream};
+use crate::runtime::{self, Stream};
 use crate::storage::{Entry, Skipped, Source};
 use crate::transport::{Connection, Endpoint, HANDSHAKE_TIMEOUT, TransportError, client_handshake};
 
@@ -42,7 +42,7 @@ pub struct Session {
     endpoint: Endpoint,
     options: SendOptions,
     retry: RetryOptions,
-    connection: Option<Connection<TcpStream>>,
+    connection: Option<Connection<Stream>>,
     /// This run of the program, for the receiver.
     session: String,
     /// A receiver took or refused a file of this session: from then on a lost connection is a cut.
@@ -246,20 +246,20 @@ fn random() -> u64 {
 }
 
 /// Dials an endpoint and opens a WebSocket.
-pub(super) async fn dial(endpoint: &Endpoint) -> Result<Connection<TcpStream>, TransportError> {
+pub(super) async fn dial(endpoint: &Endpoint) -> Result<Connection<Stream>, TransportError> {
     dial_with(endpoint, client_handshake).await
 }
 
 /// As [`dial`], with this handshake.
 pub(super) async fn dial_with(
     endpoint: &Endpoint,
-    handshake: impl AsyncFnOnce(TcpStream, &Endpoint) -> Result<Connection<TcpStream>, TransportError>,
-) -> Result<Connection<TcpStream>, TransportError> {
+    handshake: impl AsyncFnOnce(Stream, &Endpoint) -> Result<Connection<Stream>, TransportError>,
+) -> Result<Connection<Stream>, TransportError> {
     let (host, port) = (endpoint.host(), endpoint.port());
     let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let stream = runtime::connect(host, port, HANDSHAKE_TIMEOUT).await;
     let stream = stream.map_err(|source| TransportError::Connect { address: address.clone(), source })?;
-    runtime::timeout(HANDSHAKE_TIMEOUT, handshake(stream, endpoint))
+    runtime::timeout(HANDSHAKE_TIMEOUT, handshake(Stream::new(stream), endpoint))
         .await
         .unwrap_or(Err(TransportError::HandshakeTimeout { address, limit: HANDSHAKE_TIMEOUT }))
 }

@@ -6,7 +6,7 @@ use super::file_name;
 use super::receive::{PlainReceiveOptions, receive_plain};
 use crate::protocol::Code;
 use crate::protocol::message::clip;
-use crate::runtime::{self, TcpStream};
+use crate::runtime::{self, Stream};
 use crate::storage::{PlainInbox, StorageError};
 use crate::transfer::once::Offered;
 use crate::transfer::serve::{Said, Tell};
@@ -15,7 +15,7 @@ use crate::transport::Connection;
 
 /// Receives messages as files on one connection until it ends: the first under the name in its URL, if there is one.
 pub(in crate::transfer) async fn receive_all_plain(
-    mut connection: Connection<TcpStream>,
+    mut connection: Connection<Stream>,
     (inbox, options): &(PlainInbox, PlainReceiveOptions),
     target: &str,
     shutdown: Shutdown,
