@@ -11,11 +11,15 @@ use std::time::{Duration, Instant};
 use super::process::{self, Receiver};
 use super::{Plan, Table, spread};
 
-const ONE_WAY: Duration = Duration::from_millis(50);
+pub const ONE_WAY: Duration = Duration::from_millis(50);
 /// Bytes a second, each way.
 const RATE: f64 = 50e6;
 /// What the path takes at a time.
 const PIECE: usize = 64 * 1024;
+/// Pieces that are on the way at most, more than ever are at that rate: a receiver that does not read stops the path.
+const PIECES: usize = 256;
+/// As above, where there is no rate and pieces may be small.
+const PIECES_WITHOUT_RATE: usize = 4096;
 /// How far the clock of the path may lag before time is lost: what a sleep oversleeps is caught up.
 const LAG: Duration = Duration::from_millis(2);
 
@@ -44,7 +48,7 @@ pub fn measure(plan: &Plan) -> Table {
 
 fn over_path(plan: &Plan, source: &Path, flags: &[&str]) -> f64 {
     let mut receiver = Receiver::start(&plan.memory.path().join("inbox"), &["--once"]);
-    let port = path_to(receiver.address.clone());
+    let port = path_to(receiver.address.clone(), Some(RATE));
     let (seconds, sent) = process::send(source, &format!("ws://127.0.0.1:{port}"), flags);
     assert_eq!(sent["blake3"], receiver.finished()["blake3"]);
     seconds
@@ -53,7 +57,7 @@ fn over_path(plan: &Plan, source: &Path, flags: &[&str]) -> f64 {
 /// As many bytes as Base64 makes of the file, and one back when all are there.
 fn tcp(source: &Path, size: u64) -> f64 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = path_to(listener.local_addr().expect("it is bound").to_string());
+    let port = path_to(listener.local_addr().expect("it is bound").to_string(), Some(RATE));
     let wire = size.div_ceil(3) * 4;
     let sink = thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("the path comes");
@@ -88,8 +92,9 @@ fn tcp(source: &Path, size: u64) -> f64 {
     started.elapsed().as_secs_f64()
 }
 
-/// The port of a path that leads one connection to `target`.
-fn path_to(target: String) -> u16 {
+/// The port of a path that leads one connection to `target`; it passes so many bytes a second each way, or without a limit
+/// as many as come.
+pub fn path_to(target: String, rate: Option<f64>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();
     thread::spawn(move || {
@@ -98,9 +103,9 @@ fn path_to(target: String) -> u16 {
         for (from, to) in [(&near, &far), (&far, &near)] {
             from.set_nodelay(true).expect("it is a socket");
             let (from, to) = (from.try_clone().expect("it clones"), to.try_clone().expect("it clones"));
-            // More than is ever on its way at this rate: a receiver that does not read stops the path.
-            let (on_its_way, arrives) = mpsc::sync_channel(256);
-            thread::spawn(move || enter(from, &on_its_way));
+            let pieces = if rate.is_some() { PIECES } else { PIECES_WITHOUT_RATE };
+            let (on_its_way, arrives) = mpsc::sync_channel(pieces);
+            thread::spawn(move || enter(from, rate, &on_its_way));
             thread::spawn(move || leave(&arrives, to));
         }
     });
@@ -108,13 +113,14 @@ fn path_to(target: String) -> u16 {
 }
 
 /// Takes bytes at the path's rate.
-fn enter(mut from: TcpStream, on_its_way: &mpsc::SyncSender<(Instant, Vec<u8>)>) {
+fn enter(mut from: TcpStream, rate: Option<f64>, on_its_way: &mpsc::SyncSender<(Instant, Vec<u8>)>) {
     let mut next = Instant::now();
     loop {
         let mut piece = vec![0; PIECE];
         let n = from.read(&mut piece).unwrap_or(0);
         piece.truncate(n);
-        next = next.max(Instant::now() - LAG) + Duration::from_secs_f64(n as f64 / RATE);
+        next = next.max(Instant::now() - LAG)
+            + Duration::from_secs_f64(rate.map_or(0.0, |rate| n as f64 / rate));
         thread::sleep(next.saturating_duration_since(Instant::now()));
         if on_its_way.send((next + ONE_WAY, piece)).is_err() || n == 0 {
             return;

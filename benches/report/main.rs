@@ -6,6 +6,7 @@
 //! cargo bench --bench report -- throughput disk    # some of them
 //! cargo bench --bench report -- --write            # and puts them into README.md
 //! cargo bench --bench report -- disk --write       # one of them, which says on what machine then
+//! cargo bench --bench report -- small              # beside rsync, without which it fails
 //! ```
 //!
 //! `--test` runs everything once with tiny files: whether it works, not how fast.
@@ -16,9 +17,12 @@ mod growth;
 mod long_path;
 mod many;
 mod process;
+mod server;
+mod small;
 #[path = "../../src/cli/bench/spread.rs"]
 mod spread;
 mod throughput;
+mod tree;
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -70,6 +74,14 @@ impl Spread {
             return format!("{:.0} MB/s", of(self.median));
         }
         format!("{:.0} MB/s ({:.0} to {:.0})", of(self.median), of(self.max), of(self.min))
+    }
+
+    /// As seconds.
+    pub fn seconds(self) -> String {
+        if self.min == self.max {
+            return format!("{:.2} s", self.median);
+        }
+        format!("{:.2} s ({:.2} to {:.2})", self.median, self.min, self.max)
     }
 
     pub fn ratio(self) -> String {
@@ -158,12 +170,13 @@ fn machine() -> String {
 
 type Measure = fn(&Plan) -> Table;
 
-const TABLES: [(&str, Measure); 7] = [
+const TABLES: [(&str, Measure); 8] = [
     ("throughput", throughput::measure),
     ("exercise", exercise::measure),
     ("disk", throughput::disk),
     ("memory", growth::memory),
     ("path", long_path::measure),
+    ("small", small::measure),
     ("many", many::measure),
     ("growth", growth::measure),
 ];

@@ -15,6 +15,13 @@ pub fn wsferry() -> Command {
     command
 }
 
+/// `rsync`, whose whole output is in English.
+pub fn rsync() -> Command {
+    let mut command = Command::new("rsync");
+    command.stdin(Stdio::null()).env("LC_ALL", "C");
+    command
+}
+
 /// A receiver of the program; killed when dropped.
 pub struct Receiver {
     child: Child,
@@ -60,13 +67,29 @@ impl Receiver {
 
     /// The most memory, in bytes, and the threads it has.
     pub fn usage(&self) -> (u64, u64) {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let number = |key: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("0");
-            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0)
-        };
-        (number("VmHWM:") * 1024, number("Threads:"))
+        usage(self.child.id())
     }
+}
+
+fn usage(process: u32) -> (u64, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let number = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("0");
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0)
+    };
+    (number("VmHWM:") * 1024, number("Threads:"))
+}
+
+/// The most memory, in bytes, that a process has had, or one of those that it started: the largest. Those that have ended
+/// tell nothing any more.
+pub fn peak_memory(process: u32) -> u64 {
+    children(process).into_iter().map(peak_memory).fold(usage(process).0, u64::max)
+}
+
+/// What a process's first thread has started, and what has not ended.
+fn children(process: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+    children.unwrap_or_default().split_whitespace().filter_map(|child| child.parse().ok()).collect()
 }
 
 impl Drop for Receiver {
