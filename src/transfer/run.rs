@@ -14,7 +14,7 @@ use crate::storage::{Entry, Skipped, Source, SourceError, What};
 const AHEAD: usize = 256;
 /// Those that are looked at by one job.
 const GROUP: usize = 64;
-/// Bytes of small files that are kept between being hashed and being sent, all together; beyond, nothing is opened ahead.
+/// Bytes of small files that are kept between being hashed and being sent, all together; beyond, files are read twice.
 const MOST_KEPT: u64 = 16 << 20;
 /// The largest file that is kept.
 const LARGEST_KEPT: u64 = 256 << 10;
@@ -118,11 +118,12 @@ impl Run {
         &mut self,
         options: &SendOptions,
     ) -> Option<impl FnOnce() -> Prepared + Send + 'static> {
-        if self.is_exhausted || self.ready.len() >= AHEAD || self.kept >= MOST_KEPT {
+        if self.is_exhausted || self.ready.len() >= AHEAD {
             return None;
         }
         let mut items = self.items.take()?;
         let (first, options) = (self.next_id, *options);
+        let mut room = MOST_KEPT.saturating_sub(self.kept);
         Some(move || {
             let mut looked_at = Vec::with_capacity(GROUP);
             for id in first..first + GROUP as u64 {
@@ -130,9 +131,10 @@ impl Run {
                     return Prepared { items, looked_at, is_exhausted: true };
                 };
                 let looked = match item {
-                    Ok(entry) => Transfer::open(id, entry, &options).map_err(NotSent::Failed),
+                    Ok(entry) => Transfer::open(id, entry, &options, room).map_err(NotSent::Failed),
                     Err(skipped) => Err(NotSent::Skipped(skipped)),
                 };
+                room = room.saturating_sub(looked.as_ref().map_or(0, |transfer| transfer.kept));
                 looked_at.push((id, looked));
             }
             Prepared { items, looked_at, is_exhausted: false }
@@ -274,11 +276,11 @@ struct Counts {
 }
 
 impl Transfer {
-    /// Opens what was found. A small file is hashed, and kept until it is sent.
-    fn open(id: u64, entry: Entry, options: &SendOptions) -> Result<Self, SourceError> {
+    /// Opens what was found. A small file is hashed, and kept until it is sent, if there is room for its bytes.
+    fn open(id: u64, entry: Entry, options: &SendOptions, room: u64) -> Result<Self, SourceError> {
         if let What::File { .. } = entry.what {
             let source = entry.open()?.growing(options.growing);
-            return Self::of(id, source, options);
+            return Self::hashed(id, source, options, room);
         }
         let Entry { to, what, .. } = entry;
         Ok(Self::new(id, Content::Place(Place { to, what })))
@@ -286,12 +288,16 @@ impl Transfer {
 
     /// A file that is open.
     pub(super) fn of(id: u64, source: Source, options: &SendOptions) -> Result<Self, SourceError> {
+        Self::hashed(id, source, options, LARGEST_KEPT)
+    }
+
+    fn hashed(id: u64, source: Source, options: &SendOptions, room: u64) -> Result<Self, SourceError> {
         if options.quick {
             // It may not have to be read at all.
             return Ok(Self::new(id, Content::File(Arc::new(source))));
         }
         let size = source.geometry().size();
-        let keep = size <= LARGEST_KEPT;
+        let keep = size <= LARGEST_KEPT.min(room);
         let digest = source.digest_of_small(keep)?;
         let kept = if keep { size } else { 0 };
         Ok(Self { digest, kept, ..Self::new(id, Content::File(Arc::new(source))) })

@@ -290,6 +290,10 @@ fn a_source_that_changes_once_while_it_is_sent_arrives_as_what_it_became() {
         let file = std::fs::File::options().write(true).open(path).unwrap();
         file.write_all_at(b"another beginning", 7).unwrap();
     };
+    // Of one that is small now the bytes are kept from when it is hashed on.
+    let become_small = |path: &std::path::Path| {
+        std::fs::File::options().write(true).open(path).unwrap().set_len(1000).unwrap();
+    };
     // Each comes by at the first connection, and again at the next: the second time it changes nothing new.
     let once = |change: fn(&std::path::Path)| {
         let done = std::sync::atomic::AtomicBool::new(false);
@@ -299,7 +303,7 @@ fn a_source_that_changes_once_while_it_is_sent_arrives_as_what_it_became() {
             }
         }
     };
-    for change in [shrink as fn(&std::path::Path), grow, rewrite] {
+    for change in [shrink as fn(&std::path::Path), grow, rewrite, become_small] {
         let place = Place::new();
         let (source, ended) = send_while(&place, once(change));
         assert_eq!(ended.code(), 0, "{ended:?}");
