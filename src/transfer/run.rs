@@ -1,6 +1,7 @@
 //! One run of a sender: what is to be sent, what is on its way, and what is known over all its connections.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,10 +23,15 @@ const LARGEST_KEPT: u64 = 256 << 10;
 /// What is still to be looked at, in order.
 pub(super) type Items = Box<dyn Iterator<Item = Result<Entry, Skipped>> + Send>;
 
+/// A thread that looks at some of them.
+pub(super) type Looking = Pin<Box<dyn Future<Output = Prepared> + Send>>;
+
 /// What is to be sent, and how far it is.
 pub(super) struct Run {
     /// `None` while a thread looks at some of them.
     items: Option<Items>,
+    /// That thread. It has the items, so a connection that ends meanwhile must not take it along.
+    pub(super) looking: Option<Looking>,
     is_exhausted: bool,
     next_id: u64,
     /// Open, and to be offered next.
@@ -84,6 +90,7 @@ impl Run {
     pub(super) fn new(items: Items, next_id: u64, retry: RetryOptions, reached: bool, path: Path) -> Self {
         Self {
             items: Some(items),
+            looking: None,
             is_exhausted: false,
             next_id,
             ready: VecDeque::new(),

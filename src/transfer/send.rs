@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::{AsyncRead, AsyncWrite};
@@ -10,7 +10,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::pump::{Jobs, Pump, Side};
 use super::recovery::{self, Next};
-use super::run::{Content, Prepared, Run, Transfer};
+use super::run::{Content, Run, Transfer};
 use super::{Error, Event, PROGRESS_INTERVAL, Pace, RetryOptions, Summary, hello, part};
 use crate::protocol::{
     Action, BlockDigest, BlockHashes, ChunkSize, Code, DEFAULT_WINDOW, Done, Due, FileDigest,
@@ -156,7 +156,6 @@ where
 
 /// What came of work on another thread.
 enum Outcome {
-    Prepared(Prepared),
     Hashed(u32, u64, Result<(BlockHashes, BlockDigest), SourceError>),
     /// Whether the source is what it was: if that is not clear, its digest.
     Confirmed(u32, Result<Option<FileDigest>, SourceError>),
@@ -181,15 +180,20 @@ impl Side for Files<'_> {
 
     const FRAMES_PER_TURN: usize = 64;
 
-    fn turn(
-        &mut self,
-        link: &mut Link,
-        jobs: &mut Jobs<Outcome>,
-        _: &mut Context<'_>,
-    ) -> Result<bool, Error> {
+    fn turn(&mut self, link: &mut Link, _: &mut Jobs<Outcome>, cx: &mut Context<'_>) -> Result<bool, Error> {
         let mut moved = false;
-        if let Some(work) = self.run.prepare(self.options) {
-            jobs.push(Box::pin(async move { Outcome::Prepared(runtime::spawn_blocking(work).await) }));
+        if self.run.looking.is_none()
+            && let Some(work) = self.run.prepare(self.options)
+        {
+            self.run.looking = Some(Box::pin(runtime::spawn_blocking(work)));
+        }
+        if let Some(looking) = &mut self.run.looking
+            && let Poll::Ready(prepared) = looking.as_mut().poll(cx)
+        {
+            self.run.looking = None;
+            for (id, why) in self.run.prepared(prepared) {
+                (self.observer)(Some(id), why.event());
+            }
             moved = true;
         }
         while link.may_offer() > 0
@@ -225,11 +229,6 @@ impl Side for Files<'_> {
     fn end(&mut self, outcome: Outcome, link: &mut Link) -> Result<(), Error> {
         let now = Instant::now();
         match outcome {
-            Outcome::Prepared(prepared) => {
-                for (id, why) in self.run.prepared(prepared) {
-                    (self.observer)(Some(id), why.event());
-                }
-            }
             Outcome::Hashed(number, block, hashed) => match hashed {
                 Ok((hashes, digest)) => {
                     link.done(number, Done::HashedSource(block, hashes, digest), now);

@@ -8,9 +8,14 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use wsferry::runtime;
+use wsferry::storage::{Root, Scan, ScanOptions};
+use wsferry::transfer::{Event, RetryOptions, SendOptions, Session};
 
 use crate::proxy::{Plan, Proxy};
-use crate::support::{Ended, Peer, Place, Receiver, Running, message, random, send, send_well, wsferry};
+use crate::support::{
+    Ended, PATIENCE, Peer, Place, Receiver, Running, message, random, send, send_well, wsferry,
+};
 
 /// So many small files of different sizes.
 fn files(place: &Place, count: u64) -> Vec<PathBuf> {
@@ -83,6 +88,43 @@ fn one_of_many_that_changes_meanwhile_arrives_as_what_it_became_and_keeps_no_oth
     assert_received(&place, (0..30).filter(|&number| number != 10));
     let received = receiver.running.end();
     assert_eq!(received.code(), 0, "{received:?}");
+}
+
+#[test]
+fn a_cut_while_a_thread_looks_at_what_is_next_loses_none_of_it() {
+    let place = Place::new();
+    let files = files(&place, 200);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("ws://{}", listener.local_addr().unwrap()).parse().unwrap();
+    // Behind the first hundred the walk stands still until the cut was noticed.
+    let (go_on, waiting) = std::sync::mpsc::channel();
+    let scan = Scan::new(files.into_iter().map(Root::new), ScanOptions::default());
+    let items = scan.enumerate().map(move |(number, item)| {
+        if number == 100 {
+            waiting.recv().unwrap();
+        }
+        item
+    });
+    let sender = std::thread::spawn(move || {
+        let retry = RetryOptions { retry_for: PATIENCE, ..RetryOptions::default() };
+        let mut session = Session::new(endpoint, SendOptions::default(), retry);
+        let mut finished = 0;
+        let mut observe = |_, event| match event {
+            Event::Reconnecting { .. } => go_on.send(()).unwrap_or_default(),
+            Event::Finished(_) => finished += 1,
+            _ => {}
+        };
+        runtime::block_on(session.send_all(items, &mut observe)).unwrap();
+        finished
+    });
+    let mut peer = Peer::receive(&listener, &json!({}));
+    peer.hear_type("offer");
+    peer.tell(&json!({"type": "accept", "transfer": 0}));
+    while !peer.hear().unwrap().starts_with('C') {}
+    drop(peer);
+    let mut peer = Peer::receive(&listener, &json!({}));
+    assert_eq!(take(&mut peer, 200).1.len(), 200);
+    assert_eq!(sender.join().unwrap(), 200);
 }
 
 /// Takes what is offered, one chunk a file, and gives receipts for so many files; their names, and those that were offered.
