@@ -193,7 +193,7 @@ impl StorageError {
             | Self::Fixed { .. }
             | Self::NoName { .. }
             | Self::Unreliable { .. } => Code::Exists,
-            Self::LinkOutside { .. } => Code::Name,
+            Self::LinkOutside { .. } => Code::Kind,
             Self::Busy { .. } => Code::Busy,
             Self::NoSpace { .. } => Code::TooLarge,
             Self::NoBench => Code::Discard,
