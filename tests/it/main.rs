@@ -1,17 +1,22 @@
 //! The integration tests: one binary, real sockets, real files, seeded random data.
 
+mod forest;
 mod gateway;
 mod model;
 mod power;
 mod properties;
 mod proxy;
 mod support;
+mod tap;
 
 mod allocations;
 mod bench;
 mod chaos;
 mod command;
 mod differential;
+mod directories;
+mod directories_cut;
+mod directories_hostile;
 mod errors;
 mod faults;
 mod filesystems;

@@ -13,7 +13,7 @@ use crate::hostile::{finish, footprint, frame, frame_as, offer, offer_as};
 use crate::support::{PATIENCE, Peer, Place, Receiver, Running, message, random, send_well, wsferry};
 
 /// The offers of this kind with these numbers, as a peer's masked WebSocket frames; the mask is 0.
-fn wire(numbers: std::ops::Range<u32>, make: impl Fn(u32) -> Vec<Value>) -> Vec<u8> {
+pub fn wire(numbers: std::ops::Range<u32>, make: impl Fn(u32) -> Vec<Value>) -> Vec<u8> {
     let mut wire = Vec::new();
     for message in numbers.flat_map(make) {
         let frame = frame_of(&message.to_string());
@@ -30,14 +30,15 @@ fn wire(numbers: std::ops::Range<u32>, make: impl Fn(u32) -> Vec<Value>) -> Vec<
     wire
 }
 
-fn peak_memory(receiver: &Receiver) -> u64 {
+/// In KiB.
+pub fn peak_memory(receiver: &Receiver) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", receiver.running.pid())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     peak.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// A stream to a receiver that greeted, both ways.
-fn greeted(receiver: &Receiver) -> (Peer, TcpStream) {
+pub fn greeted(receiver: &Receiver) -> (Peer, TcpStream) {
     let mut peer = Peer::dial(&receiver.url);
     peer.hear_type("hello");
     let stream = peer.socket.get_mut().try_clone().unwrap();

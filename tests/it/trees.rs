@@ -60,7 +60,7 @@ fn stored() -> Sealed {
     Sealed::Stored(Vec::new())
 }
 
-fn umask() -> u32 {
+pub fn umask() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("Umask:")).unwrap();
     u32::from_str_radix(line.trim(), 8).unwrap()
