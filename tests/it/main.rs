@@ -49,6 +49,7 @@ mod sets;
 mod several;
 mod sources;
 mod sparse;
+mod states;
 mod takeover;
 mod terminal;
 mod transfer;

@@ -63,7 +63,7 @@ impl Receiver {
     ) -> Result<(), Violation> {
         self.expect(State::Streaming, "check")?;
         let blocks = check_runs("check", &[(first, count)], self.assembly.geometry())?.remove(0);
-        if self.owed.is_some() || self.complete {
+        if self.owed.is_some() || self.complete || self.known.is_some() {
             return Err(Violation::Unexpected { came: "check", state: "no digests were to be asked for" });
         }
         self.owed = Some(Owed { blocks, tree, is_read: false });
