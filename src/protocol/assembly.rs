@@ -12,6 +12,10 @@ use super::geometry::{BLOCK, Geometry};
 /// The most blocks that are begun and not whole at one time.
 const MAX_OPEN_BLOCKS: usize = 128;
 
+/// The most of them that are hashed as they come; others are read back. A hasher takes two kilobytes, and its block begins
+/// with a chunk of three bytes.
+const MAX_HASHERS: usize = 4;
+
 /// What a chunk did to its block.
 #[derive(Debug)]
 pub(super) struct Fill {
@@ -45,7 +49,7 @@ pub(super) struct Assembly {
 
 #[derive(Debug)]
 struct Open {
-    /// Hashes in order; `None` from the first gap on.
+    /// Hashes in order; `None` from the first gap on, and where too many are begun.
     hasher: Option<BlockHasher>,
     /// Everything before this offset is there, but for `gaps`.
     next: u64,
@@ -252,8 +256,9 @@ impl Assembly {
             return Err(Violation::field("blocks begun and not whole", expected, self.open.len() + 1));
         }
         let was_whole = self.forget_whole(block);
+        let hashers = self.open.values().filter(|open| open.hasher.is_some()).count();
         let open = Open {
-            hasher: Some(BlockHasher::new(self.geometry, block)),
+            hasher: (hashers < MAX_HASHERS).then(|| BlockHasher::new(self.geometry, block)),
             next: self.geometry.block_start(block),
             gaps: Vec::new(),
             is_left: false,

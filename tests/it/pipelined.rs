@@ -582,6 +582,30 @@ fn a_receiver_at_work_is_waited_for_by_its_pings_too() {
 }
 
 #[test]
+fn of_many_blocks_that_are_begun_at_a_time_few_are_hashed_as_they_come() {
+    let now = Instant::now();
+    let file = File::new(random(6 * B, 41));
+    let mut receiver = receiver_of(std::slice::from_ref(&file), now);
+    let mut sequence = 0;
+    for part in [0..3, 3..B] {
+        for block in 0..6 {
+            let at = block * B + part.start;
+            let bytes = &file.bytes[at..block * B + part.end];
+            take(&mut receiver, &frame(0, sequence, at as u64, bytes), now);
+            sequence += 1;
+        }
+    }
+    let actions: Vec<_> = std::iter::from_fn(|| receiver.poll_action(now)).collect();
+    let read = |block| Action::HashBlock { transfer: 0, block };
+    assert!(actions.contains(&read(4)) && !actions.contains(&read(0)), "{actions:?}");
+    let synced = |action: &Action| match action {
+        Action::Sync { blocks, .. } => blocks.iter().map(|(block, _)| *block).collect(),
+        _ => Vec::new(),
+    };
+    assert_eq!(actions.iter().flat_map(synced).collect::<Vec<_>>(), [0, 1, 2, 3], "{actions:?}");
+}
+
+#[test]
 fn a_sender_waits_from_when_it_began_to_wait() {
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
