@@ -582,6 +582,29 @@ fn a_receiver_at_work_is_waited_for_by_its_pings_too() {
 }
 
 #[test]
+fn what_is_said_of_nothing_that_is_open_keeps_no_sender_waiting() {
+    let start = Instant::now();
+    let (code, again, reason) = (Code::Busy, false, String::new);
+    for idle in [
+        Message::Receipt { files: Vec::new() },
+        Message::Receipt { files: vec![(0, None)] },
+        Message::Reject { transfer: 0, code, reason: reason(), again },
+    ] {
+        let mut sender = offered(&small(0), &Options::default(), true, start);
+        let file = small(1);
+        sender.offer(file.offer(), file.sending(BLOCK)).unwrap();
+        sender.cancel(0, Code::Source, "gone", false);
+        said(&mut sender, start);
+        let stalled = (1..120).find(|&second| {
+            let now = start + Duration::from_secs(second);
+            take(&mut sender, idle.to_frame().as_bytes(), now);
+            sender.handle_timeout(now).is_err()
+        });
+        assert_eq!(stalled, Some(30), "{idle:?}");
+    }
+}
+
+#[test]
 fn of_many_blocks_that_are_begun_at_a_time_few_are_hashed_as_they_come() {
     let now = Instant::now();
     let file = File::new(random(6 * B, 41));

@@ -214,10 +214,6 @@ impl Link {
     }
 
     pub(super) fn handle_from_receiver(&mut self, message: Message, now: Instant) -> Result<(), Violation> {
-        // An acknowledgement tells below whether it moves anything, and so does damage.
-        if !matches!(message, Message::Ack { .. } | Message::Nak { .. }) {
-            self.answered = now;
-        }
         match message {
             Message::Ack { sequence, durable } => return self.handle_ack(sequence, &durable, now),
             Message::Nak { sequence } => {
@@ -233,6 +229,7 @@ impl Link {
                     let Some(sender) = find(&mut self.senders, transfer, self.next_transfer)? else {
                         continue;
                     };
+                    self.answered = now;
                     sender.handle_receipt(digest, &mut self.out)?;
                     self.end_sender(transfer);
                 }
@@ -248,6 +245,7 @@ impl Link {
             return Ok(());
         };
         let Some(sender) = find(&mut self.senders, transfer, self.next_transfer)? else { return Ok(()) };
+        self.answered = now;
         match message {
             Message::Accept(accept) => sender.handle_accept(accept, &mut self.out)?,
             Message::Reject { code, reason, again, .. } => {
