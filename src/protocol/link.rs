@@ -22,6 +22,7 @@ use super::arrivals::Arrivals;
 use super::chunk;
 use super::flight::Flight;
 use super::heartbeat::{Beat, Heartbeat};
+use super::idle::Idle;
 use super::message::{self, Agreed, Hello, MIN_OFFERS, Message, clip};
 use super::path::Path;
 use super::receiver::{Receiver, Write};
@@ -77,8 +78,7 @@ pub struct Link {
     syncs: BTreeSet<u32>,
     arrivals: Arrivals,
     receipts: Vec<(u32, Option<super::FileDigest>)>,
-    /// When the sender last did something that moves a transfer.
-    moved: Instant,
+    idle: Idle,
 }
 
 impl Link {
@@ -113,7 +113,7 @@ impl Link {
             syncs: BTreeSet::new(),
             arrivals: Arrivals::default(),
             receipts: Vec::new(),
-            moved: now,
+            idle: Idle::new(now),
             config,
         }
     }
@@ -213,8 +213,7 @@ impl Link {
                 self.out.events.push_back(LinkEvent::Ended { code, reason, again });
             }
             Message::Offer(_) | Message::Check { .. } | Message::Finish { .. } | Message::Cancel { .. } => {
-                self.moved = now;
-                self.handle_from_sender(message)?;
+                self.handle_from_sender(message, now)?;
             }
             Message::Accept(_)
             | Message::Reject { .. }
@@ -279,10 +278,10 @@ impl Link {
         let syncs = self.syncs.iter().filter_map(|number| self.receivers.get(number)?.sync_due_at(interval));
         let later = self.arrivals.due_at().into_iter().chain(syncs).filter(|at| *at > now);
         let stalled = self.waits().then(|| self.answered + self.heartbeat.stall());
-        let idle = (!self.receivers.is_empty()).then(|| self.moved + self.heartbeat.stall() * IDLE_STALLS);
+        let since = self.idle.since();
+        let idle = (!self.receivers.is_empty()).then(|| since + self.heartbeat.stall() * IDLE_STALLS);
         // Behind that it depends on what each of them does.
-        let idle =
-            idle.map(|at| if at > now { at } else { (self.moved + self.idle_limit()).max(now + A_MOMENT) });
+        let idle = idle.map(|at| if at > now { at } else { (since + self.idle_limit()).max(now + A_MOMENT) });
         later.chain(stalled).chain(idle).fold(self.heartbeat.timeout(), Instant::min)
     }
 
@@ -293,14 +292,10 @@ impl Link {
         if self.waits() && waited >= self.heartbeat.stall() {
             return Err(waited);
         }
-        let idle = now.saturating_duration_since(self.moved);
-        if !self.receivers.is_empty() && idle >= self.heartbeat.stall() * IDLE_STALLS {
-            // While it waits for this side it is not idle.
-            if self.receivers.values().any(Receiver::is_at_work) {
-                self.moved = now;
-            } else if idle >= self.idle_limit() {
-                return Err(idle);
-            }
+        let idle = now.saturating_duration_since(self.idle.since());
+        let may_be_idle = !self.receivers.is_empty() && idle >= self.heartbeat.stall() * IDLE_STALLS;
+        if may_be_idle && idle >= self.idle_limit() && self.is_senders_turn() {
+            return Err(idle);
         }
         match self.heartbeat.beat(now) {
             Beat::Quiet => Ok(()),
@@ -322,6 +317,13 @@ impl Link {
         if !waited && self.waits() {
             self.answered = now;
         }
+    }
+
+    /// Whether this side waits for the sender, in whatever transfer. One that is being opened tells nothing: it may wait for
+    /// the end of those that the sender does not move.
+    fn is_senders_turn(&self) -> bool {
+        let mut accepted = self.receivers.values().filter(|receiver| !receiver.is_opening()).peekable();
+        accepted.peek().is_some() && !accepted.any(Receiver::is_at_work)
     }
 
     /// How long a sender may give nothing but signs of life.

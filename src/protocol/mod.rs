@@ -15,6 +15,7 @@ mod digest;
 mod flight;
 mod geometry;
 mod heartbeat;
+mod idle;
 mod link;
 pub mod message;
 mod name;

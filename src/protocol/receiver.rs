@@ -201,7 +201,14 @@ impl Receiver {
 
     /// Whether the sender waits for something that takes its time here.
     pub(super) fn is_at_work(&self) -> bool {
-        matches!(self.state, State::Opening | State::Finishing) || self.owed.is_some()
+        // An answer that waits to go out waits for the sender to read.
+        let reads = self.owed.as_ref().is_some_and(|owed| !owed.is_read);
+        matches!(self.state, State::Opening | State::Finishing) || reads
+    }
+
+    /// Whether nothing can come of it yet.
+    pub(super) fn is_opening(&self) -> bool {
+        self.state == State::Opening
     }
 
     /// How much longer than others its sender may give nothing but signs of life. One that compares a file that is there,

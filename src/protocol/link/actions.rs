@@ -90,9 +90,11 @@ impl Link {
 
     fn done_here(&mut self, transfer: u32, done: Done, now: Instant) {
         let Some(receiver) = self.receivers.get_mut(&transfer) else { return };
-        if receiver.is_at_work() {
-            // From here on it may be the sender's turn.
-            self.moved = now;
+        // From here on it may be the sender's turn.
+        match done {
+            Done::Opened(_) => self.idle.excuse(now),
+            _ if receiver.is_at_work() => self.idle.moved(now),
+            _ => {}
         }
         let out = &mut self.out;
         match done {

@@ -59,9 +59,9 @@ impl Link {
         self.take_unfinished(transfer)
     }
 
-    pub(super) fn handle_from_sender(&mut self, message: Message) -> Result<(), Violation> {
+    pub(super) fn handle_from_sender(&mut self, message: Message, now: Instant) -> Result<(), Violation> {
         let transfer = match message {
-            Message::Offer(offer) => return self.handle_offer(offer),
+            Message::Offer(offer) => return self.handle_offer(offer, now),
             Message::Check { transfer, .. }
             | Message::Finish { transfer, .. }
             | Message::Cancel { transfer, .. } => transfer,
@@ -71,8 +71,12 @@ impl Link {
         match message {
             Message::Check { first, count, tree, .. } => {
                 receiver.handle_check((first, count), tree, &mut self.out)?;
+                self.idle.moved(now);
             }
-            Message::Finish { digest, .. } => receiver.handle_finish(digest, &mut self.out)?,
+            Message::Finish { digest, .. } => {
+                let counts = receiver.handle_finish(digest, &mut self.out)?;
+                counts.then(|| self.idle.moved(now));
+            }
             Message::Cancel { code, reason, again, .. } => {
                 let reason = clip(&reason).into_owned();
                 self.out.receiver(transfer, ReceiverEvent::Cancelled { code, reason, again });
@@ -86,7 +90,7 @@ impl Link {
         Ok(())
     }
 
-    fn handle_offer(&mut self, offer: Offer) -> Result<(), Violation> {
+    fn handle_offer(&mut self, offer: Offer, now: Instant) -> Result<(), Violation> {
         let (transfer, left) = (offer.transfer, offer.left);
         if transfer < self.next_offered {
             let expected = format!("at least {}", self.next_offered);
@@ -115,6 +119,9 @@ impl Link {
             self.out.send(Message::Reject { transfer, code, reason: reason.clone(), again: false });
             self.out.receiver(transfer, ReceiverEvent::Refused { path, code, reason });
         } else if let Ok(offer) = checked {
+            if self.receivers.is_empty() {
+                self.idle.moved(now);
+            }
             self.receivers.insert(transfer, Receiver::new(transfer, path, &offer));
             self.out.act(Action::Open { transfer, offer });
         }
@@ -169,7 +176,7 @@ impl Link {
     }
 
     fn arrived(&mut self, transfer: u32, len: u64, is_filled: bool, now: Instant) {
-        self.moved = now;
+        self.idle.moved(now);
         self.changed.insert(transfer);
         // The last bytes of all that is open: the sender waits for nothing else.
         let last = is_filled && self.receivers.len() == 1;

@@ -71,22 +71,24 @@ impl Receiver {
         Ok(())
     }
 
+    /// Whether it counts.
     pub(in crate::protocol) fn handle_finish(
         &mut self,
         digest: FileDigest,
         out: &mut Out,
-    ) -> Result<(), Violation> {
+    ) -> Result<bool, Violation> {
         self.expect(State::Streaming, "finish")?;
         if self.known.is_some() {
             return Err(Violation::Unexpected { came: "finish", state: "the digest was offered" });
         }
         // One that crossed a `repair` on its way counts for nothing: another will follow.
-        if self.asked.is_empty() {
+        let counts = self.asked.is_empty();
+        if counts {
             self.finish = Some(digest);
             self.state = State::Finishing;
             self.go_on(out);
         }
-        Ok(())
+        Ok(counts)
     }
 
     /// A block that was whole is begun again: nothing that was read of it counts any more.
