@@ -248,11 +248,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether a name at this place is durable: a sync on the way to it may have failed.
+    /// Whether a name at this place is durable, and what is there if it is a directory: a sync on the way to it may have
+    /// failed.
     pub(super) fn check_durable(&self, place: &Place) -> Result<(), StorageError> {
         let is_above = |dir: &str| {
             let below = place.path.as_str().strip_prefix(dir);
-            dir.is_empty() || below.is_some_and(|below| below.starts_with('/'))
+            dir.is_empty() || below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
         };
         match self.failed.iter().find(|(dir, _)| is_above(dir)) {
             None => Ok(()),

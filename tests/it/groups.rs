@@ -213,6 +213,24 @@ fn any_operation_of_a_group_that_fails_costs_no_more_than_another_try_and_no_oth
 }
 
 #[test]
+fn a_directory_is_not_called_durable_if_itself_or_the_one_above_cannot_be_synced() {
+    let place = |model: &Model| {
+        let inbox = Inbox::new(Arc::new(model.clone()), InboxOptions::default()).unwrap();
+        inbox.place_all(&[entry("empty", Kind::Directory)]).pop().unwrap()
+    };
+    let whole = Model::new(Lie::No);
+    place(&whole).unwrap();
+    let log = whole.log();
+    let syncs: Vec<_> = (0..).zip(&log).filter(|(_, kind)| **kind == "sync dir").map(|(at, _)| at).collect();
+    assert_eq!(syncs.len(), 2, "{log:?}");
+    for at in syncs {
+        let model = Model::new(Lie::No);
+        model.disturb(&[Fault { at, errno: Errno::IO, forever: false }], &[]);
+        assert!(place(&model).is_err(), "operation {at} of {log:?}");
+    }
+}
+
+#[test]
 fn whatever_others_do_between_two_operations_of_a_group_no_receipt_is_wrong() {
     let mut runs = 0;
     for (tree, there) in [
