@@ -44,7 +44,12 @@ pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
         }
     };
     let keep_partial = args.keep_partial.into();
-    let options = InboxOptions { overwrite: args.overwrite, allow_bench: args.allow_bench, keep_partial };
+    let options = InboxOptions {
+        overwrite: args.overwrite,
+        allow_bench: args.allow_bench,
+        keep_partial,
+        ..InboxOptions::default()
+    };
     let inbox = match Inbox::open(&args.directory, options) {
         Ok(inbox) => Arc::new(inbox),
         Err(error) => return output.error(&error, Exit::Failed),

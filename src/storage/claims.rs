@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     names: Mutex<HashSet<String>>,
+    /// Those of them that have a partial file, or are about to.
+    partials: Mutex<HashSet<String>>,
     /// Bytes that are expected to come, of all of them together.
     expected: AtomicU64,
 }
@@ -29,6 +31,10 @@ impl Claims {
         is_free.then(|| Claim { claims: self.clone(), name, expected: AtomicU64::default() })
     }
 
+    fn partials(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.partials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn names(&self) -> MutexGuard<'_, HashSet<String>> {
         // Each change is a single call: a panic elsewhere leaves nothing half done.
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
@@ -36,6 +42,18 @@ impl Claims {
 }
 
 impl Claim {
+    /// This name gets a partial file, unless there are `most` already: those that `there` names, and those that are about
+    /// to be made. Whether it does, or has one.
+    pub(super) fn begin_partial(&self, there: &HashSet<String>, most: u64) -> bool {
+        let mut partials = self.claims.partials();
+        let count = partials.union(there).count() as u64;
+        let begins = count < most || there.contains(&self.name);
+        if begins {
+            partials.insert(self.name.clone());
+        }
+        begins
+    }
+
     /// Bytes that the other names' files are expected to take.
     pub(super) fn expected_by_others(&self) -> u64 {
         let own = self.expected.load(Ordering::Relaxed);
@@ -55,6 +73,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.expect(0, 0);
+        self.claims.partials().remove(&self.name);
         self.claims.names().remove(&self.name);
     }
 }
@@ -75,5 +94,20 @@ mod tests {
         drop(claim);
         assert_eq!(other.expected_by_others(), 0);
         assert!(claims.take("a").is_some());
+    }
+
+    #[test]
+    fn partial_files_are_counted_once_whether_they_are_there_or_about_to_be_made() {
+        let claims = Arc::<Claims>::default();
+        let [a, b, c] = ["a", "b", "c"].map(|name| claims.take(name).unwrap());
+        let there = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<HashSet<_>>();
+        assert!(a.begin_partial(&there(&["x"]), 2));
+        assert!(!b.begin_partial(&there(&["x"]), 2));
+        assert!(!b.begin_partial(&there(&["x", "a"]), 2), "made meanwhile, and counted once");
+        assert!(b.begin_partial(&there(&["x", "b"]), 2), "one that is there goes on");
+        drop(a);
+        assert!(!c.begin_partial(&there(&["x"]), 2));
+        drop(b);
+        assert!(c.begin_partial(&there(&["x"]), 2));
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Destination {
     pub(super) claims: Arc<Claims>,
     pub(super) memory: Memory,
     pub(super) dirs: Dirs,
+    /// Bytes that are left free.
+    keep_free: u64,
     /// The shelf that was found or made last.
     shelf: Mutex<Option<Arc<dyn Folder>>>,
     /// It was said that directories are not synced here.
@@ -81,6 +83,7 @@ impl Destination {
             claims: Arc::default(),
             memory: Memory::default(),
             dirs: Dirs::default(),
+            keep_free: 0,
             shelf: Mutex::default(),
             said: AtomicBool::new(false),
         };
@@ -88,6 +91,24 @@ impl Destination {
             destination.try_privacy(&probe)?;
         }
         Ok(destination)
+    }
+
+    /// The same, where so many bytes are left free.
+    pub(super) fn keeping_free(mut self, bytes: u64) -> Self {
+        self.keep_free = bytes;
+        self
+    }
+
+    /// Bytes that can be written.
+    pub(super) fn free_space(&self) -> io::Result<u64> {
+        Ok(self.folder.free_space()?.saturating_sub(self.keep_free))
+    }
+
+    /// Whether so many bytes more leave free what is to be left free. Transfers that run beside each other, and other
+    /// programs, may take what was free when a file was accepted.
+    pub(super) fn check_room(&self, bytes: u64) -> io::Result<()> {
+        let fits = self.keep_free == 0 || self.free_space()? >= bytes;
+        if fits { Ok(()) } else { Err(rustix::io::Errno::NOSPC.into()) }
     }
 
     /// Some file systems give everything the same permissions: a directory of ours has to be ours alone there too.

@@ -114,6 +114,26 @@ pub enum StorageError {
         /// Bytes that are free.
         free: u64,
     },
+    /// The file is larger than this destination takes.
+    #[error("{name} has {size} bytes, and files of {most} bytes at most are taken here")]
+    TooLarge {
+        /// The name.
+        name: String,
+        /// Its bytes.
+        size: u64,
+        /// The most bytes of a file.
+        most: u64,
+    },
+    /// As many files as may be were begun and are not whole.
+    #[error(
+        "{name} would be begun beside {most} unfinished transfers, and no more are taken here; try again later"
+    )]
+    TooMany {
+        /// The name.
+        name: String,
+        /// The most of them.
+        most: u64,
+    },
     /// A file to be discarded was offered.
     #[error("this receiver takes no measurements; start it with --allow-bench")]
     NoBench,
@@ -161,7 +181,7 @@ impl StorageError {
     pub fn may_pass(&self) -> bool {
         use rustix::io::Errno;
         match self {
-            Self::Busy { .. } | Self::Disturbed { .. } | Self::Outdated { .. } => true,
+            Self::Busy { .. } | Self::TooMany { .. } | Self::Disturbed { .. } | Self::Outdated { .. } => true,
             Self::Io { source, .. } => matches!(
                 Errno::from_io_error(source),
                 Some(
@@ -194,8 +214,8 @@ impl StorageError {
             | Self::NoName { .. }
             | Self::Unreliable { .. } => Code::Exists,
             Self::LinkOutside { .. } => Code::Kind,
-            Self::Busy { .. } => Code::Busy,
-            Self::NoSpace { .. } => Code::TooLarge,
+            Self::Busy { .. } | Self::TooMany { .. } => Code::Busy,
+            Self::NoSpace { .. } | Self::TooLarge { .. } => Code::TooLarge,
             Self::NoBench => Code::Discard,
             Self::NewerJournal { .. } => Code::Journal,
             Self::Mismatch { .. } => Code::Digest,

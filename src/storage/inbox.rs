@@ -29,11 +29,24 @@ pub struct InboxOptions {
     pub allow_bench: bool,
     /// Partial files are removed once nothing has come for so long.
     pub keep_partial: Duration,
+    /// The most bytes of a file.
+    pub max_file_size: Option<u64>,
+    /// Bytes of the file system that are left free.
+    pub keep_free: u64,
+    /// The most files at a time that were begun and are not whole; those of one block at most do not count.
+    pub max_partials: Option<u64>,
 }
 
 impl Default for InboxOptions {
     fn default() -> Self {
-        Self { overwrite: false, allow_bench: false, keep_partial: KEEP_PARTIAL }
+        Self {
+            overwrite: false,
+            allow_bench: false,
+            keep_partial: KEEP_PARTIAL,
+            max_file_size: None,
+            keep_free: 0,
+            max_partials: None,
+        }
     }
 }
 
@@ -65,7 +78,8 @@ impl Inbox {
 
     /// A destination in any folder.
     pub fn new(folder: Arc<dyn Folder>, options: InboxOptions) -> Result<Self, StorageError> {
-        let inbox = Self { destination: Arc::new(Destination::open(folder)?), options };
+        let destination = Destination::open(folder)?.keeping_free(options.keep_free);
+        let inbox = Self { destination: Arc::new(destination), options };
         inbox.sweep();
         Ok(inbox)
     }
@@ -99,12 +113,16 @@ impl Inbox {
         if offer.discard && !self.options.allow_bench {
             return Err(StorageError::NoBench);
         }
+        if let Some(most) = self.options.max_file_size.filter(|&most| offer.geometry.size() > most) {
+            let (name, size) = (offer.path.to_string(), offer.geometry.size());
+            return Err(StorageError::TooLarge { name, size, most });
+        }
         let overwrite = self.options.overwrite && !offer.discard;
         let names = Names::of(&offer.path, offer.discard);
         let name = offer.path.to_string();
         let claim = destination.claims.take(&names.journal);
         let claim = claim.ok_or_else(|| StorageError::Busy { name: name.clone() })?;
-        let target = |offer, stage| Target::new(destination.clone(), offer, overwrite, claim, stage);
+        let target = |offer, stage, claim| Target::new(destination.clone(), offer, overwrite, claim, stage);
         let place = if offer.discard { None } else { walk.find(&offer.path)? };
         let there = place.as_ref().map_or(Ok(None), Place::lookup)?;
         if let (Some(place), Some(there)) = (&place, &there) {
@@ -121,10 +139,18 @@ impl Inbox {
             let mut held = BlockSet::new();
             held.insert_run(0..offer.geometry.blocks());
             let opened = Opened { held, received: there.len, complete: true, ..Opened::default() };
-            return Ok((target(offer, Stage::Existing(remains)), opened, place));
+            return Ok((target(offer, Stage::Existing(remains), claim), opened, place));
         }
+        let is_new = remains.is_nothing();
         let stage = Stage::new(destination, &offer, remains);
-        let target = target(offer, stage);
+        if let Some(most) = self.options.max_partials
+            && matches!(stage, Stage::Found(_))
+            && !claim.begin_partial(&known.on_shelf(destination)?, most)
+            && is_new
+        {
+            return Err(StorageError::TooMany { name, most });
+        }
+        let target = target(offer, stage, claim);
         let opened = match target.take_stock(known.free) {
             // Before anyone is sent away.
             Err(StorageError::NoSpace { .. }) if self.sweep() > 0 => target.take_stock(None)?,

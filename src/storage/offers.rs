@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::StorageError;
-use super::destination::Names;
+use super::destination::{BENCH_ENDINGS, Destination, ENDINGS, Names};
 use super::existing::Compared;
 use super::group::{GROUP, on_threads};
 use super::inbox::Inbox;
 use super::target::Target;
 use super::tree::{Place, Walk};
 use super::warning::Warning;
-use crate::protocol::{CheckedOffer, Opened};
+use crate::protocol::{CheckedOffer, Opened, RESERVED};
 
 /// What an offer comes to.
 pub enum Begun {
@@ -37,6 +37,17 @@ impl Known {
     pub(super) fn may_hold(&self, names: &Names) -> bool {
         let holds = |shelf: &HashSet<String>| shelf.contains(&names.part) || shelf.contains(&names.journal);
         self.shelf.as_ref().is_none_or(holds)
+    }
+
+    /// The journals on the shelf: one for each file that was begun.
+    pub(super) fn on_shelf(&self, destination: &Destination) -> Result<HashSet<String>, StorageError> {
+        let is_journal = |name: &&String| name.ends_with(ENDINGS.1) || name.ends_with(BENCH_ENDINGS.1);
+        if let Some(shelf) = &self.shelf {
+            return Ok(shelf.iter().filter(is_journal).cloned().collect());
+        }
+        let Some(shelf) = destination.shelf()? else { return Ok(HashSet::new()) };
+        let names = shelf.list().map_err(StorageError::io("list", RESERVED))?;
+        Ok(names.iter().filter(is_journal).cloned().collect())
     }
 }
 
@@ -87,7 +98,7 @@ impl Inbox {
             Ok(Some(shelf)) => shelf.list().ok().map(|names| names.into_iter().collect()),
             Err(_) => None,
         };
-        Known { shelf, free: self.destination.folder.free_space().ok(), compares: true }
+        Known { shelf, free: self.destination.free_space().ok(), compares: true }
     }
 
     fn compare_all(&self, candidates: Vec<Candidate>) -> Vec<(usize, Result<Begun, StorageError>)> {

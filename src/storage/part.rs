@@ -66,7 +66,7 @@ impl Part {
 
     /// Bytes that can be written, but for those that others are expected to write.
     pub(super) fn free_space(&self) -> io::Result<u64> {
-        Ok(self.destination.folder.free_space()?.saturating_sub(self.claim.expected_by_others()))
+        Ok(self.destination.free_space()?.saturating_sub(self.claim.expected_by_others()))
     }
 
     /// Tells how much has come, and how much more can at the most.

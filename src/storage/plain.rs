@@ -149,6 +149,8 @@ impl PlainFile {
         if file.info().map_err(StorageError::io("stat", &self.name))?.len != self.len {
             return Err(disturbed(&self.name));
         }
+        let room = self.destination.check_room(bytes.len() as u64);
+        room.map_err(StorageError::io("write", &self.name))?;
         target::write_all(file, bytes, self.len).map_err(StorageError::io("write", &self.name))?;
         self.len += bytes.len() as u64;
         self.part.expect(self.len, self.free.saturating_sub(self.len));

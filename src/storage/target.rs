@@ -133,7 +133,7 @@ impl Target {
         };
         let come = allocated.min(self.weight());
         let needed = self.weight() - come;
-        let free = free.map_or_else(|| self.destination.folder.free_space(), Ok);
+        let free = free.map_or_else(|| self.destination.free_space(), Ok);
         let free = free.map_err(StorageError::io("ask for free space in", "."))?;
         let free = free.saturating_sub(self.claim.expected_by_others());
         if needed > free {
@@ -187,6 +187,7 @@ impl Target {
     /// Writes bytes. Not durable before [`sync`](Self::sync).
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
         let write = offset..offset + bytes.len() as u64;
+        self.destination.check_room(bytes.len() as u64).map_err(|error| self.error("write", error))?;
         if let Stage::Small(small) = &*self.read() {
             small.changes();
             let file = small.file(&self.destination, &self.offer)?;
@@ -200,7 +201,9 @@ impl Target {
         lock(&self.zeros).remove(offset / BLOCK);
         if let Some(room) = lock(&self.room).ahead_of(write.clone(), self.geometry().size()) {
             // If there is none, the write that needs it says so.
-            let _ = partial.file().reserve(room);
+            if self.destination.check_room(room.end - room.start).is_ok() {
+                let _ = partial.file().reserve(room);
+            }
         }
         write_all(partial.file(), bytes, offset).map_err(|error| self.error("write", error))?;
         self.has_come(write);

@@ -273,6 +273,8 @@ pub(super) fn told_of_storage(error: &StorageError, name: &str) -> String {
         | StorageError::NotAFile { .. }
         | StorageError::Busy { .. }
         | StorageError::NoSpace { .. }
+        | StorageError::TooLarge { .. }
+        | StorageError::TooMany { .. }
         | StorageError::NoBench
         | StorageError::NewerJournal { .. }
         | StorageError::Fixed { .. }
