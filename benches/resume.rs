@@ -14,9 +14,9 @@ use futures::channel::oneshot;
 use futures::future::{Either, select};
 use futures::{AsyncRead, AsyncWrite};
 use wsferry::protocol::BLOCK;
-use wsferry::runtime::{self, TcpListener, TcpStream};
+use wsferry::runtime::{self, TcpStream};
 use wsferry::storage::{Inbox, InboxOptions, Source};
-use wsferry::transfer::{self, Event, SendOptions, ServeOptions, Shutdown};
+use wsferry::transfer::{self, Event, Listener, SendOptions, ServeOptions, Shutdown};
 use wsferry::transport::{Endpoint, client_handshake};
 
 /// A stream that tells when the first large write goes out: a chunk.
@@ -91,9 +91,8 @@ impl Scene {
         assert_eq!(opened.held.len(), held / BLOCK);
 
         let (tell, cut) = mpsc::channel();
-        let listener = runtime::block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
-        let endpoint =
-            format!("ws://{}", listener.local_addr().expect("it is bound")).parse().expect("a URL");
+        let listener = runtime::block_on(Listener::bind("127.0.0.1:0")).expect("a free port");
+        let endpoint = format!("ws://{}", listener.address()).parse().expect("a URL");
         let (stop, shutdown) = Shutdown::new();
         let _server = runtime::spawn(async move {
             let observer = Arc::new(move |_, _, event| {

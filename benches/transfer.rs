@@ -8,9 +8,9 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use wsferry::floor;
 use wsferry::protocol::ChunkSize;
-use wsferry::runtime::{self, TcpListener};
+use wsferry::runtime;
 use wsferry::storage::{Inbox, InboxOptions};
-use wsferry::transfer::{self, RetryOptions, SendOptions, ServeOptions, Session, Shutdown};
+use wsferry::transfer::{self, Listener, RetryOptions, SendOptions, ServeOptions, Session, Shutdown};
 
 const SIZE: usize = 256 << 20;
 
@@ -49,8 +49,8 @@ impl Scene {
 
     fn transfer(&self, options: SendOptions) {
         runtime::block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-            let url = format!("ws://{}", listener.local_addr().expect("it is bound")).parse().expect("a URL");
+            let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+            let url = format!("ws://{}", listener.address()).parse().expect("a URL");
             let inbox = Arc::new(Inbox::open(&self.inbox(), InboxOptions::default()).expect("it opens"));
             let (_stop, shutdown) = Shutdown::new();
             let receiver = runtime::spawn(async move {

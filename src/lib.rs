@@ -23,9 +23,9 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use wsferry::runtime::{self, TcpListener};
+//! use wsferry::runtime;
 //! use wsferry::storage::{Inbox, InboxOptions};
-//! use wsferry::transfer::{self, RetryOptions, SendOptions, ServeOptions, Session, Shutdown};
+//! use wsferry::transfer::{self, Listener, RetryOptions, SendOptions, ServeOptions, Session, Shutdown};
 //!
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path();
@@ -33,8 +33,8 @@
 //! std::fs::write(&file, "hello")?;
 //!
 //! runtime::block_on(async {
-//!     let listener = TcpListener::bind("127.0.0.1:0").await?;
-//!     let url = format!("ws://{}", listener.local_addr()?);
+//!     let listener = Listener::bind("127.0.0.1:0").await?;
+//!     let url = format!("ws://{}", listener.address());
 //!     let inbox = Arc::new(Inbox::open(&dir.join("inbox"), InboxOptions::default())?);
 //!     let (_stop, shutdown) = Shutdown::new();
 //!     let receiver = runtime::spawn(async move {

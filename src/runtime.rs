@@ -12,6 +12,7 @@ use async_std::task;
 use futures::{AsyncRead, AsyncWrite};
 
 pub use async_std::net::{TcpListener, TcpStream};
+pub use async_std::os::unix::net::UnixListener;
 
 /// A connected stream of bytes, whatever carries it: TCP, a Unix socket, TLS over one of them.
 pub struct Stream(Box<dyn Duplex>);

@@ -10,6 +10,8 @@ use clap::{Parser, Subcommand};
 use wsferry::protocol::FileName;
 use wsferry::transport::{Origin, Origins};
 
+use super::listen::ListenArgs;
+use super::log::LogArgs;
 use super::tree::TreeArgs;
 
 const EXIT_CODES: &str = "\
@@ -132,9 +134,8 @@ pub struct ReceiveArgs {
     #[arg(value_name = "DIR", default_value = ".")]
     pub directory: PathBuf,
 
-    /// Address to listen on; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
-    pub listen: String,
+    #[command(flatten)]
+    pub listen: ListenArgs,
 
     /// Exit once all that the first sender means to send was received or refused, with the exit code of it
     #[arg(long)]
@@ -169,6 +170,9 @@ pub struct ReceiveArgs {
     /// Let web pages of this origin connect, such as https://example.com; * lets all pages; may be repeated
     #[arg(long, value_name = "ORIGIN")]
     pub allow_origin: Vec<OriginArg>,
+
+    #[command(flatten)]
+    pub log: LogArgs,
 
     #[command(flatten)]
     pub output: OutputArgs,
@@ -275,12 +279,12 @@ impl FromStr for OriginArg {
 }
 
 /// A number of bytes, with a unit or without.
-fn size(text: &str) -> Result<ByteSize, String> {
+pub fn size(text: &str) -> Result<ByteSize, String> {
     text.parse().map_err(|_| "expected a size such as 65536, 64KiB or 1.5MB".to_owned())
 }
 
 /// A stall timeout that makes sense: from a tenth of a second to a day.
-fn stall_timeout(text: &str) -> Result<humantime::Duration, String> {
+pub fn stall_timeout(text: &str) -> Result<humantime::Duration, String> {
     let timeout: humantime::Duration = text.parse().map_err(|error| format!("{error}"))?;
     let range = Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
     if range.contains(&timeout) { Ok(timeout) } else { Err("expected from 100ms to 1day".to_owned()) }

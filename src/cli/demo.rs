@@ -9,10 +9,10 @@ use std::time::Duration;
 use futures::channel::oneshot;
 use futures::future::{Either, select};
 use indicatif::BinaryBytes;
-use wsferry::runtime::{self, TcpListener};
+use wsferry::runtime;
 use wsferry::storage::{Inbox, InboxOptions};
 use wsferry::transfer::{
-    self, Error, Event, RetryOptions, SendOptions, ServeOptions, Session, Shutdown, Summary,
+    self, Error, Event, Listener, RetryOptions, SendOptions, ServeOptions, Session, Shutdown, Summary,
 };
 use wsferry::transport::Endpoint;
 
@@ -54,8 +54,8 @@ async fn demo(
     size: u64,
     output: &Output,
 ) -> Result<Exit, Box<dyn std::error::Error>> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url: Endpoint = format!("ws://{}", listener.local_addr()?).parse()?;
+    let listener = Listener::bind("127.0.0.1:0").await?;
+    let url: Endpoint = format!("ws://{}", listener.address()).parse()?;
     output.line(&format!("a receiver listens on {url}"));
     let destination = Arc::new(Inbox::open(inbox, InboxOptions::default())?);
     let (stop, shutdown) = Shutdown::new();

@@ -149,6 +149,17 @@ impl Output {
         (!is_gone).then_some(error)
     }
 
+    /// Something went wrong that ends nothing, for people and for programs.
+    pub fn trouble(&self, text: &str) {
+        self.event(json!({ "event": "notice", "transfer": null, "name": null, "reason": text }));
+        self.complaint(&format!("wsferry: {text}"));
+    }
+
+    /// A line of the log, which ends with its end of line.
+    pub fn log(&self, line: &str) {
+        self.bars.suspend(|| self.err.write(Stream::Err, line.to_owned(), Weight::Passing));
+    }
+
     /// A line on standard output, above the bars.
     fn result(&self, text: &str, weight: Weight) {
         self.bars.suspend(|| self.out.write(Stream::Out, format!("{text}\n"), weight));

@@ -7,16 +7,20 @@ use std::time::{Duration, Instant};
 use indicatif::BinaryBytes;
 use serde_json::json;
 use wsferry::protocol::{HeartbeatConfig, OfferKind};
-use wsferry::runtime::{self, TcpListener};
+use wsferry::runtime;
 use wsferry::storage::{Inbox, InboxOptions};
 use wsferry::transfer::plain::PlainReceiveOptions;
-use wsferry::transfer::{self, Error, ErrorKind, Event, ReceiveOptions, ServeOptions, Shutdown, Summary};
-use wsferry::transport::TransportError;
+use wsferry::transfer::{
+    self, Error, ErrorKind, Event, ListenAddress, Listener, Metrics, ReceiveOptions, ServeOptions, Shutdown,
+    Summary,
+};
+use wsferry::transport::{Gate, Tls, TransportError};
 
 use super::args::ReceiveArgs;
 use super::exit::Exit;
 use super::flood::{self, Admission, Counted, Flood};
 use super::limits;
+use super::log;
 use super::output::{self, Output};
 use super::progress::View;
 use super::signals::{self, Hangup};
@@ -25,24 +29,52 @@ use super::signals::{self, Hangup};
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
-    let port = args.listen.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains('/'));
-    if port.is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-        let what = format!("--listen is {}; expected HOST:PORT, such as 127.0.0.1:9000", args.listen);
-        return output.error(&what, Exit::Usage);
-    }
+    let args = Arc::new(args);
+    log::start(args.log, output);
+    let address: ListenAddress = match args.listen.listen.parse() {
+        Ok(address) => address,
+        Err(error) => {
+            let what = format!("--listen is {}; {error}", args.listen.listen);
+            return output.error(&what, Exit::Usage);
+        }
+    };
+    let gate = match args.listen.gate(args.origins(), args.plain) {
+        Ok(gate) => gate,
+        Err(error) => return output.error(&error, Exit::Usage),
+    };
+    let tls = match args.listen.tls() {
+        Ok(tls) => tls,
+        Err(error) => return output.error(&error, Exit::Failed),
+    };
     let (hang_up, drain) = Shutdown::new();
-    let (shutdown, signalled) = match signals::watch(Hangup::Tells(hang_up), None, output) {
+    let hangup = match tls.clone() {
+        Some(tls) => reload(args.clone(), tls, output.clone()),
+        None => Hangup::Tells(hang_up),
+    };
+    // Without its handle, it would be told at once.
+    let drain = tls.is_none().then_some(drain);
+    let (shutdown, signalled) = match signals::watch(hangup, None, output) {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
     };
     limits::raise_descriptors();
     // Before the directory is made.
-    let listener = match runtime::block_on(TcpListener::bind(&args.listen)) {
+    let listener = match runtime::block_on(address.bind()) {
         Ok(listener) => listener,
         Err(error) => {
-            return output.error(&format_args!("cannot listen on {}: {error}", args.listen), Exit::Failed);
+            let what = format!("cannot listen on {}: {error}", args.listen.listen);
+            return output.error(&what, Exit::Failed);
         }
     };
+    if !listener.is_local() && gate.token.is_none() && !args.listen.open {
+        let what = format!(
+            "--listen {} lets other machines connect, and whoever does could write files into {}: \
+             demand a token (--token-file FILE), or say --open",
+            args.listen.listen,
+            args.directory.display()
+        );
+        return output.error(&what, Exit::Usage);
+    }
     let keep_partial = args.keep_partial.into();
     let options = InboxOptions {
         overwrite: args.overwrite,
@@ -59,7 +91,8 @@ pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
         output.event(json!({ "event": "notice", "transfer": null, "name": null, "reason": what }));
         output.notice(&what);
     }
-    match runtime::block_on(serve(&args, &listener, &inbox, (shutdown, drain), output)) {
+    let house = House { listener, gate, tls, drain };
+    match runtime::block_on(serve(&args, house, &inbox, shutdown, output)) {
         Ok(Some(exit)) => exit,
         Ok(None) => {
             for partial in inbox.resumable() {
@@ -76,24 +109,39 @@ pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
     }
 }
 
+/// Reads certificate and key again; those that make no sense change nothing.
+fn reload(args: Arc<ReceiveArgs>, tls: Tls, output: Output) -> Hangup {
+    Hangup::Does(Box::new(move || match args.listen.renew(&tls) {
+        Ok(()) => {
+            let what = "the certificate was read again";
+            output.event(json!({ "event": "notice", "transfer": null, "name": null, "reason": what }));
+            output.notice(what);
+        }
+        Err(error) => output.trouble(&format!("{error}; the certificate from before is kept")),
+    }))
+}
+
 /// Refused offers that are told one by one in a minute.
 const REFUSALS_TOLD: u32 = 20;
+
+/// Where senders knock.
+struct House {
+    listener: Listener,
+    gate: Gate,
+    tls: Option<Tls>,
+    drain: Option<Shutdown>,
+}
 
 /// Serves until a signal (`None`) or, with `--once`, until all of the first sender's was received or refused.
 async fn serve(
     args: &ReceiveArgs,
-    listener: &TcpListener,
+    House { listener, gate, tls, drain }: House,
     inbox: &Arc<Inbox>,
-    (shutdown, drain): (Shutdown, Shutdown),
+    shutdown: Shutdown,
     output: &Output,
 ) -> Result<Option<Exit>, String> {
-    let address = listener.local_addr();
-    let address = address.map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
-    let directory = args.directory.display();
-    output.event(json!({
-        "event": "listening", "url": format!("ws://{address}"), "directory": directory.to_string(),
-    }));
-    output.line(&format!("listening on ws://{address}, writing to {directory}"));
+    let url = args.listen.url(listener.address());
+    args.listen.tell(&listener, gate.token.is_some(), &args.directory, output);
 
     let desk = Arc::new(Desk::new(output.clone()));
     let watching = desk.clone();
@@ -102,14 +150,23 @@ async fn serve(
     let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
     let receive = ReceiveOptions { heartbeat, ..ReceiveOptions::default() };
     let stall = args.stall_timeout.into();
-    let limit = args.plain_limit.map_or(u64::MAX, |limit| limit.as_u64());
+    let limits = [args.plain_limit, args.listen.max_file_size].into_iter().flatten();
+    let limit = limits.map(|limit| limit.as_u64()).min().unwrap_or(u64::MAX);
     let plain = args.plain.then_some(PlainReceiveOptions { limit, stall });
-    let options =
-        ServeOptions { receive, plain, once: args.once, origins: args.origins(), drain: Some(drain) };
-    let served = transfer::serve(listener, inbox, options, shutdown, observer).await;
+    let options = ServeOptions {
+        receive,
+        plain,
+        once: args.once,
+        gate,
+        tls,
+        limits: args.listen.limits(),
+        metrics: Some(Metrics::new()),
+        drain,
+    };
+    let served = transfer::serve(&listener, inbox, options, shutdown, observer).await;
     desk.tell_count(Kind::Unserved);
     desk.tell_count(Kind::Refused);
-    let served = served.map_err(|error| format!("cannot accept connections on ws://{address}: {error}"))?;
+    let served = served.map_err(|error| format!("cannot accept connections on {url}: {error}"))?;
     Ok(served.map(|served| served.map_or_else(Exit::from, |()| Exit::Done)))
 }
 
@@ -302,6 +359,9 @@ impl Desk {
         let advice = match (error, error.kind(), name) {
             (Error::Transport(TransportError::Page { origin, .. }), ..) => {
                 format!("; if it is yours, start with --allow-origin {origin}")
+            }
+            (Error::Transport(TransportError::Encrypted { .. }), ..) => {
+                "; dial ws://, or start with --tls-cert and --tls-key".to_owned()
             }
             (_, ErrorKind::Interrupted, Some(name)) if !view.is_some_and(View::is_plain) => {
                 format!("; the sender of {name} can resume it")

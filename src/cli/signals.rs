@@ -19,7 +19,6 @@ pub const STOPPED: &str = "stopped; run the same command again to resume";
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// What SIGHUP does.
-#[derive(Debug)]
 pub enum Hangup {
     /// The same as SIGTERM.
     Stops,
@@ -27,6 +26,8 @@ pub enum Hangup {
     IsIgnored,
     /// It gives this signal.
     Tells(ShutdownHandle),
+    /// It has this done, each time.
+    Does(Box<dyn FnMut() + Send>),
 }
 
 /// Which signal came, if one did.
@@ -60,7 +61,9 @@ pub fn watch(
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             if signal == SIGHUP && !matches!(hangup, Hangup::Stops) {
-                if let Hangup::Tells(told) = std::mem::replace(&mut hangup, Hangup::IsIgnored) {
+                if let Hangup::Does(act) = &mut hangup {
+                    act();
+                } else if let Hangup::Tells(told) = std::mem::replace(&mut hangup, Hangup::IsIgnored) {
                     seen.0.store(signal, Ordering::Relaxed);
                     told.stop();
                 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Error;
 use crate::protocol::{FileDigest, OfferKind, Progress};
 use crate::storage::Skipped;
+use crate::transport::Page;
 
 /// Something happened in a transfer.
 #[derive(Debug)]
@@ -63,9 +64,21 @@ pub enum Event {
     Failed(Error),
     /// Something that was found is not sent.
     Skipped(Skipped),
+    /// Somebody connected to a receiver.
+    Connected {
+        /// Its address; behind a proxy it may turn out to be another's.
+        peer: String,
+    },
+    /// A request to a receiver that was for no WebSocket was answered: a health check, a monitor, a browser.
+    Answered {
+        /// What it was for.
+        page: Page,
+        /// The status of the answer.
+        status: u16,
+    },
     /// A connection to a receiver ended: nothing more is told of it.
     Disconnected,
-    /// A connection to a receiver ended before a file was offered on it: a health check, a port scan, a web page.
+    /// A connection to a receiver ended before a file was offered on it: a port scan, a web page, a wrong token.
     Unserved(Error),
 }
 

@@ -1,9 +1,14 @@
 //! Transfers: the pumps that join the machines to files and sockets.
 
+mod addresses;
 mod berths;
 mod claims;
 mod error;
 mod event;
+mod greeting;
+mod guests;
+mod listener;
+mod metrics;
 mod once;
 pub mod plain;
 mod pump;
@@ -17,9 +22,11 @@ mod shutdown;
 
 pub use error::{Error, ErrorKind};
 pub use event::{Event, Summary};
+pub use listener::{ListenAddress, Listener};
+pub use metrics::Metrics;
 pub use receive::{ReceiveOptions, receive_files};
 pub use send::{SendOptions, send_file};
-pub use serve::{ServeOptions, Served, serve};
+pub use serve::{ServeLimits, ServeObserver, ServeOptions, Served, serve};
 pub use session::{RetryOptions, Session};
 pub use shutdown::{Shutdown, ShutdownHandle};
 

@@ -276,6 +276,7 @@ impl Side for Destination<'_> {
                     }
                 }
                 None => {
+                    tracing::debug!(peer = self.peer, transfer = number, "the name is being written");
                     let busy = StorageError::Busy { name: offer.path.to_string() };
                     self.opened(number, Err(busy), link);
                 }
@@ -288,6 +289,7 @@ impl Side for Destination<'_> {
             }
             Outcome::OpenedOne(number, opened) => self.opened(number, opened, link),
             Outcome::Synced(number, synced) => {
+                tracing::trace!(transfer = number, ok = synced.is_ok(), "synced");
                 if let Some(transfer) = self.transfers.get_mut(&number) {
                     transfer.moved = true;
                 }

@@ -2,34 +2,40 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::channel::mpsc;
-use futures::future::{Either, FutureExt, select};
+use futures::future::{BoxFuture, Either, FutureExt, select};
 use futures::stream::{FuturesUnordered, StreamExt};
 use rustix::process::{Resource, getrlimit};
 
+use super::addresses::Addresses;
 use super::berths::Berths;
 use super::claims::Claims;
-use super::once::{Offered, Once};
+use super::greeting::{Admission, Greeted, House};
+use super::guests::{Guests, Said};
+use super::listener::Listener;
+use super::metrics::Metrics;
+use super::once::Offered;
 use super::plain::{PlainReceiveOptions, receive_all_plain};
 use super::receive::receive_claimed;
-use super::{Error, ErrorKind, Event, ReceiveOptions, Shutdown, ShutdownHandle};
+use super::{Error, ErrorKind, Event, ReceiveOptions, Shutdown};
 use crate::protocol::Code;
-use crate::runtime::{self, Stream, TcpListener, TcpStream};
+use crate::runtime::{self, Stream};
 use crate::storage::{Inbox, PlainInbox};
 use crate::transport::{
-    Budget, Connection, HANDSHAKE_TIMEOUT, Origins, Request, TransportError, open_server_handshake,
-    server_handshake,
+    Budget, Caller, Connection, Gate, HANDSHAKE_TIMEOUT, Refusal, Request, Tls, TransportError,
 };
 
 /// How long to wait when the system has no descriptor for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections at one time, however many descriptors there are.
+/// Connections at one time, however many descriptors there are, unless fewer are asked for.
 const MAX_CONNECTIONS: u64 = 4096;
+/// Connections at one time that are only told to go, and how long each has for it.
+const MAX_SENT_AWAY: usize = 16;
+const SENT_AWAY_WITHIN: Duration = Duration::from_secs(2);
 /// A part of the descriptors is for files that are received beside the first on a connection.
 const FILES_PART: u64 = 4;
 /// Descriptors of each of them.
@@ -49,10 +55,33 @@ pub struct ServeOptions {
     pub plain: Option<PlainReceiveOptions>,
     /// Stop once all that the first sender meant to send was received or refused.
     pub once: bool,
-    /// Which web pages may connect.
-    pub origins: Origins,
+    /// What whoever dials has to say.
+    pub gate: Gate,
+    /// TLS, which they have to speak if there is any.
+    pub tls: Option<Tls>,
+    /// How many may connect, and how fast they have to be.
+    pub limits: ServeLimits,
+    /// What counts the events, and is read over HTTP.
+    pub metrics: Option<Metrics>,
     /// Once this is given, no connection is accepted any more; serving ends with the last transfer that runs.
     pub drain: Option<Shutdown>,
+}
+
+/// How many may connect, and how fast they have to be.
+#[derive(Debug, Clone, Copy)]
+pub struct ServeLimits {
+    /// The most connections at one time; those beyond wait to be accepted.
+    pub connections: u64,
+    /// The most of one address, or of one /64 of IPv6; those beyond are sent away.
+    pub per_address: Option<u64>,
+    /// How long the handshakes may take, that of TLS included.
+    pub handshake: Duration,
+}
+
+impl Default for ServeLimits {
+    fn default() -> Self {
+        Self { connections: MAX_CONNECTIONS, per_address: None, handshake: HANDSHAKE_TIMEOUT }
+    }
 }
 
 /// How a transfer that ended for good ended, or all of a sender's: done, or the kind of the first error.
@@ -70,18 +99,26 @@ pub type ServeObserver = Arc<dyn Fn(u64, Option<u64>, Event) + Send + Sync>;
 /// # Errors
 /// If the listener itself fails.
 pub async fn serve(
-    listener: &TcpListener,
+    listener: &Listener,
     inbox: &Arc<Inbox>,
     options: ServeOptions,
     shutdown: Shutdown,
     observer: ServeObserver,
 ) -> io::Result<Option<Served>> {
-    let (most, files) = most_at_a_time();
+    let (most, files) = most_at_a_time(options.limits.connections);
     let berths = Berths::new(files);
+    let house = Arc::new(House {
+        gate: options.gate.clone(),
+        tls: options.tls.clone(),
+        addresses: Addresses::new(options.limits.per_address),
+        metrics: options.metrics.clone(),
+    });
     let options = Arc::new(options);
     let claims = Claims::default();
     let (tell, mut told) = mpsc::unbounded();
     let mut connections = FuturesUnordered::new();
+    // Dropped, with what is left in it, when there is nothing else to be done.
+    let mut sent_away = FuturesUnordered::<BoxFuture<()>>::new();
     let mut guests = Guests::new(options.once);
     let mut shutdown = shutdown.fuse();
     let drain = async {
@@ -96,7 +133,11 @@ pub async fn serve(
     let plain = options.plain.map(|options| Arc::new((inbox.plain(), options)));
     let mut accept_from = Instant::now();
     while !guests.is_closing || !connections.is_empty() {
-        let may_accept = !guests.is_closing && guests.live.len() < most;
+        let may_accept = match guests.is_closing {
+            // Who looks after the port is told that it goes.
+            true => guests.is_draining && sent_away.len() < MAX_SENT_AWAY,
+            false => guests.live.len() < most,
+        };
         let mut accept = std::pin::pin!(accept(listener, may_accept, accept_from).fuse());
         futures::select_biased! {
             () = shutdown => guests.stop(),
@@ -109,17 +150,38 @@ pub async fn serve(
                 }
                 guests.gone(number);
             }
+            () = sent_away.select_next_some() => {}
             accepted = accept => match accepted {
-                Ok((stream, address)) => {
+                Ok((stream, caller)) => {
                     number += 1;
+                    let tell = Tell {
+                        number,
+                        observer: observer.clone(),
+                        metrics: options.metrics.clone(),
+                        tell: tell.clone(),
+                    };
+                    tell.event(None, Event::Connected { peer: caller.shown.clone() });
+                    let admission = house.admit(&caller, guests.is_closing);
+                    if matches!(admission, Admission::None(_)) {
+                        if sent_away.len() < MAX_SENT_AWAY {
+                            sent_away.push(send_away(stream, caller, house.clone(), admission, tell).boxed());
+                        } else {
+                            tell.refused(caller);
+                        }
+                        continue;
+                    }
                     let shutdown = guests.welcome(number);
                     let (inbox, claims, options) = (inbox.clone(), claims.clone(), options.clone());
                     let (budget, plain, berths) = (budget.clone(), plain.clone(), berths.clone());
-                    let tell = Tell { number, observer: observer.clone(), tell: tell.clone() };
+                    let house = house.clone();
                     let connection = async move {
                         let places = Places { inbox: &inbox, claims: &claims, berths: &berths, plain: plain.as_deref() };
-                        one_connection(stream, address.to_string(), places, &budget, &options, shutdown, tell)
-                            .await;
+                        let stopped = shutdown.clone();
+                        let greeting = house.greet(stream, caller, admission, options.limits.handshake);
+                        if let Either::Left((greeted, _)) = select(std::pin::pin!(greeting), stopped).await {
+                            receive_from(greeted, places, &budget, &options, shutdown, &tell).await;
+                        }
+                        tell.event(None, Event::Disconnected);
                         number
                     };
                     // The first is served here: that costs no hand-over between threads. The others have theirs.
@@ -139,11 +201,7 @@ pub async fn serve(
 }
 
 /// The next connection, if there may be one, and not before `from`.
-async fn accept(
-    listener: &TcpListener,
-    may_accept: bool,
-    from: Instant,
-) -> io::Result<(TcpStream, SocketAddr)> {
+async fn accept(listener: &Listener, may_accept: bool, from: Instant) -> io::Result<(Stream, Caller)> {
     if !may_accept {
         return std::future::pending().await;
     }
@@ -155,124 +213,13 @@ async fn accept(
 }
 
 /// As many connections, and files beside one on each, as there are descriptors for.
-fn most_at_a_time() -> (usize, u64) {
+fn most_at_a_time(most: u64) -> (usize, u64) {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let all = descriptors.saturating_sub(DESCRIPTORS_BESIDE);
     let for_files = all / FILES_PART;
-    let connections = ((all - for_files) / DESCRIPTORS_EACH).clamp(1, MAX_CONNECTIONS);
+    let connections = ((all - for_files) / DESCRIPTORS_EACH).min(most).clamp(1, MAX_CONNECTIONS);
     let connections = usize::try_from(connections).expect("it is at most 4096");
     (connections, for_files / DESCRIPTORS_OF_FILE)
-}
-
-/// The connections that are served.
-struct Guests {
-    live: HashMap<u64, Guest>,
-    once: Option<Once>,
-    /// No other is accepted.
-    is_closing: bool,
-}
-
-/// One of them. Dropping it stops the connection.
-struct Guest {
-    _handle: ShutdownHandle,
-    /// Files that were offered and have not ended.
-    running: u64,
-    /// How many more its sender means to offer.
-    left: u64,
-}
-
-/// What happens on a connection, as far as it decides how long to serve.
-pub(super) enum Said {
-    Offered(Offered),
-    Started(String),
-    /// It may be offered again: another transfer is writing the name.
-    Postponed(String),
-    /// The source became another, which follows.
-    Changed(String),
-    /// It did not come to its end, and the same command goes on with it.
-    Interrupted(String),
-    /// The transfer ended for good.
-    Ended(String, Served),
-    /// The sender will offer no more, although it meant to.
-    GaveUp,
-    /// It was cut, and its sender would not be known again.
-    Lost,
-}
-
-impl Guests {
-    fn new(once: bool) -> Self {
-        Self { live: HashMap::new(), once: once.then(Once::default), is_closing: false }
-    }
-
-    /// A connection was accepted.
-    fn welcome(&mut self, number: u64) -> Shutdown {
-        let (handle, shutdown) = Shutdown::new();
-        self.live.insert(number, Guest { _handle: handle, running: 0, left: 0 });
-        shutdown
-    }
-
-    fn hear(&mut self, number: u64, said: Said) {
-        if let Some(guest) = self.live.get_mut(&number) {
-            match &said {
-                Said::Offered(offered) => {
-                    guest.running += 1;
-                    guest.left = offered.left;
-                }
-                Said::Started(_) | Said::GaveUp => {}
-                Said::Postponed(_) | Said::Interrupted(_) | Said::Ended(..) | Said::Lost => {
-                    guest.running = guest.running.saturating_sub(1);
-                }
-                Said::Changed(_) => {
-                    guest.running = guest.running.saturating_sub(1);
-                    guest.left = guest.left.max(1);
-                }
-            }
-        }
-        match (&mut self.once, said) {
-            (None, _) => {}
-            (Some(once), Said::Offered(offered)) => once.offered(number, offered),
-            (Some(once), Said::Started(name)) => once.started(number, &name, Instant::now()),
-            (Some(once), Said::Postponed(name)) => once.postponed(number, &name),
-            (Some(once), Said::Changed(name)) => once.changed(number, &name),
-            (Some(once), Said::Interrupted(name)) => once.interrupted(number, &name),
-            (Some(once), Said::Ended(name, served)) => once.ended(number, &name, served),
-            (Some(once), Said::GaveUp) => once.gave_up(number),
-            (Some(once), Said::Lost) => once.lost(number),
-        }
-        match &self.once {
-            // Its connection may carry more files; the others may go.
-            Some(once) if once.is_over() => {
-                self.is_closing = true;
-                self.live.retain(|&number, _| once.is_chosen(number));
-            }
-            _ if self.is_closing => self.hang_up(),
-            _ => {}
-        }
-    }
-
-    fn gone(&mut self, number: u64) {
-        self.live.remove(&number);
-        if let Some(once) = &mut self.once {
-            once.gone(number, Instant::now());
-        }
-    }
-
-    fn stop(&mut self) {
-        self.is_closing = true;
-        self.live.clear();
-    }
-
-    fn drain(&mut self) {
-        if !self.is_closing {
-            self.is_closing = true;
-            self.hang_up();
-        }
-    }
-
-    /// Ends the connections where nothing runs and nothing is to follow.
-    fn hang_up(&mut self) {
-        self.live.retain(|_, guest| guest.running > 0 || guest.left > 0);
-    }
 }
 
 /// Where files go.
@@ -289,12 +236,28 @@ struct Places<'a> {
 pub(super) struct Tell {
     number: u64,
     observer: ServeObserver,
+    metrics: Option<Metrics>,
     tell: mpsc::UnboundedSender<(u64, Said)>,
 }
 
 impl Tell {
     pub(super) fn event(&self, transfer: Option<u64>, event: Event) {
+        if let Some(metrics) = &self.metrics {
+            metrics.observe(self.number, transfer, &event);
+        }
         (self.observer)(self.number, transfer, event);
+    }
+
+    /// There is not even room to say so.
+    fn refused(&self, caller: Caller) {
+        let refused = TransportError::Refused { address: caller.shown, refusal: Refusal::Crowded };
+        self.event(None, Event::Unserved(refused.into()));
+        self.event(None, Event::Disconnected);
+    }
+
+    /// A word for a connection on which nothing is named, like no other's.
+    pub(super) fn nameless(&self) -> String {
+        format!("connection {}", self.number)
     }
 
     pub(super) fn say(&self, said: Said) {
@@ -303,42 +266,39 @@ impl Tell {
     }
 }
 
-async fn one_connection(
-    stream: TcpStream,
-    address: String,
+/// Receives what comes on a connection that was greeted, if there is anything to come.
+async fn receive_from(
+    greeted: Result<Greeted, TransportError>,
     places: Places<'_>,
     budget: &Budget,
     options: &ServeOptions,
     shutdown: Shutdown,
-    tell: Tell,
+    tell: &Tell,
 ) {
-    let _ = stream.set_nodelay(true);
-    let stream = Stream::new(stream);
-    let handshake = async {
-        match places.plain {
-            Some(_) => open_server_handshake(stream, address.clone(), &options.origins).await,
-            None => server_handshake(stream, address.clone(), &options.origins)
-                .await
-                .map(|connection| (connection, Request::default())),
-        }
+    let (mut connection, request, _counted) = match greeted {
+        Ok(Greeted::Open(connection, request, counted)) => (*connection, request, counted),
+        Ok(Greeted::Page(page, status)) => return tell.event(None, Event::Answered { page, status }),
+        Ok(Greeted::Nothing) => return,
+        Err(error) => return tell.event(None, Event::Unserved(error.into())),
     };
-    let handshake = runtime::timeout(HANDSHAKE_TIMEOUT, handshake);
-    let stopped = shutdown.clone();
-    let handshake = match select(std::pin::pin!(handshake), stopped).await {
-        Either::Left((handshake, _)) => handshake,
-        Either::Right(_) => return,
-    };
-    let timed_out = TransportError::HandshakeTimeout { address: address.clone(), limit: HANDSHAKE_TIMEOUT };
-    match handshake.unwrap_or(Err(timed_out)) {
-        Ok((mut connection, request)) => {
-            connection.share_memory(budget);
-            match places.plain.filter(|_| request.is_plain) {
-                Some(plain) => receive_all_plain(connection, plain, &request.target, shutdown, tell).await,
-                None => receive_all(connection, places, &options.receive, shutdown, tell).await,
-            }
-        }
+    let Request { is_plain, target } = request;
+    tracing::debug!(connection = tell.number, peer = connection.peer(), is_plain, "open");
+    connection.share_memory(budget);
+    match places.plain.filter(|_| is_plain) {
+        Some(plain) => receive_all_plain(connection, plain, &target, shutdown, tell).await,
+        None => receive_all(connection, places, &options.receive, shutdown, tell).await,
+    }
+    tracing::debug!(connection = tell.number, "closed");
+}
+
+/// Answers somebody who is not served any more, or for whom there are too many of the same address.
+async fn send_away(stream: Stream, caller: Caller, house: Arc<House>, admission: Admission, tell: Tell) {
+    match house.greet(stream, caller, admission, SENT_AWAY_WITHIN).await {
+        Ok(Greeted::Page(page, status)) => tell.event(None, Event::Answered { page, status }),
+        Ok(Greeted::Open(..) | Greeted::Nothing) => {}
         Err(error) => tell.event(None, Event::Unserved(error.into())),
     }
+    tell.event(None, Event::Disconnected);
 }
 
 /// Receives files on one connection until it ends.
@@ -347,21 +307,20 @@ async fn receive_all(
     places: Places<'_>,
     options: &ReceiveOptions,
     shutdown: Shutdown,
-    tell: Tell,
+    tell: &Tell,
 ) {
     // The names of what was offered and has not ended, and whether it was accepted.
     let mut running: HashMap<u64, (String, bool)> = HashMap::new();
     let mut served = false;
     let mut observer = |transfer: Option<u64>, event: Event| {
         if let Some(number) = transfer {
-            hear(&mut running, number, &event, &tell);
+            hear(&mut running, number, &event, tell);
             served = true;
         }
         tell.event(transfer, event);
     };
     let destination = (places.inbox, places.claims, places.berths);
     let received = receive_claimed(&mut connection, destination, options, shutdown, &mut observer).await;
-    tell.event(None, Event::Disconnected);
     let Err(error) = received else { return };
     match &error {
         // Nothing was under way.

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::Refusal;
 use crate::protocol::SUBPROTOCOL;
 
 /// Why a connection could not be made, or ended.
@@ -58,6 +59,34 @@ pub enum TransportError {
         address: String,
         /// What the browser says of the page, made safe to print.
         origin: String,
+    },
+    /// Somebody who wanted to connect and may not, or not now.
+    #[error("refused {address}: {refusal}")]
+    Refused {
+        /// The peer.
+        address: String,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The peer speaks TLS on a port that does not.
+    #[error("{address} speaks TLS, and this port does not")]
+    Encrypted {
+        /// The peer.
+        address: String,
+    },
+    /// The peer speaks without TLS on a port that has it.
+    #[error("{address} does not speak TLS, and this port does")]
+    Unencrypted {
+        /// The peer.
+        address: String,
+    },
+    /// The TLS handshake failed.
+    #[error("the TLS handshake with {address} failed: {why}")]
+    Tls {
+        /// The peer.
+        address: String,
+        /// What was wrong.
+        why: String,
     },
     /// The connection broke without a word.
     #[error("the connection to {address} was lost: {why}")]

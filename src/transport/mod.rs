@@ -12,6 +12,7 @@ mod input;
 mod origin;
 mod output;
 mod server;
+mod tls;
 
 pub use budget::Budget;
 pub use client::{handshake as client_handshake, plain_handshake as plain_client_handshake};
@@ -22,7 +23,11 @@ pub use frame::Kind;
 pub use input::Piece;
 pub use origin::{Origin, Origins};
 pub use output::Gathered;
-pub use server::{Request, handshake as server_handshake, open_handshake as open_server_handshake};
+pub use server::{
+    Answered, Asking, Availability, Caller, Gate, HEALTH, METRICS, Page, Prefix, Proxies, Proxy, Refusal,
+    Request, Token, WithoutSubprotocol, handshake as server_handshake,
+};
+pub use tls::{Tls, TlsError};
 
 use std::time::Duration;
 

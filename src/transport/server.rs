@@ -1,179 +1,250 @@
-//! The listening side of the handshake. It reads the request's head itself: a head has a limit, and a plain GET
-//! gets an answer that says what this port is.
+//! The listening side of the handshake, and of what else is asked over HTTP on the same port.
 //!
 //! Any web page can have its reader's browser dial this port, on loopback too. The browser says in `Origin` whose page it
 //! is, and a page cannot keep it from that; so a request with an `Origin` is refused unless that one is allowed. That holds
 //! also for a page whose name was made to lead here (DNS rebinding), which is why any `Host` is taken: behind a proxy it
 //! may be any name.
 
+mod caller;
+mod gate;
+mod head;
+mod token;
+
+pub use caller::{Caller, Proxies, Proxy};
+pub use gate::{Availability, Gate, HEALTH, METRICS, Page, Prefix, Refusal, WithoutSubprotocol};
+pub use token::Token;
+
+use std::time::Duration;
+
 use async_tungstenite::tungstenite::handshake::server::{create_response, write_response};
-use async_tungstenite::tungstenite::http::uri::Authority;
-use async_tungstenite::tungstenite::http::{self, HeaderMap, HeaderValue, header};
+use async_tungstenite::tungstenite::http::{HeaderValue, Method, StatusCode, header};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use self::gate::Verdict;
+use self::head::{Head, NoHead};
 use super::frame::Role;
-use super::{Connection, MAX_HEAD, Origins, TransportError};
+use super::{Connection, TransportError};
 use crate::protocol::SUBPROTOCOL;
-use crate::protocol::message::clip;
+use crate::runtime;
 
-/// The most headers of a request.
-const MAX_HEADERS: usize = 100;
+/// How long, and how much, is read behind an answer that ends a connection: what comes for a socket that is closed takes the
+/// answer back.
+const LINGER: Duration = Duration::from_secs(1);
+const MOST_LINGERING: usize = 1 << 20;
+
+/// What Prometheus expects: version 0.0.4 of its text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+const TEXT_TYPE: &str = "text/plain; charset=utf-8";
+
+/// How long a caller is asked to wait who is sent away for now, in seconds.
+const RETRY_AFTER: &str = "Retry-After: 5\r\n";
 
 /// What a peer that dialled asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
     /// A WebSocket without any subprotocol, instead of this crate's.
     pub is_plain: bool,
-    /// The path and query of its URL, as they came.
+    /// The path and query of its URL, as they came, without the gate's prefix.
     pub target: String,
 }
 
-/// Answers the handshake of a peer that dialled and asks for this crate's subprotocol; of web pages those that `origins`
-/// allow.
-pub async fn handshake<S>(stream: S, peer: String, origins: &Origins) -> Result<Connection<S>, TransportError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    answer_handshake(stream, peer, origins, false).await.map(|(connection, _)| connection)
-}
-
-/// As [`handshake`], also for a peer that asks for no subprotocol: says which of them it is.
-pub async fn open_handshake<S>(
+/// A request that was read and is to be answered.
+#[derive(Debug)]
+pub struct Asking<S> {
     stream: S,
-    peer: String,
-    origins: &Origins,
-) -> Result<(Connection<S>, Request), TransportError>
+    caller: Caller,
+    head: Head,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Answered<S> {
+    /// A WebSocket.
+    Open(Box<Connection<S>>, Request),
+    /// A page, or the status instead of one; the connection has ended.
+    Page(Page, u16),
+}
+
+/// Opens a WebSocket with a peer that dialled, if the gate lets it in: for a program that has a stream of its own.
+///
+/// # Errors
+/// If it opens none.
+pub async fn handshake<S>(stream: S, caller: Caller, gate: &Gate) -> Result<Connection<S>, TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    answer_handshake(stream, peer, origins, true).await
+    let address = caller.shown.clone();
+    let nothing = |why: &str| TransportError::Handshake { address: address.clone(), why: why.to_owned() };
+    let asking = Asking::read(stream, caller, &gate.proxies).await?;
+    let asking = asking.ok_or_else(|| nothing("it hung up before its request"))?;
+    match asking.answer(gate, Availability::Open, None).await? {
+        Answered::Open(connection, _) => Ok(*connection),
+        Answered::Page(..) => Err(nothing("it asks for no WebSocket")),
+    }
 }
 
-async fn answer_handshake<S>(
-    mut stream: S,
-    peer: String,
-    origins: &Origins,
-    takes_plain: bool,
-) -> Result<(Connection<S>, Request), TransportError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let broken =
-        |error: std::io::Error| TransportError::Lost { address: peer.clone(), why: error.to_string() };
-    let failed = |why: &str| TransportError::Handshake { address: peer.clone(), why: why.to_owned() };
-
-    let mut read = Vec::new();
-    let (request, head_len) = loop {
-        let mut bytes = [0; 2048];
-        let n = stream.read(&mut bytes).await.map_err(broken)?;
-        if n == 0 {
-            return Err(failed("it hung up before its request ended"));
-        }
-        read.extend_from_slice(&bytes[..n]);
-        match parse(&read) {
-            Ok(Some(parsed)) => break parsed,
-            Ok(None) if read.len() < MAX_HEAD => {}
-            Ok(None) => {
-                refuse(&mut stream, "431 Request Header Fields Too Large", "").await;
-                return Err(failed("the head of its request is too long"));
+impl<S: AsyncRead + AsyncWrite + Unpin> Asking<S> {
+    /// Reads a request; `None` if the connection ended before its first byte. The caller may be another one behind a proxy.
+    ///
+    /// # Errors
+    /// If it is no HTTP. It was answered, as far as that makes sense.
+    pub async fn read(
+        mut stream: S,
+        caller: Caller,
+        proxies: &Proxies,
+    ) -> Result<Option<Self>, TransportError> {
+        let address = caller.shown.clone();
+        match head::read(&mut stream, &address).await {
+            Ok(head) => {
+                let caller = caller.behind(proxies, head.request.headers());
+                Ok(Some(Self { stream, caller, head }))
             }
-            Err(why) => {
-                refuse(&mut stream, "400 Bad Request", "").await;
-                return Err(failed(&why));
+            Err(NoHead::Nothing) => Ok(None),
+            Err(NoHead::Gone(error)) => Err(error),
+            Err(NoHead::Encrypted) => {
+                let body = "This port does not speak TLS.\n";
+                reply(&mut stream, "400 Bad Request", "", (TEXT_TYPE, body), false).await;
+                Err(TransportError::Encrypted { address })
+            }
+            Err(NoHead::Bad { status, why }) => {
+                reply(&mut stream, status, "", (TEXT_TYPE, &about()), false).await;
+                Err(TransportError::Handshake { address, why })
             }
         }
-    };
-    if !names_one_host(request.headers()) {
-        refuse(&mut stream, "400 Bad Request", "").await;
-        return Err(failed("its request does not have one Host"));
     }
-    if let Some(origin) = refused_origin(request.headers(), origins) {
-        refuse(&mut stream, "403 Forbidden", "").await;
-        return Err(TransportError::Page { address: peer, origin });
+
+    /// Who calls.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
     }
-    let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    let mut offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    let speaks_ours = offered.any(|protocol| protocol.trim() == SUBPROTOCOL);
-    let is_plain = takes_plain && !request.headers().contains_key(header::SEC_WEBSOCKET_PROTOCOL);
-    let mut response = match create_response(&request) {
-        Ok(response) if speaks_ours || is_plain => response,
-        answer_only => {
-            let why = if answer_only.is_ok() {
-                format!("it does not ask for the subprotocol {SUBPROTOCOL}")
-            } else {
-                "it asks for no WebSocket".to_owned()
-            };
-            let extra = format!(
-                "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n"
-            );
-            refuse(&mut stream, "426 Upgrade Required", &extra).await;
-            return Err(failed(&why));
+
+    /// Answers it as the gate demands. `metrics` gives the text of that page, if there is one.
+    ///
+    /// # Errors
+    /// If somebody wanted a WebSocket and got none.
+    pub async fn answer(
+        self,
+        gate: &Gate,
+        availability: Availability,
+        metrics: Option<&(dyn Fn() -> String + Sync)>,
+    ) -> Result<Answered<S>, TransportError> {
+        let Self { mut stream, caller, head } = self;
+        let address = caller.shown;
+        let request = &head.request;
+        let verdict = gate.judge(request, availability, metrics.is_some());
+        tracing::debug!(peer = address, method = %request.method(), path = request.uri().path(), ?verdict, "request");
+        match verdict {
+            Verdict::Open { speaks_ours } => {
+                let failed = |why: String| TransportError::Handshake { address: address.clone(), why };
+                let broken = |error: std::io::Error| TransportError::Lost {
+                    address: address.clone(),
+                    why: error.to_string(),
+                };
+                let mut response = create_response(request).map_err(|error| failed(error.to_string()))?;
+                if speaks_ours {
+                    let protocol = HeaderValue::from_static(SUBPROTOCOL);
+                    response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+                }
+                let mut said = Vec::new();
+                write_response(&mut said, &response).map_err(|error| failed(error.to_string()))?;
+                stream.write_all(&said).await.map_err(broken)?;
+                stream.flush().await.map_err(broken)?;
+                let is_plain = !speaks_ours && gate.without_subprotocol == WithoutSubprotocol::Plain;
+                let asked = Request { is_plain, target: gate.target(request) };
+                let connection = Connection::new(stream, Role::Server, &head.rest, address);
+                Ok(Answered::Open(Box::new(connection), asked))
+            }
+            Verdict::Page(page, status) => {
+                let (extra, body) = words(page, status);
+                let is_head = *request.method() == Method::HEAD;
+                let text = match (page, metrics) {
+                    (Page::Metrics, Some(metrics)) if status == StatusCode::OK => (METRICS_TYPE, metrics()),
+                    _ => (TEXT_TYPE, body),
+                };
+                reply(&mut stream, &line(status), &extra, (text.0, &text.1), is_head).await;
+                Ok(Answered::Page(page, status.as_u16()))
+            }
+            Verdict::Foreign(origin) => {
+                reply(&mut stream, &line(StatusCode::FORBIDDEN), "", (TEXT_TYPE, &about()), false).await;
+                Err(TransportError::Page { address, origin })
+            }
+            Verdict::Refused(refusal) => {
+                let (extra, body) = words(Page::Other, refusal.status());
+                reply(&mut stream, &line(refusal.status()), &extra, (TEXT_TYPE, &body), false).await;
+                Err(TransportError::Refused { address, refusal })
+            }
+            Verdict::Senseless(why) => {
+                let (extra, body) = words(Page::Other, StatusCode::UPGRADE_REQUIRED);
+                let status = line(StatusCode::UPGRADE_REQUIRED);
+                reply(&mut stream, &status, &extra, (TEXT_TYPE, &body), false).await;
+                Err(TransportError::Handshake { address, why })
+            }
         }
-    };
-    if speaks_ours {
-        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
-    }
-    let mut head = Vec::new();
-    write_response(&mut head, &response).map_err(|error| failed(&error.to_string()))?;
-    stream.write_all(&head).await.map_err(broken)?;
-    stream.flush().await.map_err(broken)?;
-
-    let asked = Request { is_plain, target: request.uri().to_string() };
-    Ok((Connection::new(stream, Role::Server, &read[head_len..], peer), asked))
-}
-
-/// Whether there is one `Host`, as RFC 9112 demands in section 3.2, and it is one.
-fn names_one_host(headers: &HeaderMap) -> bool {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host =
-        hosts.next().and_then(|host| host.to_str().ok()).and_then(|host| host.parse::<Authority>().ok());
-    host.is_some_and(|host| !host.host().is_empty() && !host.as_str().contains('@')) && hosts.next().is_none()
-}
-
-/// What the request says in `Origin`, made safe to print, if a page from there may not connect.
-fn refused_origin(headers: &HeaderMap, origins: &Origins) -> Option<String> {
-    let said: Vec<_> = headers.get_all(header::ORIGIN).iter().map(HeaderValue::as_bytes).collect();
-    let text = |origin: &[u8]| std::str::from_utf8(origin).is_ok_and(|origin| origins.allow(origin));
-    match said.as_slice() {
-        [] => None,
-        [origin] if text(origin) => None,
-        // Several are as good as none that is allowed, whatever they are.
-        _ if origins.any => None,
-        refused => Some(clip(&String::from_utf8_lossy(&refused.join(&b", "[..]))).into_owned()),
     }
 }
 
-/// The request and the length of its head, once that is whole.
-fn parse(read: &[u8]) -> Result<Option<(http::Request<()>, usize)>, String> {
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut parsed = httparse::Request::new(&mut headers);
-    let head_len = match parsed.parse(read) {
-        Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(format!("its request is no HTTP: {error}")),
-    };
-    if parsed.version != Some(1) {
-        return Err("its request is not HTTP/1.1".to_owned());
-    }
-    let mut request = http::Request::builder()
-        .method(parsed.method.unwrap_or_default())
-        .uri(parsed.path.unwrap_or_default());
-    for header in parsed.headers.iter() {
-        request = request.header(header.name, header.value);
-    }
-    let request = request.body(()).map_err(|error| format!("its request is no HTTP: {error}"))?;
-    Ok(Some((request, head_len)))
+/// Tells somebody who speaks HTTP plainly on a port that speaks TLS.
+pub(super) async fn tell_to_encrypt<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    let body = "This port speaks TLS alone: use wss:// or https://.\n";
+    reply(stream, "400 Bad Request", "", (TEXT_TYPE, body), false).await;
 }
 
-/// Answers a request that is no sender's. Whether that arrives changes nothing about why.
-async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, status: &str, headers: &str) {
-    let body = "This is a wsferry receiver. Send it a file with:  wsferry send FILE ws://HOST:PORT\n";
-    let answer = format!(
-        "HTTP/1.1 {status}\r\n{headers}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n{body}",
-        body.len()
+fn line(status: StatusCode) -> String {
+    format!("{} {}", status.as_str(), status.canonical_reason().unwrap_or_default())
+}
+
+fn about() -> String {
+    "This is a wsferry receiver. Send it a file with:  wsferry send FILE ws://HOST:PORT\n".to_owned()
+}
+
+/// What a status says beside its number: headers, and a text.
+fn words(page: Page, status: StatusCode) -> (String, String) {
+    let upgrade = format!(
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n"
     );
-    if stream.write_all(answer.as_bytes()).await.is_ok() {
-        let _ = stream.close().await;
+    let (extra, body) = match status {
+        StatusCode::OK if page == Page::Health => ("", "ok\n"),
+        StatusCode::SERVICE_UNAVAILABLE => (RETRY_AFTER, "This receiver is stopping.\n"),
+        StatusCode::TOO_MANY_REQUESTS => (RETRY_AFTER, "There are too many connections from this address.\n"),
+        StatusCode::UNAUTHORIZED => {
+            ("WWW-Authenticate: Bearer realm=\"wsferry\"\r\n", "This receiver wants to know a token.\n")
+        }
+        StatusCode::NOT_FOUND => ("", "There is nothing here.\n"),
+        StatusCode::METHOD_NOT_ALLOWED => ("Allow: GET, HEAD\r\n", "That cannot be done here.\n"),
+        StatusCode::UPGRADE_REQUIRED => (upgrade.as_str(), ""),
+        _ => ("", ""),
+    };
+    let body = if body.is_empty() { about() } else { body.to_owned() };
+    (extra.to_owned(), body)
+}
+
+/// Answers, and ends the connection. Whether that arrives changes nothing about why.
+async fn reply<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    status: &str,
+    headers: &str,
+    (content_type, body): (&str, &str),
+    is_head: bool,
+) {
+    // `Upgrade` is the connection's own header, and says so there (RFC 9110, 7.8).
+    let connection = if headers.starts_with("Upgrade") { "upgrade, close" } else { "close" };
+    let head = format!(
+        "HTTP/1.1 {status}\r\n{headers}Content-Type: {content_type}\r\nContent-Length: {}\r\n\
+         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: {connection}\r\n\r\n{}",
+        body.len(),
+        if is_head { "" } else { body },
+    );
+    if stream.write_all(head.as_bytes()).await.is_err() || stream.close().await.is_err() {
+        return;
     }
+    let rest = async {
+        let (mut bytes, mut left) = ([0; 4096], MOST_LINGERING);
+        while left > 0 {
+            match stream.read(&mut bytes).await {
+                Ok(count) if count > 0 => left = left.saturating_sub(count),
+                _ => return,
+            }
+        }
+    };
+    runtime::timeout(LINGER, rest).await;
 }

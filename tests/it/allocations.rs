@@ -10,7 +10,7 @@ use wsferry::protocol::ChunkSize;
 use wsferry::runtime;
 use wsferry::storage::{Inbox, InboxOptions, Source};
 use wsferry::transfer::{Event, ReceiveOptions, SendOptions, Shutdown, receive_files, send_file};
-use wsferry::transport::{Origins, client_handshake, server_handshake};
+use wsferry::transport::{Caller, Gate, client_handshake, server_handshake};
 
 use crate::support::{Place, random};
 
@@ -88,10 +88,10 @@ fn allocations(bytes: &[u8], chunk: u64) -> u64 {
         runtime::block_on(async {
             let (near, far) = pair();
             let endpoint = "ws://127.0.0.1:1".parse().unwrap();
-            let origins = Origins::default();
+            let gate = Gate::default();
             let handshakes = futures::future::join(
                 client_handshake(near, &endpoint),
-                server_handshake(far, "the sender".to_owned(), &origins),
+                server_handshake(far, Caller::unix(), &gate),
             );
             let (near, far) = handshakes.await;
             let (mut near, mut far) = (near.unwrap(), far.unwrap());

@@ -178,14 +178,16 @@ fn an_echo_server_is_told_apart_even_if_it_agrees_to_the_subprotocol() {
 fn a_plain_get_is_answered_with_what_this_port_is() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
-    for request in
-        ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"]
-    {
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK"),
+        // Something on the way has taken half of it away.
+        ("GET / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: x\r\n\r\n", "426 Upgrade Required"),
+    ] {
         let mut stream = std::net::TcpStream::connect(receiver.address()).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 426 Upgrade Required\r\n"), "{answer}");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{answer}");
         assert!(answer.contains("wsferry send FILE"), "{answer}");
     }
     let file = place.file("f", b"still serving");

@@ -111,7 +111,9 @@ fn connections_without_a_transfer_are_said_once_and_counted() {
         for number in 0..50 {
             let mut stream = TcpStream::connect(&address).unwrap();
             if number % 2 == 0 {
-                stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+                stream.write_all(b"GET / HTTP/1.1\r\nHost: me@x\r\n\r\n").unwrap();
+            } else {
+                stream.write_all(b"SSH").unwrap();
             }
             stream.shutdown(std::net::Shutdown::Write).unwrap();
             let _ = stream.read_to_end(&mut Vec::new());

@@ -8,8 +8,9 @@ use crate::protocol::Code;
 use crate::protocol::message::clip;
 use crate::runtime::{self, Stream};
 use crate::storage::{PlainInbox, StorageError};
+use crate::transfer::guests::Said;
 use crate::transfer::once::Offered;
-use crate::transfer::serve::{Said, Tell};
+use crate::transfer::serve::Tell;
 use crate::transfer::{CLOSE_TIMEOUT, Error, ErrorKind, Event, Shutdown};
 use crate::transport::Connection;
 
@@ -19,7 +20,7 @@ pub(in crate::transfer) async fn receive_all_plain(
     (inbox, options): &(PlainInbox, PlainReceiveOptions),
     target: &str,
     shutdown: Shutdown,
-    tell: Tell,
+    tell: &Tell,
 ) {
     let name = match file_name(target) {
         Ok(name) => name,
@@ -36,7 +37,7 @@ pub(in crate::transfer) async fn receive_all_plain(
         }
     };
     // What nobody named is like no other's.
-    let nameless = connection.peer().to_owned();
+    let nameless = tell.nameless();
     let mut served = false;
     for number in 1.. {
         let id = Some(number);

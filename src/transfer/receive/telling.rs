@@ -16,6 +16,7 @@ impl Destination<'_> {
             ReceiverEvent::Accepted { held, complete } => {
                 let Some(transfer) = self.transfers.get_mut(&number) else { return };
                 (transfer.held, transfer.complete) = (held, complete);
+                tracing::debug!(peer = self.peer, transfer = number, held, complete, "accepted");
                 let (name, size) = (transfer.offer.path.to_string(), transfer.offer.geometry.size());
                 let kind = (&transfer.offer.kind).into();
                 (self.observer)(id, Event::Started { name, kind, size, peer: self.peer.clone() });
@@ -28,6 +29,7 @@ impl Destination<'_> {
                 if let Some(transfer) = self.transfers.get_mut(&number) {
                     (transfer.held, transfer.complete) = (held, false);
                 }
+                tracing::debug!(peer = self.peer, transfer = number, held, "replaces what was there");
                 (self.observer)(id, Event::Replacing { held });
             }
             ReceiverEvent::Refused { path: name, code, reason } => {
@@ -35,9 +37,10 @@ impl Destination<'_> {
                 // On this side the whole of it is told.
                 let declined = transfer.and_then(|transfer| transfer.declined.take());
                 let (peer, reason) = (self.peer.clone(), declined.unwrap_or(reason));
+                tracing::debug!(peer, transfer = number, ?code, "refused");
                 (self.observer)(id, Event::Failed(Error::Declined { peer, name, code, reason }));
             }
-            ReceiverEvent::Sealed(digest) => self.finished(number, digest),
+            ReceiverEvent::Sealed(digest) => self.finished(number, digest, link.naks()),
             ReceiverEvent::Cancelled { code, reason, again } => {
                 let unfinished = link.take_unfinished(number);
                 if let Some(at) = self.waiting.iter().position(|&(waiting, _)| waiting == number) {
@@ -52,7 +55,7 @@ impl Destination<'_> {
         }
     }
 
-    fn finished(&mut self, number: u32, digest: Option<FileDigest>) {
+    fn finished(&mut self, number: u32, digest: Option<FileDigest>, naks: u32) {
         let Some(transfer) = self.transfers.remove(&number) else { return };
         let size = transfer.offer.geometry.size();
         let progress = Progress {
@@ -62,7 +65,7 @@ impl Destination<'_> {
             durable: size,
             ..Progress::default()
         };
-        (self.observer)(Some(number.into()), Event::Progress(progress));
+        (self.observer)(Some(number.into()), Event::Progress(Progress { naks, ..progress }));
         let summary = Summary {
             name: transfer.offer.path.to_string(),
             kind: (&transfer.offer.kind).into(),
