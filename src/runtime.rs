@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::{Shutdown, ToSocketAddrs};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use async_std::task;
 use futures::{AsyncRead, AsyncWrite};
 
 pub use async_std::net::{TcpListener, TcpStream};
-pub use async_std::os::unix::net::UnixListener;
+pub use async_std::os::unix::net::{UnixListener, UnixStream};
 
 /// A connected stream of bytes, whatever carries it: TCP, a Unix socket, TLS over one of them.
 pub struct Stream(Box<dyn Duplex>);
@@ -24,6 +24,50 @@ impl Stream {
     /// Any stream. What its reads and writes cost more, by a pointer, is lost beside the bytes that each of them moves.
     pub fn new(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         Self(Box::new(stream))
+    }
+
+    /// A TCP connection. Closing it tells the peer that nothing more will come, and what the peer still says can be read.
+    pub fn tcp(stream: TcpStream) -> Self {
+        Self::new(Socket { stream, shut_down: |stream| stream.shutdown(Shutdown::Write) })
+    }
+
+    /// The same of a Unix socket.
+    pub fn unix(stream: UnixStream) -> Self {
+        Self::new(Socket { stream, shut_down: |stream| stream.shutdown(Shutdown::Write) })
+    }
+}
+
+/// A socket, which the runtime's own type does not shut down when it is closed.
+struct Socket<S> {
+    stream: S,
+    shut_down: fn(&S) -> io::Result<()>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(cx, into)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, from)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, from)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready((self.shut_down)(&self.stream))
     }
 }
 
@@ -42,6 +86,14 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, from)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, from)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

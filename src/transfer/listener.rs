@@ -129,11 +129,11 @@ impl Socket {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 let _ = stream.set_nodelay(true);
-                Ok((Stream::new(stream), Caller::tcp(address)))
+                Ok((Stream::tcp(stream), Caller::tcp(address)))
             }
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Stream::new(stream), Caller::unix()))
+                Ok((Stream::unix(stream), Caller::unix()))
             }
         }
     }
