@@ -80,7 +80,9 @@ pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
         overwrite: args.overwrite,
         allow_bench: args.allow_bench,
         keep_partial,
-        ..InboxOptions::default()
+        max_file_size: args.listen.max_file_size.map(|size| size.as_u64()),
+        keep_free: args.listen.keep_free.as_u64(),
+        max_partials: args.listen.max_partials,
     };
     let inbox = match Inbox::open(&args.directory, options) {
         Ok(inbox) => Arc::new(inbox),

@@ -14,6 +14,12 @@ use super::{Error, ErrorKind, Event};
 use crate::protocol::{Code, Progress};
 use crate::transport::{Page, Refusal, TransportError};
 
+/// How transfers end.
+const RESULTS: [&str; 6] = ["received", "already_there", "refused", "interrupted", "mismatch", "failed"];
+/// Why connections end before a file was offered.
+const REASONS: [&str; 10] =
+    ["token", "path", "origin", "address", "draining", "timeout", "tls", "handshake", "lost", "protocol"];
+
 type By<const LABELS: usize> = Family<[(&'static str, String); LABELS], Counter>;
 
 /// What a receiver counts. Clones count together.
@@ -88,6 +94,13 @@ impl Metrics {
             "Requests that were for no WebSocket, by path and status",
             it.requests.clone(),
         );
+        // What has not happened yet is 0, not absent: rates are taken from the first one on.
+        for result in RESULTS {
+            let _ = counts.transfers.get_or_create(&[("result", result.to_owned())]);
+        }
+        for reason in REASONS {
+            let _ = counts.refused.get_or_create(&[("reason", reason.to_owned())]);
+        }
         Self(Arc::new(Inner { registry, counts, known: Mutex::default() }))
     }
 
