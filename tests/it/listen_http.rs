@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::hostile::{finish, frame, offer, offer_as};
+use crate::hostile::{finish, frame, frame_as, offer, offer_as};
 use crate::http::{ask, get, knock, upgrade};
 use crate::proxy::{Plan, Proxy};
 use crate::support::{Peer, Place, Receiver, Running, hello, random, send, send_well, wsferry};
@@ -168,12 +168,11 @@ fn the_counters_equal_what_the_events_said() {
     peer.tell(&offer_as(1, "gone", 9_000_000));
     peer.hear_type("accept");
     // A chunk that was damaged on the way, and then came whole.
-    let whole = crate::hostile::frame_as(1, 0, 0, &random(3000, 13));
-    let mut damaged = whole.clone().into_bytes();
+    let mut damaged = frame_as(1, 0, 0, &random(3000, 13)).into_bytes();
     *damaged.last_mut().unwrap() = if damaged.ends_with(b"A") { b'B' } else { b'A' };
     peer.say(String::from_utf8(damaged).unwrap());
     peer.hear_type("nak");
-    peer.say(whole);
+    peer.say(frame_as(1, 1, 0, &random(3000, 13)));
     peer.hear_type("ack");
     drop(peer);
     assert_eq!(ask(receiver.address(), &upgrade("/", b"Origin: http://evil.example\r\n")).status, 403);
@@ -231,6 +230,8 @@ fn what_a_monitor_reads_follows_the_format_and_the_names_follow_the_conventions(
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
     send_well(&place.file("f", &random(1000, 1)), &receiver.url, &[]);
+    send(&place.file("g", &random(1001, 1)), &receiver.url, &["--name", "f"]);
+    get(receiver.address(), "/healthz");
     let reply = get(receiver.address(), "/metrics");
     assert_eq!(reply.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let mut kinds = BTreeMap::new();
@@ -247,7 +248,7 @@ fn what_a_monitor_reads_follows_the_format_and_the_names_follow_the_conventions(
         assert_eq!(name.ends_with("_total"), kind == "counter", "{name} {kind}");
         assert!(readme.contains(&format!("| `{name}`")), "{name} is not in the README");
     }
-    assert!(kinds.len() >= 10, "{kinds:?}");
+    assert_eq!(kinds.len(), 11, "{kinds:?}");
     for name in samples(&reply.body).keys() {
         let bare = name.split('{').next().unwrap();
         assert!(kinds.contains_key(bare), "{name} has no type");
