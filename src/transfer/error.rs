@@ -324,7 +324,7 @@ mod tests {
                 peer: ours(),
                 violation: Violation::field("chunk.offset", "0", ChunkSize::auto(0).raw()),
             },
-            TransportError::Frame { address: ours(), why: "a binary frame".into() }.into(),
+            TransportError::Frame { address: ours(), why: "a frame with reserved bits".into() }.into(),
             TransportError::Lost { address: ours(), why: ours() }.into(),
             TransportError::Connect { address: ours(), source: io(io::ErrorKind::Other) }.into(),
             Error::Refused { peer: ours(), name: name(), code: Code::Busy, reason: ours(), again: true },

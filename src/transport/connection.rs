@@ -190,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Pin::new(&mut self.stream).poll_flush(cx).map_err(|error| self.lost(&error.to_string()))
     }
 
-    /// The next text message. Whoever takes it for more than ASCII checks that it is UTF-8. Every end of the
+    /// The next message, of text, or of what a gateway made binary of it. Whoever takes it for more than ASCII checks that it is UTF-8. Every end of the
     /// connection is an error.
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<&[u8], TransportError>> {
         for _ in 0..CONTROLS_PER_POLL {

@@ -38,7 +38,7 @@ impl From<Kind> for Data {
 /// What is taken of data frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rules {
-    /// Whole text messages up to the protocol's limit.
+    /// Whole messages up to the protocol's limit. Some gateways turn text into binary messages: either is taken as text.
     Messages {
         /// Bytes so far of the message that comes in several frames.
         joined: u64,
@@ -80,7 +80,6 @@ pub(super) fn check(
         // 5.5.1: "If there is a body, the first two bytes of the body MUST be a 2-byte unsigned integer".
         (OpCode::Control(Control::Close), _) if len == 1 => Err("a close frame with half a code".to_owned()),
         (OpCode::Control(_), _) => Ok(()),
-        (OpCode::Data(Data::Binary), Rules::Messages { .. }) => Err("a binary frame".to_owned()),
         // 5.4: "The fragments of one message MUST NOT be interleaved between the fragments of another message".
         (OpCode::Data(Data::Text | Data::Binary), _) if within.is_some() => {
             Err("a message within a message in pieces".to_owned())

@@ -144,8 +144,6 @@ fn differ(ours: &End, theirs: &End, unfinished: bool, in_pieces: bool) -> bool {
     match (ours, theirs) {
         // 5.2: "the minimal number of bytes MUST be used to encode the length": tungstenite lets it pass.
         _ if refused(ours, "longer than it has to be") => true,
-        // Not of the RFC: wsferry.v1 carries text alone, and says so at the header.
-        _ if refused(ours, "a binary frame") => !in_pieces,
         // 7.1.7: what breaks a rule fails the connection: ours at the header, theirs where the frame is whole.
         (End::Refused(_), End::Open) => true,
         // Both refuse, each at the first rule that it looks at.
@@ -173,8 +171,12 @@ pub fn frame(data: &[u8]) {
     let Some((&how, bytes)) = data.split_first() else { return };
     let is_client = how & 1 == 1;
     let piece = [1, 2, 3, 7, 64, 1000, 5000, usize::MAX][usize::from(how >> 1 & 7)];
-    let (their_messages, their_end) = theirs(bytes, piece, is_client);
-    for in_pieces in [false, true] {
+    let (mut their_messages, their_end) = theirs(bytes, piece, is_client);
+    for in_pieces in [true, false] {
+        if !in_pieces {
+            // Not of the RFC: what a gateway made binary is taken as text.
+            their_messages.iter_mut().for_each(|(kind, _)| *kind = Kind::Text);
+        }
         let ((mut messages, end), unfinished) = ours(bytes, piece, is_client, in_pieces);
         if unfinished {
             messages.pop();
