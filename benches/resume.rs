@@ -109,10 +109,9 @@ impl Scene {
     fn first_chunk(&self) -> Duration {
         let elapsed = runtime::block_on(async {
             let started = Instant::now();
-            let stream =
-                runtime::connect(self.endpoint.host(), self.endpoint.port(), Duration::from_secs(10))
-                    .await
-                    .expect("it listens");
+            let addresses = runtime::resolve(self.endpoint.host(), self.endpoint.port());
+            let address = addresses.await.expect("it is an address")[0];
+            let stream = runtime::connect(address).await.expect("it listens");
             let (told, first) = oneshot::channel();
             let tap = Tap { stream, told: Some(told) };
             let mut connection = client_handshake(tap, &self.endpoint).await.expect("it is a receiver");

@@ -11,6 +11,7 @@ use wsferry::protocol::ChunkSize;
 use wsferry::runtime;
 use wsferry::storage::{Inbox, InboxOptions};
 use wsferry::transfer::{self, Listener, RetryOptions, SendOptions, ServeOptions, Session, Shutdown};
+use wsferry::transport::Endpoint;
 
 const SIZE: usize = 256 << 20;
 
@@ -50,7 +51,7 @@ impl Scene {
     fn transfer(&self, options: SendOptions) {
         runtime::block_on(async {
             let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
-            let url = format!("ws://{}", listener.address()).parse().expect("a URL");
+            let url: Endpoint = format!("ws://{}", listener.address()).parse().expect("a URL");
             let inbox = Arc::new(Inbox::open(&self.inbox(), InboxOptions::default()).expect("it opens"));
             let (_stop, shutdown) = Shutdown::new();
             let receiver = runtime::spawn(async move {

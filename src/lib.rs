@@ -26,6 +26,7 @@
 //! use wsferry::runtime;
 //! use wsferry::storage::{Inbox, InboxOptions};
 //! use wsferry::transfer::{self, Listener, RetryOptions, SendOptions, ServeOptions, Session, Shutdown};
+//! use wsferry::transport::Endpoint;
 //!
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path();
@@ -34,7 +35,7 @@
 //!
 //! runtime::block_on(async {
 //!     let listener = Listener::bind("127.0.0.1:0").await?;
-//!     let url = format!("ws://{}", listener.address());
+//!     let url: Endpoint = format!("ws://{}", listener.address()).parse()?;
 //!     let inbox = Arc::new(Inbox::open(&dir.join("inbox"), InboxOptions::default())?);
 //!     let (_stop, shutdown) = Shutdown::new();
 //!     let receiver = runtime::spawn(async move {
@@ -42,7 +43,7 @@
 //!         transfer::serve(&listener, &inbox, options, shutdown, Arc::new(|_, _, _| {})).await
 //!     });
 //!
-//!     let mut session = Session::new(url.parse()?, SendOptions::default(), RetryOptions::default());
+//!     let mut session = Session::new(url, SendOptions::default(), RetryOptions::default());
 //!     let sent = session.send(&file, None, &mut |_event| {}).await?;
 //!     session.close().await;
 //!     receiver.await?;

@@ -3,7 +3,8 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{Shutdown, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -134,24 +135,22 @@ pub async fn sleep(duration: Duration) {
     task::sleep(duration).await;
 }
 
-/// Connects to a host, trying each of its addresses for its share of the time.
-pub async fn connect(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
+/// The addresses of a host, in the order that the system prefers.
+pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let host = host.to_owned();
-    let resolving = spawn_blocking(move || (host.as_str(), port).to_socket_addrs());
-    let addresses = timeout(limit, resolving).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
-    let mut failure = io::ErrorKind::NotFound.into();
-    let share = limit / addresses.len().max(1) as u32;
-    for address in addresses {
-        match timeout(share, TcpStream::connect(address)).await {
-            Some(Ok(stream)) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Some(Err(error)) => failure = error,
-            None => failure = io::ErrorKind::TimedOut.into(),
-        }
-    }
-    Err(failure)
+    spawn_blocking(move || Ok((host.as_str(), port).to_socket_addrs()?.collect())).await
+}
+
+/// Connects to an address.
+pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Connects to a socket in the file system.
+pub async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(path).await
 }
 
 /// A timer that can be set anew.

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use wsferry::protocol::FileName;
 use wsferry::transport::{Origin, Origins};
 
+use super::dial::DialArgs;
 use super::listen::ListenArgs;
 use super::log::LogArgs;
 use super::tree::TreeArgs;
@@ -35,7 +36,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     #[command(after_help = EXIT_CODES)]
-    Send(SendArgs),
+    Send(Box<SendArgs>),
     #[command(after_help = EXIT_CODES)]
     Receive(ReceiveArgs),
     #[command(after_help = EXIT_CODES)]
@@ -110,6 +111,9 @@ pub struct SendArgs {
 
     #[command(flatten)]
     pub tree: TreeArgs,
+
+    #[command(flatten)]
+    pub dial: DialArgs,
 
     #[command(flatten)]
     pub output: OutputArgs,
@@ -287,7 +291,7 @@ pub fn size(text: &str) -> Result<ByteSize, String> {
 pub fn stall_timeout(text: &str) -> Result<humantime::Duration, String> {
     let timeout: humantime::Duration = text.parse().map_err(|error| format!("{error}"))?;
     let range = Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
-    if range.contains(&timeout) { Ok(timeout) } else { Err("expected from 100ms to 1day".to_owned()) }
+    if range.contains(&*timeout) { Ok(timeout) } else { Err("expected from 100ms to 1day".to_owned()) }
 }
 
 #[derive(Debug, Clone, Copy, Default, Parser)]

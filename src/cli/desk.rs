@@ -11,6 +11,7 @@ use wsferry::protocol::OfferKind;
 use wsferry::storage::{SkipReason, Skipped, What};
 use wsferry::transfer::{Error, Event, Summary};
 
+use super::advice;
 use super::args::SendArgs;
 use super::exit::Exit;
 use super::output::{self, Mode, Output};
@@ -94,7 +95,7 @@ impl<'a> Desk<'a> {
     pub fn show(&mut self, file: Option<u64>, event: &Event) {
         let Some(file) = file else {
             let views: Vec<&View> = self.views.values().collect();
-            return progress::reconnecting(self.output, &views, event);
+            return progress::connection(self.output, &views, event);
         };
         match event {
             Event::Offered { name, .. } => {
@@ -246,8 +247,9 @@ impl<'a> Desk<'a> {
         let exit = Exit::from(error.kind());
         // What the error says to do first says it already.
         let told = exit != Exit::Interrupted || error.to_string().contains("the same command");
-        let advice = if told { "" } else { "; run the same command again to resume" };
-        self.output.failed(number, name, error, advice, exit);
+        let again = if told { "" } else { "; run the same command again to resume" };
+        let advice = format!("{}{again}", advice::of(error));
+        self.output.failed(number, name, error, &advice, exit);
     }
 
     /// The first failure is what the program ends with.

@@ -1,9 +1,11 @@
 //! The command line: arguments, progress, output, the commands.
 
+mod advice;
 mod args;
 mod bench;
 mod demo;
 mod desk;
+mod dial;
 mod exit;
 mod flood;
 mod limits;
@@ -31,7 +33,7 @@ use output::Output;
 /// Runs a command to its end.
 pub fn run(args: Args) -> Exit {
     match args.command {
-        Command::Send(args) => telling(args.output, |output| send::run(args, output)),
+        Command::Send(args) => telling(args.output, |output| send::run(*args, output)),
         Command::Receive(args) => telling(args.output, |output| receive::run(args, output)),
         Command::Demo(args) => telling(OutputArgs::default(), |output| demo::run(args, output)),
         Command::Bench(args) => telling(args.output, |output| bench::run(args, output)),

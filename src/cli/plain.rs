@@ -2,8 +2,9 @@
 
 use wsferry::protocol::ChunkSize;
 use wsferry::transfer::plain::{PlainSendOptions, send_plain_to};
-use wsferry::transport::Endpoint;
+use wsferry::transport::Dialer;
 
+use super::advice;
 use super::args::SendArgs;
 use super::exit::Exit;
 use super::output::{self, Output};
@@ -13,12 +14,7 @@ use super::progress::View;
 pub const STOPPED: &str = "stopped; the same command begins anew";
 
 /// Sends each file as one message on a connection of its own.
-pub async fn send_all(
-    args: &SendArgs,
-    endpoint: &Endpoint,
-    chunk: Option<ChunkSize>,
-    output: &Output,
-) -> Exit {
+pub async fn send_all(args: &SendArgs, dialer: &Dialer, chunk: Option<ChunkSize>, output: &Output) -> Exit {
     let options = PlainSendOptions {
         chunk,
         one_frame: args.one_frame,
@@ -30,7 +26,7 @@ pub async fn send_all(
     for (number, file) in (1..).zip(args.files()) {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut view = View::new(output.clone(), number, name, None);
-        let sent = send_plain_to(endpoint, file, &options, &mut |event| view.show(&event)).await;
+        let sent = send_plain_to(dialer, file, &options, &mut |event| view.show(&event)).await;
         view.clear();
         match sent {
             Ok(summary) => {
@@ -39,8 +35,9 @@ pub async fn send_all(
             }
             Err(error) => {
                 let exit = Exit::from(error.kind());
-                let advice = if exit == Exit::Interrupted { "; the same command begins anew" } else { "" };
-                output.failed(Some(number), Some(view.name()), &error, advice, exit);
+                let again = if exit == Exit::Interrupted { "; the same command begins anew" } else { "" };
+                let advice = format!("{}{again}", advice::of(&error));
+                output.failed(Some(number), Some(view.name()), &error, &advice, exit);
                 worst = if worst == Exit::Done { exit } else { worst };
             }
         }

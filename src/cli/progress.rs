@@ -88,8 +88,8 @@ impl View {
                 }));
                 self.output.notice(what);
             }
-            Event::Reconnecting { .. } => {
-                reconnecting(&self.output, std::slice::from_ref(&self), event);
+            Event::Connecting { .. } | Event::Reconnecting { .. } => {
+                connection(&self.output, std::slice::from_ref(&self), event);
             }
             Event::Finished(_) | Event::Failed(_) => self.clear(),
             _ => {}
@@ -175,22 +175,33 @@ impl View {
     }
 }
 
-/// Says that the connection is made again: on the bars of what is under way, if there are any.
-pub fn reconnecting<V: std::ops::Deref<Target = View>>(output: &Output, views: &[V], event: &Event) {
-    let Event::Reconnecting { delay, attempt, why } = event else { return };
-    let seconds = delay.as_secs_f64();
-    let text = format!("trying again in {seconds:.1} s (attempt {attempt})");
+/// Says what becomes of the connection: on the bars of what is under way, if there are any.
+pub fn connection<V: std::ops::Deref<Target = View>>(output: &Output, views: &[V], event: &Event) {
     let one = if let [view] = views { Some(view) } else { None };
-    output.event(json!({
-        "event": "reconnecting", "transfer": one.map(|view| view.transfer), "name": one.map(|view| &view.name),
-        "seconds": seconds, "attempt": attempt, "reason": why,
-    }));
+    let (transfer, name) = (one.map(|view| view.transfer), one.map(|view| &view.name));
+    let (text, line) = match event {
+        Event::Connecting { to } => {
+            output.event(json!({"event": "connecting", "transfer": transfer, "name": name, "to": to}));
+            let text = format!("connecting to {to} ...");
+            (text.clone(), text)
+        }
+        Event::Reconnecting { delay, attempt, why } => {
+            let seconds = delay.as_secs_f64();
+            output.event(json!({
+                "event": "reconnecting", "transfer": transfer, "name": name,
+                "seconds": seconds, "attempt": attempt, "reason": why,
+            }));
+            let text = format!("trying again in {seconds:.1} s (attempt {attempt})");
+            (text.clone(), format!("{why}; {text}"))
+        }
+        _ => return,
+    };
     let bars: Vec<&ProgressBar> = views.iter().filter_map(|view| view.bar.as_ref()).collect();
     for bar in &bars {
         bar.set_message(text.clone());
     }
     if bars.is_empty() {
-        output.notice(&format!("{why}; {text}"));
+        output.notice(&line);
     }
 }
 

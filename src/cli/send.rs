@@ -10,7 +10,7 @@ use wsferry::protocol::{ChunkSize, HeartbeatConfig, MAX_FRAME, MIN_FRAME_LIMIT, 
 use wsferry::runtime;
 use wsferry::storage::Root;
 use wsferry::transfer::{RetryOptions, SendOptions, Session};
-use wsferry::transport::Endpoint;
+use wsferry::transport::{Dialer, mask_url};
 
 use super::args::{ChunkArg, SendArgs};
 use super::desk::Desk;
@@ -24,7 +24,7 @@ use super::tree;
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
 pub fn run(args: SendArgs, output: &Output) -> Exit {
-    let (endpoint, options) = match resolve(&args, output) {
+    let (dialer, options) = match resolve(&args, output) {
         Ok(resolved) => resolved,
         Err(usage) => return output.error(&usage, Exit::Usage),
     };
@@ -35,8 +35,8 @@ pub fn run(args: SendArgs, output: &Output) -> Exit {
     let stopped = if args.plain { plain::STOPPED } else { signals::STOPPED };
     let sending = std::pin::pin!(async {
         match args.plain {
-            true => plain::send_all(&args, &endpoint, options.chunk, output).await,
-            false => send_all(&args, endpoint, options, output).await,
+            true => plain::send_all(&args, &dialer, options.chunk, output).await,
+            false => send_all(&args, dialer, options, output).await,
         }
     });
     match runtime::block_on(select(sending, shutdown)) {
@@ -49,12 +49,21 @@ pub fn run(args: SendArgs, output: &Output) -> Exit {
 }
 
 /// Turns flags into options, or says which of them makes no sense.
-fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), String> {
+fn resolve(args: &SendArgs, output: &Output) -> Result<(Dialer, SendOptions), String> {
     let (files, url) = (args.files(), args.url());
     if files.is_empty() {
-        return Err(format!("`wsferry send FILE... URL` needs a file and a URL; there is {url} alone"));
+        return Err(format!(
+            "`wsferry send FILE... URL` needs a file and a URL; there is {} alone",
+            mask_url(&url)
+        ));
     }
-    let endpoint = endpoint(&url)?;
+    // What is no file is named by no error: there may be a secret in it.
+    let is_url = |file: &&PathBuf| file.to_str().is_some_and(|file| file.contains("://")) && !file.exists();
+    if let Some(other) = files.iter().find(is_url) {
+        let other = mask_url(&other.to_string_lossy());
+        return Err(format!("one URL is sent to, which comes last; {other} stands before it"));
+    }
+    let dialer = args.dial.dialer(&url, output)?;
     if args.name.is_some() && files.len() > 1 {
         return Err("--name goes with one file, not with several".to_owned());
     }
@@ -98,7 +107,7 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Endpoint, SendOptions), 
     let (growing, repair, discard, quick) = (args.growing, args.repair, args.discard, args.tree.quick);
     let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
     Ok((
-        endpoint,
+        dialer,
         SendOptions {
             chunk,
             frame_limit,
@@ -123,15 +132,7 @@ fn same_name(files: &[PathBuf]) -> Option<(&Path, &Path, RelativePath)> {
     })
 }
 
-/// Reads a URL. What is wrong with it is told without a password that may be in it.
-pub fn endpoint(url: &str) -> Result<Endpoint, String> {
-    url.parse().map_err(|error| match url.rsplit_once('@') {
-        Some((_, host)) => format!("bad URL …@{host}: {error}"),
-        None => format!("bad URL {url}: {error}"),
-    })
-}
-
-async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, output: &Output) -> Exit {
+async fn send_all(args: &SendArgs, dialer: Dialer, options: SendOptions, output: &Output) -> Exit {
     let retry = RetryOptions {
         retry_for: args.retry_for.into(),
         wait_for_name: args.wait,
@@ -141,7 +142,7 @@ async fn send_all(args: &SendArgs, endpoint: Endpoint, options: SendOptions, out
         Ok(scan) => scan,
         Err(usage) => return output.error(&usage, Exit::Usage),
     };
-    let mut session = Session::new(endpoint, options, retry);
+    let mut session = Session::new(dialer, options, retry);
     let mut desk = Desk::new(args, output);
     let sent = session.send_all(items, &mut |file, event| desk.show(file, &event)).await;
     if let Err(error) = sent {

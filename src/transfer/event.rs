@@ -49,6 +49,11 @@ pub enum Event {
         /// What.
         what: String,
     },
+    /// A connection is being made, which takes its time.
+    Connecting {
+        /// Where to, without what may be secret.
+        to: String,
+    },
     /// The connection was cut, and will be made again.
     Reconnecting {
         /// After this long.

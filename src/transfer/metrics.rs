@@ -246,7 +246,7 @@ fn reason(error: &Error) -> &'static str {
         TransportError::HandshakeTimeout { .. } => "timeout",
         TransportError::Encrypted { .. }
         | TransportError::Unencrypted { .. }
-        | TransportError::Tls { .. } => "tls",
+        | TransportError::TlsHandshake { .. } => "tls",
         TransportError::Handshake { .. } => "handshake",
         TransportError::Lost { .. } | TransportError::Closed { .. } => "lost",
         _ => "protocol",

@@ -78,6 +78,9 @@ fn is_cut(error: &TransportError) -> bool {
         TransportError::NotWebSocket { status, .. } => {
             matches!(status, 404 | 408 | 425 | 429) || *status >= 500
         }
+        TransportError::Proxy { fault, .. } => fault.may_pass(),
+        // What a certificate says, and to whom, stays as it is.
+        TransportError::Tls { .. } | TransportError::SpeaksTls { .. } => false,
         TransportError::NotWsferry { .. } | TransportError::Frame { .. } => false,
         // It does not take text.
         TransportError::Closed { code: 1003, .. } => false,
@@ -96,6 +99,7 @@ pub(super) fn retry_after(error: &Error) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::dial::{CertificateFault, CertificateFaultKind, ProxyFault, TlsFault};
 
     fn closed(code: u16) -> Error {
         let (address, reason) = ("h:1".to_owned(), String::new());
@@ -105,6 +109,18 @@ mod tests {
     fn status(status: u16) -> Error {
         let address = "h:1".to_owned();
         TransportError::NotWebSocket { address, status, location: None, retry_after: None }.into()
+    }
+
+    fn tls(fault: TlsFault) -> Error {
+        TransportError::Tls { address: "h:1".to_owned(), fault }.into()
+    }
+
+    fn certificate(kind: CertificateFaultKind) -> Error {
+        tls(TlsFault::Certificate(CertificateFault { kind, what: String::new() }))
+    }
+
+    fn proxy(fault: ProxyFault) -> Error {
+        TransportError::Proxy { proxy: "p:1".to_owned(), address: "h:1".to_owned(), fault }.into()
     }
 
     fn refused(code: Code, again: bool) -> Error {
@@ -152,6 +168,25 @@ mod tests {
             (status(301), began, Next::GiveUp),
             (status(401), began, Next::GiveUp),
             (status(403), began, Next::GiveUp),
+            (status(407), began, Next::GiveUp),
+            (status(421), began, Next::GiveUp),
+            (status(426), began, Next::GiveUp),
+            (status(503), began, Next::Again),
+            (status(504), began, Next::Again),
+            // TLS, which is as it is.
+            (certificate(CertificateFaultKind::Expired), began, Next::GiveUp),
+            (certificate(CertificateFaultKind::Untrusted), began, Next::GiveUp),
+            (certificate(CertificateFaultKind::WrongName), began, Next::GiveUp),
+            (tls(TlsFault::NotTls), began, Next::GiveUp),
+            (tls(TlsFault::Identity(String::new())), began, Next::GiveUp),
+            (TransportError::SpeaksTls { address: "h:1".to_owned() }.into(), began, Next::GiveUp),
+            // A proxy that has its rules, and one that has its troubles.
+            (proxy(ProxyFault::Login(String::new())), began, Next::GiveUp),
+            (proxy(ProxyFault::Status(403)), began, Next::GiveUp),
+            (proxy(ProxyFault::Tls(TlsFault::NotTls)), began, Next::GiveUp),
+            (proxy(ProxyFault::Status(503)), began, Next::Again),
+            (proxy(ProxyFault::Unreachable(String::new())), began, Next::Again),
+            (proxy(ProxyFault::Unreachable(String::new())), never, Next::GiveUp),
             (Error::Stalled { peer: "h:1".to_owned(), silence: Duration::ZERO }, began, Next::Again),
             // But not for ever.
             (closed(1006), late, Next::GiveUp),

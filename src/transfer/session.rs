@@ -1,6 +1,7 @@
 //! A sender's side of many files: one connection, made again when it is cut.
 
 use std::path::Path;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use super::recovery::{self, Next};
@@ -10,7 +11,10 @@ use super::{Error, Event, SendOptions, Summary, part};
 use crate::protocol::{self, Code, FileName};
 use crate::runtime::{self, Stream};
 use crate::storage::{Entry, Skipped, Source};
-use crate::transport::{Connection, Endpoint, HANDSHAKE_TIMEOUT, TransportError, client_handshake};
+use crate::transport::{Connection, Dialer, TransportError};
+
+/// How long a connection is waited for without a word.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What to do when the connection is cut.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +43,7 @@ impl Default for RetryOptions {
 /// Sends files to one endpoint, over one connection as long as it lasts.
 #[derive(Debug)]
 pub struct Session {
-    endpoint: Endpoint,
+    dialer: Dialer,
     options: SendOptions,
     retry: RetryOptions,
     connection: Option<Connection<Stream>>,
@@ -54,10 +58,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that will dial `endpoint`.
-    pub fn new(endpoint: Endpoint, options: SendOptions, retry: RetryOptions) -> Self {
+    /// A session over connections that this dialler makes; an [`Endpoint`](crate::transport::Endpoint) is one that needs no
+    /// options.
+    pub fn new(dialer: impl Into<Dialer>, options: SendOptions, retry: RetryOptions) -> Self {
         Self {
-            endpoint,
+            dialer: dialer.into(),
             options,
             retry,
             connection: None,
@@ -147,7 +152,7 @@ impl Session {
             match recovery::next(&error, &run.facts(None)) {
                 Next::Again => self.wait(run, &error, observer).await,
                 Next::TooNarrow => {
-                    let (peer, last) = (self.endpoint.to_string(), Box::new(error));
+                    let (peer, last) = (self.dialer.endpoint().to_string(), Box::new(error));
                     return Err(Error::TooNarrow { peer, last });
                 }
                 Next::Reoffer | Next::GiveUp => return Err(self.give_up(run, error).await),
@@ -173,7 +178,10 @@ impl Session {
     ) -> Result<(), Error> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(dial(&self.endpoint).await?),
+            none => {
+                let dialling = self.dialer.dial();
+                none.insert(connecting(&self.dialer, dialling, &mut |event| observer(None, event)).await?)
+            }
         };
         let result = attempt(connection, run, &self.options, Some(self.session.clone()), observer).await;
         self.owes = run.owes;
@@ -245,21 +253,18 @@ fn random() -> u64 {
     rand::random()
 }
 
-/// Dials an endpoint and opens a WebSocket.
-pub(super) async fn dial(endpoint: &Endpoint) -> Result<Connection<Stream>, TransportError> {
-    dial_with(endpoint, client_handshake).await
-}
-
-/// As [`dial`], with this handshake.
-pub(super) async fn dial_with(
-    endpoint: &Endpoint,
-    handshake: impl AsyncFnOnce(Stream, &Endpoint) -> Result<Connection<Stream>, TransportError>,
+/// Waits for a connection, and tells of it if that takes long.
+pub(super) async fn connecting(
+    dialer: &Dialer,
+    dialling: impl Future<Output = Result<Connection<Stream>, TransportError>>,
+    observer: &mut (dyn FnMut(Event) + Send),
 ) -> Result<Connection<Stream>, TransportError> {
-    let (host, port) = (endpoint.host(), endpoint.port());
-    let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let stream = runtime::connect(host, port, HANDSHAKE_TIMEOUT).await;
-    let stream = stream.map_err(|source| TransportError::Connect { address: address.clone(), source })?;
-    runtime::timeout(HANDSHAKE_TIMEOUT, handshake(Stream::new(stream), endpoint))
-        .await
-        .unwrap_or(Err(TransportError::HandshakeTimeout { address, limit: HANDSHAKE_TIMEOUT }))
+    let mut dialling = pin!(dialling);
+    match runtime::timeout(PATIENCE, dialling.as_mut()).await {
+        Some(connection) => connection,
+        None => {
+            observer(Event::Connecting { to: dialer.endpoint().to_string() });
+            dialling.await
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::Refusal;
+use super::dial::{ProxyFault, TlsFault};
 use crate::protocol::SUBPROTOCOL;
 
 /// Why a connection could not be made, or ended.
@@ -17,6 +18,30 @@ pub enum TransportError {
         address: String,
         /// What the system said.
         source: io::Error,
+    },
+    /// A proxy did not lead there.
+    #[error("the proxy {proxy} did not connect to {address}: {fault}")]
+    Proxy {
+        /// The proxy, without credentials.
+        proxy: String,
+        /// Host and port.
+        address: String,
+        /// Why.
+        fault: ProxyFault,
+    },
+    /// TLS with the peer could not be spoken.
+    #[error("no TLS with {address}: {fault}")]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// Why.
+        fault: TlsFault,
+    },
+    /// The peer speaks TLS where none was spoken to it.
+    #[error("{address} speaks TLS on this port; dial it with wss://")]
+    SpeaksTls {
+        /// The peer.
+        address: String,
     },
     /// The peer took the connection and did not finish the handshake.
     #[error("{address} is connected and said nothing of a WebSocket handshake for {} s", .limit.as_secs())]
@@ -80,9 +105,9 @@ pub enum TransportError {
         /// The peer.
         address: String,
     },
-    /// The TLS handshake failed.
+    /// Who dialled does not speak TLS as this side does.
     #[error("the TLS handshake with {address} failed: {why}")]
-    Tls {
+    TlsHandshake {
         /// The peer.
         address: String,
         /// What was wrong.
@@ -125,13 +150,23 @@ pub enum TransportError {
 }
 
 fn explain_status(status: u16, location: &Option<String>) -> String {
-    match (status, location) {
-        (300..=399, Some(location)) => format!("it says that this is at {location} now"),
-        (401, _) => "it wants to know who calls, which wsferry cannot say yet".to_owned(),
-        (403, _) => "it does not let this caller in".to_owned(),
-        (429 | 503, _) => "it has too much to do: try again later".to_owned(),
-        _ => "is it a `wsferry receive`, and is the path right?".to_owned(),
-    }
+    let words = match (status, location) {
+        (300..=399, Some(location)) => {
+            return format!("it says that this is at {location} now, and a redirection is not followed");
+        }
+        (401, _) => "it wants to know who calls, or does not take who it was told",
+        (403, _) => "it does not let this caller in",
+        (407, _) => "a proxy on the way wants to know who calls",
+        (421, _) => "it does not answer for this host name",
+        (426, _) => "it wants another protocol, or a subprotocol that did not arrive",
+        (429, _) => "there were too many requests: try again later",
+        (502 | 504, _) => {
+            "it is a gateway, and cannot reach what is behind it: is `wsferry receive` running there?"
+        }
+        (503, _) => "it has too much to do, or nothing behind it: try again later",
+        _ => "is it a `wsferry receive`, and is the path right?",
+    };
+    words.to_owned()
 }
 
 fn explain(code: u16, reason: &str) -> String {

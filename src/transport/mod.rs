@@ -5,22 +5,27 @@
 mod budget;
 mod client;
 mod connection;
+pub mod dial;
 mod endpoint;
 mod error;
 mod frame;
+mod head;
 mod input;
+mod mask;
 mod origin;
 mod output;
 mod server;
 mod tls;
 
 pub use budget::Budget;
-pub use client::{handshake as client_handshake, plain_handshake as plain_client_handshake};
+pub use client::handshake as client_handshake;
 pub use connection::Connection;
+pub use dial::{DialOptions, Dialer};
 pub use endpoint::Endpoint;
 pub use error::TransportError;
 pub use frame::Kind;
 pub use input::Piece;
+pub use mask::mask_url;
 pub use origin::{Origin, Origins};
 pub use output::Gathered;
 pub use server::{

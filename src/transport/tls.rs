@@ -89,7 +89,9 @@ impl Tls {
                 tracing::debug!(peer = address, version = ?agreed.protocol_version(), "TLS");
                 Ok(Some(Stream::new(stream)))
             }
-            Err(error) => Err(TransportError::Tls { address: address.to_owned(), why: error.to_string() }),
+            Err(error) => {
+                Err(TransportError::TlsHandshake { address: address.to_owned(), why: error.to_string() })
+            }
         }
     }
 }

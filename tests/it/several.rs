@@ -95,7 +95,8 @@ fn a_cut_while_a_thread_looks_at_what_is_next_loses_none_of_it() {
     let place = Place::new();
     let files = files(&place, 200);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("ws://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let endpoint: wsferry::transport::Endpoint =
+        format!("ws://{}", listener.local_addr().unwrap()).parse().unwrap();
     // Behind the first hundred the walk stands still until the cut was noticed.
     let (go_on, waiting) = std::sync::mpsc::channel();
     let scan = Scan::new(files.into_iter().map(Root::new), ScanOptions::default());

@@ -67,6 +67,18 @@ impl Place {
 pub fn wsferry() -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("wsferry"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // What leads elsewhere, or says who calls, on the machine that runs the tests.
+    for name in [
+        "HTTPS_PROXY",
+        "HTTP_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+        "WSFERRY_TOKEN",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+    ] {
+        command.env_remove(name).env_remove(name.to_lowercase());
+    }
     command
 }
 

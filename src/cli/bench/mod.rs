@@ -174,7 +174,7 @@ pub fn run(args: BenchArgs, output: &Output) -> Exit {
 /// Turns flags into settings, or says which of them makes no sense.
 fn settings(args: &BenchArgs, output: &Output) -> Result<Vec<Setting>, String> {
     if let Some(url) = &args.url {
-        super::send::endpoint(url)?;
+        super::dial::endpoint(url)?;
     }
     if args.runs == 0 || args.size.is_some_and(|size| size.as_u64() == 0) {
         return Err("--runs and --size are at least 1".to_owned());

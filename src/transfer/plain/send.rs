@@ -14,11 +14,11 @@ use crate::protocol::codec::Encoder;
 use crate::protocol::{ChunkSize, Code, HeartbeatConfig, OfferKind, Progress};
 use crate::runtime;
 use crate::storage::{Source, SourceError, Standing};
-use crate::transfer::session::dial_with;
+use crate::transfer::session::connecting;
 use crate::transfer::{
     CLOSE_TIMEOUT, Error, Event, PROGRESS_INTERVAL, Pace, SCRATCH, Summary, TURNS_PER_POLL,
 };
-use crate::transport::{Connection, Endpoint, Kind, Piece, TransportError, plain_client_handshake};
+use crate::transport::{Connection, Dialer, Kind, Piece, TransportError};
 
 /// Fragments sent before what came back is looked at again.
 const FRAGMENTS_PER_TURN: usize = 4;
@@ -57,18 +57,18 @@ impl Default for PlainSendOptions {
     }
 }
 
-/// Dials an endpoint and sends a file there as one text message.
+/// Dials, and sends a file there as one text message.
 ///
 /// # Errors
 /// All that can end a transfer. There is nothing to go on with: another attempt begins anew.
 pub async fn send_plain_to(
-    endpoint: &Endpoint,
+    dialer: &Dialer,
     path: &Path,
     options: &PlainSendOptions,
     observer: &mut (dyn FnMut(Event) + Send),
 ) -> Result<Summary, Error> {
     let source = Arc::new(Source::open(path, None)?);
-    let mut connection = dial_with(endpoint, plain_client_handshake).await?;
+    let mut connection = connecting(dialer, dialer.dial_plain(), observer).await?;
     send_plain(&mut connection, &source, options, observer).await
 }
 

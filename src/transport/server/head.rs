@@ -6,15 +6,12 @@
 
 use async_tungstenite::tungstenite::http::uri::Authority;
 use async_tungstenite::tungstenite::http::{self, HeaderMap, HeaderValue, Version, header};
-use futures::{AsyncRead, AsyncReadExt};
+use futures::AsyncRead;
 
-use super::super::{MAX_HEAD, TransportError};
+use super::super::{TransportError, head};
 
 /// The most headers of a request.
 const MAX_HEADERS: usize = 100;
-
-/// The first two bytes of a TLS connection: a handshake record, of any version so far.
-const TLS_RECORD: [u8; 2] = [22, 3];
 
 /// A request, and what came behind its head.
 #[derive(Debug)]
@@ -38,35 +35,28 @@ pub(super) enum NoHead {
 
 /// Reads a request's head.
 pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S, peer: &str) -> Result<Head, NoHead> {
-    let mut read = Vec::new();
-    loop {
-        let mut bytes = [0; 2048];
-        let count = stream.read(&mut bytes).await.map_err(|error| {
-            NoHead::Gone(TransportError::Lost { address: peer.to_owned(), why: error.to_string() })
-        })?;
-        if count == 0 && read.is_empty() {
-            return Err(NoHead::Nothing);
+    let address = || peer.to_owned();
+    match head::read(stream, parse).await {
+        Ok(head::Head { head: request, rest }) => {
+            check_host(&request)?;
+            Ok(Head { request, rest })
         }
-        if count == 0 {
+        Err(head::NoHead::Ended(read)) if read.is_empty() => Err(NoHead::Nothing),
+        Err(head::NoHead::Ended(read) | head::NoHead::Malformed { read, .. }) if head::is_tls(&read) => {
+            Err(NoHead::Encrypted)
+        }
+        Err(head::NoHead::Ended(_)) => {
             let why = "it hung up before its request ended".to_owned();
-            return Err(NoHead::Gone(TransportError::Handshake { address: peer.to_owned(), why }));
+            Err(NoHead::Gone(TransportError::Handshake { address: address(), why }))
         }
-        read.extend_from_slice(&bytes[..count]);
-        if read.starts_with(&TLS_RECORD) {
-            return Err(NoHead::Encrypted);
+        Err(head::NoHead::Lost(error)) => {
+            Err(NoHead::Gone(TransportError::Lost { address: address(), why: error.to_string() }))
         }
-        match parse(&read) {
-            Ok(Some((request, len))) => {
-                check_host(&request)?;
-                return Ok(Head { request, rest: read.split_off(len) });
-            }
-            Ok(None) if read.len() < MAX_HEAD => {}
-            Ok(None) => {
-                let why = "the head of its request is too long".to_owned();
-                return Err(NoHead::Bad { status: "431 Request Header Fields Too Large", why });
-            }
-            Err(why) => return Err(NoHead::bad(why)),
+        Err(head::NoHead::TooLong) => {
+            let why = "the head of its request is too long".to_owned();
+            Err(NoHead::Bad { status: "431 Request Header Fields Too Large", why })
         }
+        Err(head::NoHead::Malformed { why, .. }) => Err(NoHead::bad(why)),
     }
 }
 
