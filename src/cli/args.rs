@@ -43,6 +43,8 @@ pub enum Command {
     Demo(DemoArgs),
     #[command(after_help = EXIT_CODES)]
     Bench(BenchArgs),
+    #[command(after_help = EXIT_CODES)]
+    Probe(ProbeArgs),
 }
 
 /// Send files and directories to a receiver. Run the same command again to resume.
@@ -247,6 +249,30 @@ pub struct BenchArgs {
     /// Write the picture and the table as a page
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Find out what the path to a receiver carries, and which flags to use on it.
+///
+/// Nothing is stored there, and the receiver needs no flag for it.
+#[derive(Debug, Parser)]
+pub struct ProbeArgs {
+    /// Where a receiver listens
+    #[arg(value_name = "URL")]
+    pub url: String,
+
+    /// Also watch for so long how long connections live, in use and idle
+    #[arg(long = "for", value_name = "DURATION", default_value = "0s", value_parser = super::probe::watch)]
+    pub watch: humantime::Duration,
+
+    /// A frame of which nothing is heard for so long has not passed
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = stall_timeout)]
+    pub patience: humantime::Duration,
+
+    #[command(flatten)]
+    pub dial: DialArgs,
 
     #[command(flatten)]
     pub output: OutputArgs,

@@ -13,6 +13,7 @@ mod listen;
 mod log;
 mod output;
 mod plain;
+mod probe;
 mod progress;
 mod random;
 mod receive;
@@ -36,6 +37,7 @@ pub fn run(args: Args) -> Exit {
         Command::Send(args) => telling(args.output, |output| send::run(*args, output)),
         Command::Receive(args) => telling(args.output, |output| receive::run(args, output)),
         Command::Demo(args) => telling(OutputArgs::default(), |output| demo::run(args, output)),
+        Command::Probe(args) => telling(args.output, |output| probe::run(&args, output)),
         Command::Bench(args) => telling(args.output, |output| bench::run(args, output)),
     }
 }

@@ -22,6 +22,9 @@ pub const MAX_ZERO_BLOCKS: u64 = 1024;
 /// The largest sequence number: 12 hexadecimal digits.
 pub const MAX_SEQUENCE: u64 = (1 << 48) - 1;
 
+/// The number of no transfer: what comes under it is verified, acknowledged and thrown away. It measures a path.
+pub const NO_TRANSFER: u32 = u32::MAX;
+
 const TRANSFER_AT: usize = 2;
 const TRANSFER_DIGITS: usize = 8;
 const SEQUENCE_AT: usize = TRANSFER_AT + TRANSFER_DIGITS + 1;

@@ -11,6 +11,7 @@ mod listener;
 mod metrics;
 mod once;
 pub mod plain;
+pub mod probe;
 mod pump;
 mod receive;
 mod recovery;

@@ -4,6 +4,7 @@ mod forest;
 mod gateway;
 mod model;
 mod power;
+mod probe;
 mod properties;
 mod proxy;
 mod support;

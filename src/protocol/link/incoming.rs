@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::outgoing::find;
 use super::{Action, Link, receipts_per_message};
 use crate::protocol::Violation;
-use crate::protocol::chunk::{self, Header};
+use crate::protocol::chunk::{self, Header, NO_TRANSFER};
 use crate::protocol::digest::BlockHashes;
 use crate::protocol::message::{Code, MAX_LISTED, Message, Offer, OfferKind, clip};
 use crate::protocol::receiver::{Receiver, ReceiverEvent, Write};
@@ -136,7 +136,7 @@ impl Link {
     ) -> Result<Option<Write>, Violation> {
         let Ok(chunk) = chunk::decode(frame, bytes) else { return self.handle_damage(now) };
         let allowed = self.gaps_allowed(chunk.header.transfer);
-        if self.receiver_of(chunk.header, now)?.is_none() {
+        if self.receiver_of(chunk.header, chunk.len as u64, now)?.is_none() {
             return Ok(None);
         }
         let receiver = self.receivers.get_mut(&chunk.header.transfer).expect("it was there a line ago");
@@ -152,15 +152,21 @@ impl Link {
         if self.peer.is_some() && !self.agreed.zeros {
             return Err(Violation::Unexpected { came: "zeros", state: "runs of zeros were not agreed on" });
         }
-        let Some(receiver) = self.receiver_of(zeros.header, now)? else { return Ok(None) };
+        let Some(receiver) = self.receiver_of(zeros.header, 0, now)? else { return Ok(None) };
         let write = receiver.handle_zeros(zeros)?;
         let is_filled = receiver.is_filled();
         self.arrived(zeros.header.transfer, 0, is_filled, now);
         Ok(Some(write))
     }
 
-    /// The transfer that a frame is of; of one that has ended nothing is taken, and the frame counts as it came.
-    fn receiver_of(&mut self, header: Header, now: Instant) -> Result<Option<&mut Receiver>, Violation> {
+    /// The transfer that a frame is of; of one that has ended, and of none, nothing is taken, and the frame counts as it
+    /// came.
+    fn receiver_of(
+        &mut self,
+        header: Header,
+        len: u64,
+        now: Instant,
+    ) -> Result<Option<&mut Receiver>, Violation> {
         let expected = self.arrivals.sequence();
         if header.sequence != expected {
             return Err(Violation::field("chunk.sequence", expected, header.sequence));
@@ -168,9 +174,11 @@ impl Link {
         if self.peer.is_none() {
             return Err(Violation::Unexpected { came: "chunk", state: "`hello` had not come" });
         }
-        find(&mut self.receivers, header.transfer, self.next_offered)?;
+        if header.transfer != NO_TRANSFER {
+            find(&mut self.receivers, header.transfer, self.next_offered)?;
+        }
         if !self.receivers.contains_key(&header.transfer) {
-            self.arrivals.push(0, self.agreed.window, false, now);
+            self.arrivals.push(len, self.agreed.window, false, now);
         }
         Ok(self.receivers.get_mut(&header.transfer))
     }
@@ -195,7 +203,8 @@ impl Link {
 
     /// A frame that carries a part of a file came damaged.
     fn handle_damage(&mut self, now: Instant) -> Result<Option<Write>, Violation> {
-        if self.next_offered == 0 {
+        // What came whole once is a chunk frame also where it is damaged; what a stranger sends first is not.
+        if self.next_offered == 0 && self.arrivals.sequence() == 0 {
             return Err(Violation::Unexpected { came: "chunk", state: "nothing had been offered" });
         }
         let sequence = self.arrivals.refuse(now)?;
