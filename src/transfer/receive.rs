@@ -136,6 +136,9 @@ where
         let _ = pump.side.end(outcome, &mut pump.link);
     }
     let _ = pump.hear(connection.wire_bytes());
+    // How far each of them came.
+    let open: Vec<u32> = pump.side.transfers.keys().copied().collect();
+    open.into_iter().for_each(|number| pump.side.tell_progress(number, &pump.link));
     // What has ended and waits to be put away is not.
     let under_way = pump.side.transfers.values().any(|transfer| transfer.unfinished.is_none());
     let (mut left, mut claims) = (Vec::new(), Vec::new());
