@@ -22,6 +22,7 @@ mod small;
 #[path = "../../src/cli/bench/spread.rs"]
 mod spread;
 mod throughput;
+mod tls;
 mod tree;
 
 use std::fmt::Write as _;
@@ -170,12 +171,13 @@ fn machine() -> String {
 
 type Measure = fn(&Plan) -> Table;
 
-const TABLES: [(&str, Measure); 8] = [
+const TABLES: [(&str, Measure); 9] = [
     ("throughput", throughput::measure),
     ("exercise", exercise::measure),
     ("disk", throughput::disk),
     ("memory", growth::memory),
     ("path", long_path::measure),
+    ("tls", tls::measure),
     ("small", small::measure),
     ("many", many::measure),
     ("growth", growth::measure),

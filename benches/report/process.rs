@@ -26,6 +26,7 @@ pub fn rsync() -> Command {
 pub struct Receiver {
     child: Child,
     events: mpsc::Receiver<Value>,
+    scheme: String,
     pub address: String,
     directory: PathBuf,
 }
@@ -47,12 +48,14 @@ impl Receiver {
             }
         });
         let first: Value = events.recv().expect("it says where");
-        let address = first["url"].as_str().expect("a URL").trim_start_matches("ws://").to_owned();
-        Self { child, events, address, directory: directory.to_owned() }
+        let url = first["url"].as_str().expect("a URL");
+        let (scheme, address) = url.split_once("://").expect("a URL");
+        let (scheme, address) = (scheme.to_owned(), address.to_owned());
+        Self { child, events, scheme, address, directory: directory.to_owned() }
     }
 
     pub fn url(&self) -> String {
-        format!("ws://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// The next `finished` event.
