@@ -1,5 +1,6 @@
 //! The integration tests: one binary, real sockets, real files, seeded random data.
 
+mod certificates;
 mod forest;
 mod gateway;
 mod model;
@@ -14,6 +15,9 @@ mod allocations;
 mod bench;
 mod chaos;
 mod command;
+mod dial;
+mod dial_proxy;
+mod dial_tls;
 mod differential;
 mod directories;
 mod directories_cut;

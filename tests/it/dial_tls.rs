@@ -1,0 +1,223 @@
+//! `wss://`: what is trusted and what is not, what is said of it, and that none of it is tried again.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+
+use crate::certificates::{Authority, Front, self_signed};
+use crate::proxy::{Plan, Proxy};
+use crate::support::{Ended, Place, Receiver, Running, random, send, send_well, wsferry};
+
+const NAMES: &[&str] = &["localhost", "127.0.0.1"];
+
+/// A file beside the inbox that holds a text; its path.
+fn written(place: &Place, name: &str, text: &str) -> String {
+    place.file(name, text.as_bytes()).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_file_goes_over_tls_to_a_server_that_is_trusted() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &["--plain"]);
+    let authority = Authority::new("An Authority");
+    let ca = written(&place, "ca.pem", &authority.issued.pem);
+    let front = Front::start(receiver.address(), authority.issue(NAMES).server(None));
+    let url = front.url();
+    let bytes = random(5_000_000, 1);
+
+    send_well(&place.file("a", &bytes), &url, &["--ca-cert", &ca]);
+    assert!(place.received("a") == bytes);
+    let twin = url.replace("wss:", "https:");
+    let finished = send(&place.file("b", &bytes), &twin, &["--ca-cert", &ca]);
+    assert_eq!(finished.code(), 0, "{finished:?}");
+    assert_eq!(finished.event("started")["peer"], format!("{url}/"));
+    // By its address, of which no name is asked for.
+    let address = format!("wss://{}", front.address());
+    send_well(&place.file("c", &bytes), &address, &["--ca-cert", &ca]);
+    // Without the protocol, too.
+    let ended = send(&place.file("e", &bytes), &format!("{url}/e"), &["--plain", "--ca-cert", &ca]);
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    assert!(place.received("e") == bytes);
+}
+
+#[test]
+fn a_certificate_that_is_not_trusted_is_told_with_what_is_wrong_and_what_helps() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let file = place.file("f", b"x");
+    let (ours, others) = (Authority::new("An Authority"), Authority::new("Some Other"));
+    let ca = written(&place, "ca.pem", &ours.issued.pem);
+    let trusting: &[&str] = &["--ca-cert", &ca];
+    let cases = [
+        (
+            others.issue(NAMES),
+            trusting,
+            &[
+                "CN=the server's own",
+                "signed by CN=Some Other",
+                "not trusted here",
+                "--ca-cert",
+                "--insecure",
+            ][..],
+        ),
+        (self_signed(NAMES), trusting, &["CN=made at home", "is self-signed", "--ca-cert"]),
+        (
+            ours.issue_for(NAMES, 2019..2020),
+            trusting,
+            &["CN=the server's own", "expired at 2020-01-01T00:00:00Z"],
+        ),
+        (ours.issue_for(NAMES, 2090..2091), trusting, &["is valid from 2090-01-01T00:00:00Z on", "clock"]),
+        (
+            ours.issue(&["a.example", "10.1.2.3"]),
+            trusting,
+            &["is for a.example, 10.1.2.3, and not for localhost", "--server-name"],
+        ),
+    ];
+    for (certificate, flags, words) in cases {
+        let front = Front::start(receiver.address(), certificate.server(None));
+        send(&file, &front.url(), flags).assert_error(1, &[&["no TLS with localhost:"], words].concat());
+        assert_eq!(front.count(), 1, "it is not tried again");
+    }
+    assert!(!place.inbox().join("f").exists());
+}
+
+#[test]
+fn what_this_machine_trusts_is_what_its_environment_says() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let (ours, others) = (Authority::new("An Authority"), Authority::new("Some Other"));
+    let trusted = written(&place, "ca.pem", &ours.issued.pem);
+    let untrusted = written(&place, "other.pem", &others.issued.pem);
+    let empty = written(&place, "empty.pem", "");
+    let send_by = |front: &Front, trusted: &str| {
+        let mut command = wsferry();
+        command.arg("send").arg(place.file("f", b"x")).arg(front.url()).env("SSL_CERT_FILE", trusted);
+        Running::start(&mut command).end()
+    };
+    let front = Front::start(receiver.address(), ours.issue(NAMES).server(None));
+    send_by(&front, &untrusted)
+        .assert_error(1, &["signed by CN=An Authority", "not trusted here", "--ca-cert"]);
+    send_by(&front, &empty).assert_error(1, &["no certificates to trust", "--ca-cert"]);
+    let ended = send_by(&front, &trusted);
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    let front = Front::start(receiver.address(), self_signed(NAMES).server(None));
+    send_by(&front, &trusted).assert_error(1, &["CN=made at home", "is self-signed", "--insecure"]);
+}
+
+#[test]
+fn what_is_not_trusted_is_taken_where_it_is_told_to_be() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let bytes = random(100_000, 2);
+    let at_home = self_signed(NAMES);
+    let front = Front::start(receiver.address(), at_home.server(None));
+    // A warning, and no more than that.
+    let mut command = wsferry();
+    command.arg("send").arg(place.file("a", &bytes)).arg(front.url()).arg("-k");
+    let ended = Running::start(&mut command).end();
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    assert!(ended.errors.contains("warning: --insecure takes any certificate"), "{ended:?}");
+    // The very certificate, though it is an authority's.
+    let pinned = written(&place, "home.pem", &at_home.pem);
+    send_well(&place.file("b", &bytes), &front.url(), &["--ca-cert", &pinned]);
+    // Which is trusted for its names alone, and in its time alone.
+    let elsewhere = self_signed(&["a.example"]);
+    let pinned = written(&place, "elsewhere.pem", &elsewhere.pem);
+    let front = Front::start(receiver.address(), elsewhere.server(None));
+    let file = place.file("c", &bytes);
+    let flags = ["--ca-cert", &pinned];
+    assert_eq!(send(&file, &front.url(), &flags).code(), 1);
+    send_well(&file, &front.url(), &[&flags[..], &["--server-name", "a.example"]].concat());
+    assert!(place.received("a") == bytes && place.received("b") == bytes && place.received("c") == bytes);
+}
+
+#[test]
+fn a_server_that_wants_to_know_the_client_is_shown_a_certificate_or_told_of() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let (authority, others) = (Authority::new("An Authority"), Authority::new("Some Other"));
+    let ca = written(&place, "ca.pem", &authority.issued.pem);
+    let front = Front::start(receiver.address(), authority.issue(NAMES).server(Some(&authority)));
+    let file = place.file("f", &random(3_000_000, 3));
+    let trusting = ["--ca-cert", &ca];
+    let shown = |authority: &Authority, name: &str| {
+        let client = authority.issue(&["client.example"]);
+        let cert = written(&place, &format!("{name}.pem"), &client.pem);
+        [cert, written(&place, &format!("{name}.key"), &client.key_pem)]
+    };
+    send(&file, &front.url(), &trusting)
+        .assert_error(1, &["wants a client certificate", "--cert FILE --key FILE"]);
+    let [cert, key] = shown(&others, "other");
+    send(&file, &front.url(), &[&trusting[..], &["--cert", &cert, "--key", &key]].concat())
+        .assert_error(1, &["wants a client certificate"]);
+    assert_eq!(front.count(), 2, "neither is tried again");
+    let [cert, own_key] = shown(&authority, "own");
+    send_well(&file, &front.url(), &[&trusting[..], &["--cert", &cert, "--key", &own_key]].concat());
+    // Files that make no sense, before anything is dialled.
+    for (flags, words) in [
+        (["--cert", &cert, "--key", &key], "do not go together"),
+        (["--cert", &ca, "--key", &ca], "no private key"),
+        (["--cert", &key, "--key", &key], "no certificate"),
+    ] {
+        send(&file, &front.url(), &[&trusting[..], &flags].concat()).assert_error(2, &["--cert", words]);
+    }
+    assert_eq!(front.count(), 3);
+}
+
+/// What a sender says of a server that reads what comes, answers this, and hangs up.
+fn answered(scheme: &str, answer: &'static [u8]) -> Ended {
+    let place = Place::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+    let answering = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+        let _ = stream.write_all(answer);
+    });
+    let ended = send(&place.file("f", b"x"), &url, &["--insecure"]);
+    answering.join().unwrap();
+    ended
+}
+
+#[test]
+fn other_versions_other_ports_and_other_protocols_are_told_apart() {
+    let alert = |number| -> &'static [u8] { Box::leak(Box::new([0x15, 3, 2, 0, 2, 2, number])) };
+    answered("wss", alert(70)).assert_error(1, &["no TLS with 127.0.0.1:", "neither TLS 1.2 nor TLS 1.3"]);
+    answered("wss", alert(112)).assert_error(1, &["no server of this name", "--server-name"]);
+    answered("wss", alert(40)).assert_error(1, &["HandshakeFailure"]);
+    for plain in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"SSH-2.0-OpenSSH_9.9\r\n"] {
+        answered("wss", plain).assert_error(1, &["no TLS", "dial it with ws://"]);
+    }
+    // The reverse: an alert, and the words of three servers.
+    for answer in [
+        alert(10),
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 60\r\n\r\n<center>The plain HTTP request was sent to HTTPS port</center>",
+        b"HTTP/1.1 400 Bad Request\r\n\r\nReason: You're speaking plain HTTP to an SSL-enabled server port.",
+        b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n",
+    ] {
+        answered("ws", answer).assert_error(1, &["speaks TLS on this port", "wss://"]);
+    }
+    answered("ws", b"HTTP/1.1 400 Bad Request\r\n\r\nno").assert_error(1, &["HTTP 400"]);
+}
+
+#[test]
+fn a_certificate_that_expires_in_mid_file_is_not_tried_for_ten_minutes() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let authority = Authority::new("An Authority");
+    let ca = written(&place, "ca.pem", &authority.issued.pem);
+    let (good, expired) =
+        (authority.issue(NAMES).server(None), authority.issue_for(NAMES, 2019..2020).server(None));
+    let cut = Proxy::start(receiver.address(), |_| {
+        (Plan { cut_after: Some(5_000_000), ..Plan::default() }, Plan::default())
+    });
+    let front = Front::start_with(
+        cut.address(),
+        move |number| if number == 0 { good.clone() } else { expired.clone() },
+    );
+    let file = place.file("f", &random(20_000_000, 4));
+    let ended = send(&file, &front.url(), &["--ca-cert", &ca]);
+    // What is there is there still: another run goes on with it, once the certificate is a good one.
+    ended.assert_error(3, &["gave up after 1 attempt", "expired at 2020-01-01"]);
+    assert_eq!((front.count(), ended.events("reconnecting").len()), (2, 1), "{ended:?}");
+}
