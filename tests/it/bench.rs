@@ -166,7 +166,7 @@ fn flags_of_a_bench_that_make_no_sense_are_said_at_once() {
         (&["--chunk-sizes", "1B"][..], "--chunk-sizes"),
         (&["--windows", "0B"], "--windows"),
         (&["--runs", "0"], "--runs"),
-        (&["http://127.0.0.1"], "ws://"),
+        (&["ftp://127.0.0.1"], "ws://"),
         (&["--svg", "b", "--html", "b"], "same file"),
     ] {
         bench(flags).assert_error(2, &[words]);

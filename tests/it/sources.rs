@@ -106,6 +106,8 @@ fn two_files_with_one_destination_name_are_refused_before_anything_is_sent() {
     ended.assert_error(2, &["a/r.csv"]);
     // What is in a directory has names of its own.
     let url = receiver.url.as_str();
-    let ended = Running::start(wsferry().arg("send").args(["a/x/", "b/x/", ".", ".", url])).end();
+    let mut command = wsferry();
+    command.current_dir(place.path("")).args(["send", "a/", "b/", "a/.", url]);
+    let ended = Running::start(&mut command).end();
     assert_ne!(ended.code(), 2, "{ended:?}");
 }
