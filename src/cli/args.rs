@@ -115,10 +115,11 @@ pub struct SendArgs {
     pub tree: TreeArgs,
 
     #[command(flatten)]
-    pub dial: DialArgs,
-
-    #[command(flatten)]
     pub output: OutputArgs,
+
+    // Last: the heading of its help holds for all that follow.
+    #[command(flatten)]
+    pub dial: DialArgs,
 }
 
 impl SendArgs {

@@ -25,6 +25,20 @@ fn the_exit_codes_are_the_same_in_help_and_readme() {
 }
 
 #[test]
+fn the_flags_about_the_connection_stand_together_in_the_help_of_send() {
+    let help = Running::start(wsferry().args(["send", "-h"])).end().lines.join("\n");
+    let (others, connection) = help.split_once("\nConnection:\n").expect("they have a heading");
+    for flag in
+        ["--header", "--token-file", "--user", "--ca-cert", "--proxy", "--connect-to", "--no-subprotocol"]
+    {
+        assert!(connection.contains(flag) && !others.contains(&format!("{flag} ")), "{flag}: {help}");
+    }
+    for flag in ["--quiet", "--json", "--exclude", "--window"] {
+        assert!(others.contains(flag) && !connection.contains(flag), "{flag}: {help}");
+    }
+}
+
+#[test]
 fn quiet_prints_nothing_and_errors_still_come() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);

@@ -44,7 +44,7 @@ impl FromStr for Place {
             None => (!host.is_empty() && !host.contains(':')).then(|| host.to_owned()),
         };
         match parts {
-            Some((host, port @ 1..)) if !host.contains(['/', '@']) => {
+            Some((host, port @ 1..)) if !host.contains(|c: char| "/@".contains(c) || c.is_whitespace()) => {
                 bare(host).map(|host| Self::Tcp { host, port })
             }
             _ => None,
@@ -223,7 +223,9 @@ mod tests {
         for text in ["h:1", "127.0.0.1:80", "[::1]:443", "unix:/run/x"] {
             assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
         }
-        for text in ["h", "h:0", "h:70000", ":1", "::1", "::1:80", "ws://h:1", "unix:", ""] {
+        for text in
+            ["h", "h:0", "h:70000", ":1", "::1", "::1:80", "ws://h:1", "a b:1", "a\r\nb:1", "unix:", ""]
+        {
             assert!(text.parse::<Place>().is_err(), "{text}");
         }
     }
