@@ -18,14 +18,14 @@ use crate::support::{PATIENCE, Place, Receiver, Running, hello, send, wsferry};
 type Client = StreamOwned<ClientConnection, TcpStream>;
 
 /// A certificate of `localhost` and its key, as files.
-struct Identity {
+pub struct Identity {
     der: CertificateDer<'static>,
-    certificate: PathBuf,
-    key: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 impl Identity {
-    fn make(place: &Place, name: &str) -> Self {
+    pub fn make(place: &Place, name: &str) -> Self {
         let CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let certificate = place.file(&format!("{name}.pem"), cert.pem().as_bytes());
@@ -33,7 +33,7 @@ impl Identity {
         Self { der: cert.der().clone(), certificate, key }
     }
 
-    fn flags(&self) -> [&str; 4] {
+    pub fn flags(&self) -> [&str; 4] {
         ["--tls-cert", self.certificate.to_str().unwrap(), "--tls-key", self.key.to_str().unwrap()]
     }
 
