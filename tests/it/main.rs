@@ -53,6 +53,7 @@ mod plain_faults;
 mod plain_memory;
 mod plain_pieces;
 mod programs;
+mod programs_proxies;
 mod resume;
 mod scan;
 mod serving;

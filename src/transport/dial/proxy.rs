@@ -190,12 +190,18 @@ impl Proxy {
             // Whoever is behind it has nothing to say before this side has.
             200..=299 if rest.is_empty() => Ok(()),
             200..=299 => Err(ProxyFault::Denied("it says more than its answer".to_owned())),
-            407 => {
-                let takes = answer.headers.get_all(header::PROXY_AUTHENTICATE).iter();
+            // tinyproxy answers a wrong password with 401.
+            status @ (401 | 407) => {
+                let name = if status == 401 { header::WWW_AUTHENTICATE } else { header::PROXY_AUTHENTICATE };
+                let takes = answer.headers.get_all(name).iter();
                 let takes = takes.filter_map(|value| value.to_str().ok()?.split_whitespace().next());
                 let takes: Vec<_> = takes.collect();
                 let takes = if takes.is_empty() { "nothing named".to_owned() } else { takes.join(", ") };
-                Err(ProxyFault::Login(format!("it wants to know who calls (HTTP 407, by {})", clip(&takes))))
+                let why = match status {
+                    401 => "it does not take who it was told, or was not told",
+                    _ => "it wants to know who calls",
+                };
+                Err(ProxyFault::Login(format!("{why} (HTTP {status}, by {})", clip(&takes))))
             }
             status => Err(ProxyFault::Status(status)),
         }
