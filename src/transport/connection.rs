@@ -190,8 +190,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Pin::new(&mut self.stream).poll_flush(cx).map_err(|error| self.lost(&error.to_string()))
     }
 
-    /// The next message, of text, or of what a gateway made binary of it. Whoever takes it for more than ASCII checks that it is UTF-8. Every end of the
-    /// connection is an error.
+    /// The next message, of text, or of what a gateway made binary of it. Whoever takes it for more than ASCII checks that
+    /// it is UTF-8. Every end of the connection is an error.
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<&[u8], TransportError>> {
         for _ in 0..CONTROLS_PER_POLL {
             return Poll::Ready(match ready!(self.poll_incoming(Input::next, cx))? {

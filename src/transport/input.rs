@@ -160,7 +160,8 @@ impl Input {
         &self.joined
     }
 
-    /// The next whole message, or control frame, if it is there. A binary one is taken as text: a gateway made it so. `Err` says which rule it breaks.
+    /// The next whole message, or control frame, if it is there. A binary one is taken as text: a gateway made it so. `Err`
+    /// says which rule it breaks.
     pub(super) fn next(&mut self) -> Result<Option<Incoming>, String> {
         if self.message.is_none() {
             self.joined = Vec::new();
