@@ -100,13 +100,17 @@ impl Destination<'_> {
                 continue;
             }
             let Some(unfinished) = transfer.unfinished.take() else { continue };
-            let (target, storage_failed) = (transfer.target.take(), transfer.storage_failed);
             transfer.jobs += 1;
             moved = true;
+            // Of what was never opened nothing is on the disk: a thread for each that is refused would be one for each
+            // stranger.
+            let Some(target) = transfer.target.take() else {
+                jobs.push(Box::pin(std::future::ready(Outcome::PutAway(number))));
+                continue;
+            };
+            let storage_failed = transfer.storage_failed;
             jobs.push(Box::pin(runtime::spawn_blocking(move || {
-                if let Some(target) = target {
-                    put_away(&target, unfinished, storage_failed);
-                }
+                put_away(&target, unfinished, storage_failed);
                 Outcome::PutAway(number)
             })));
         }
