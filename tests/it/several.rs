@@ -128,28 +128,37 @@ fn a_cut_while_a_thread_looks_at_what_is_next_loses_none_of_it() {
     assert_eq!(sender.join().unwrap(), 200);
 }
 
-/// Takes what is offered, one chunk a file, and gives receipts for so many files; their names, and those that were offered.
+/// Takes what is offered, and gives receipts for so many files; their names, and those that were offered. Behind a cut chunks
+/// may be smaller than a file.
 fn take(peer: &mut Peer, most: usize) -> (BTreeSet<String>, BTreeSet<String>) {
-    let (mut offered, mut digests, mut receipted) = (Vec::<String>::new(), Vec::new(), BTreeSet::new());
+    let (mut offered, mut digests, mut receipted) =
+        (Vec::<(String, usize)>::new(), Vec::new(), BTreeSet::new());
     let mut sequence = 0;
     while receipted.len() < most {
         let frame = peer.hear().expect("more is to come");
         if frame.starts_with('C') {
             sequence += 1;
             peer.tell(&json!({"type": "ack", "sequence": sequence}));
-            let transfer = usize::from_str_radix(&frame[2..10], 16).unwrap();
-            receipted.insert(offered[transfer].clone());
+            let field = |range| usize::from_str_radix(&frame[range], 16).unwrap();
+            let (transfer, offset, body) = (field(2..10), field(24..38), &frame[48..]);
+            let len = body.len() / 4 * 3 - body.bytes().filter(|&byte| byte == b'=').count();
+            let (name, size) = &offered[transfer];
+            if offset + len < *size {
+                continue;
+            }
+            receipted.insert(name.clone());
             peer.tell(&json!({"type": "receipt", "files": [[transfer, digests[transfer]]]}));
             continue;
         }
         let message = message(&frame).unwrap();
         if message["type"] == "offer" {
             digests.push(message["digest"].clone());
-            offered.push(message["path"].as_str().unwrap().to_owned());
+            let size = message["size"].as_u64().unwrap() as usize;
+            offered.push((message["path"].as_str().unwrap().to_owned(), size));
             peer.tell(&json!({"type": "accept", "transfer": message["transfer"]}));
         }
     }
-    (offered.into_iter().collect(), receipted)
+    (offered.into_iter().map(|(name, _)| name).collect(), receipted)
 }
 
 #[test]
