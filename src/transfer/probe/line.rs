@@ -11,7 +11,7 @@ use crate::runtime::{self, Stream};
 use crate::transfer::{Error, hello};
 use crate::transport::{Connection, Kind, TransportError};
 
-/// An open connection, on which both sides have said hello and a first chunk has passed.
+/// An open connection, on which both sides have said hello.
 pub(super) struct Line {
     connection: Connection<Stream>,
     /// What the peer says of itself.
@@ -28,7 +28,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Says hello, in text or as a binary message, and sends a first small chunk.
+    /// Says hello, in text or as a binary message, and hears the other's.
     pub(super) async fn open(
         mut connection: Connection<Stream>,
         kind: Kind,

@@ -150,10 +150,10 @@ impl Prober<'_> {
     }
 
     async fn round_trip(&self, line: &mut Line) -> Result<Duration, Error> {
-        let (mut quickest, mut cuts) = (Duration::MAX, 0);
+        let (mut quickest, mut cuts) = (None::<Duration>, 0);
         for _ in 0..PINGS {
             match line.round_trip(self.options.patience).await {
-                Ok(time) => quickest = quickest.min(time),
+                Ok(time) => quickest = Some(quickest.map_or(time, |quickest| quickest.min(time))),
                 Err(_) if cuts < MAX_CUTS => {
                     cuts += 1;
                     *line = self.open_again().await?;
@@ -161,7 +161,8 @@ impl Prober<'_> {
                 Err(_) => break,
             }
         }
-        Ok(quickest)
+        let (peer, silence) = (self.dialer.endpoint().to_string(), self.options.patience);
+        quickest.ok_or(Error::Stalled { peer, silence })
     }
 
     /// The largest frame that passes, each on a connection that has carried a small one.
@@ -178,8 +179,11 @@ impl Prober<'_> {
                 None => self.open_again().await?,
             };
             // A small one goes before it: what comes damaged behind it is known for a chunk.
-            let small = open.carry(MIN_FRAME_LIMIT / 2, self.options.patience).await;
-            match small.and(open.carry(frame, self.options.patience).await) {
+            let carried = match open.carry(MIN_FRAME_LIMIT / 2, self.options.patience).await {
+                Ok(()) => open.carry(frame, self.options.patience).await,
+                refused => refused,
+            };
+            match carried {
                 Ok(()) => {
                     search.passed(frame);
                     line = Some(open);
