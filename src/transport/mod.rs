@@ -3,6 +3,7 @@
 //! Knows no files. Works over any `futures` `AsyncRead + AsyncWrite`.
 
 mod budget;
+mod bulk;
 mod client;
 mod connection;
 pub mod dial;

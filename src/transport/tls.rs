@@ -13,6 +13,7 @@ use futures_rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use futures_rustls::rustls::{self, ServerConfig, crypto};
 
 use super::TransportError;
+use super::bulk::Bulk;
 use super::server::tell_to_encrypt;
 use crate::runtime::Stream;
 
@@ -83,7 +84,7 @@ impl Tls {
         }
         let config = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
         let stream = Seen { first: Some(first[0]), stream };
-        match TlsAcceptor::from(config).accept(stream).await {
+        match TlsAcceptor::from(config).accept(Bulk::new(stream)).await {
             Ok(stream) => {
                 let (_, agreed) = stream.get_ref();
                 tracing::debug!(peer = address, version = ?agreed.protocol_version(), "TLS");

@@ -15,6 +15,7 @@ use futures_rustls::rustls::{
     AlertDescription, CertificateError, ClientConfig, Error, PeerIncompatible, RootCertStore,
 };
 
+use super::super::bulk::Bulk;
 use super::certificate::{CertificateFault, Signatures, Verifier};
 use crate::runtime::Stream;
 
@@ -194,7 +195,7 @@ impl Tls {
 
     /// Begins to speak it.
     pub(super) async fn secure(&self, stream: Stream, name: ServerName<'static>) -> io::Result<Stream> {
-        self.0.connect(name, stream).await.map(Stream::new)
+        self.0.connect(name, Bulk::new(stream)).await.map(Stream::new)
     }
 }
 
