@@ -51,8 +51,8 @@ pub enum Command {
 #[derive(Debug, Parser)]
 #[command(override_usage = "wsferry send [OPTIONS] <FILE|DIR>... <URL>")]
 pub struct SendArgs {
-    /// Files and directories to send, one after another: DIR under its own name, of DIR/ what is in it; last, where the
-    /// receiver listens, for example ws://127.0.0.1:9000
+    /// Files and directories to send, one after another: DIR under its own name, of DIR/ what is in it; or - for standard
+    /// input, with --name; last, where the receiver listens, for example ws://127.0.0.1:9000
     // One list, so that flags may stand between the files and the URL.
     #[arg(required = true, value_name = "FILE|DIR... URL")]
     files_and_url: Vec<PathBuf>,
@@ -126,6 +126,11 @@ impl SendArgs {
     /// Files and directories to send, one after another.
     pub fn files(&self) -> &[PathBuf] {
         self.files_and_url.split_last().map_or(&[], |(_, files)| files)
+    }
+
+    /// What comes on standard input is sent.
+    pub fn is_input(&self) -> bool {
+        self.files().iter().any(|file| file.as_os_str() == "-")
     }
 
     /// Where the receiver listens.

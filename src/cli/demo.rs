@@ -107,7 +107,7 @@ async fn send_until(source: &Path, url: &Endpoint, cut_at: u64, output: &Output)
     let mut observer = |event: Event| {
         if let Event::Progress(progress) = &event
             && progress.acknowledged >= cut_at
-            && progress.acknowledged < progress.total
+            && Some(progress.acknowledged) < progress.total
             && let Some(cut) = cut.lock().unwrap_or_else(PoisonError::into_inner).take()
         {
             *reached.lock().unwrap_or_else(PoisonError::into_inner) = progress.acknowledged;

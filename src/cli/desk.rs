@@ -214,7 +214,7 @@ impl<'a> Desk<'a> {
     }
 
     fn finish(&mut self, file: u64, summary: &Summary) {
-        self.advance(file, summary.progress.total);
+        self.advance(file, summary.size());
         self.end(file);
         self.output.finished(file + 1, summary);
         if !self.is_tree {
@@ -226,7 +226,7 @@ impl<'a> Desk<'a> {
             OfferKind::File if summary.complete => &mut self.counts.there,
             OfferKind::File => &mut self.counts.sent,
         } += 1;
-        self.counts.bytes += summary.progress.total;
+        self.counts.bytes += summary.size();
         self.counts.moved += summary.new_bytes();
     }
 
@@ -246,7 +246,9 @@ impl<'a> Desk<'a> {
     fn tell(&self, number: Option<u64>, name: Option<&str>, error: &Error) {
         let exit = Exit::from(error.kind());
         // What the error says to do first says it already.
-        let told = exit != Exit::Interrupted || error.to_string().contains("the same command");
+        let told = exit != Exit::Interrupted
+            || self.args.is_input()
+            || error.to_string().contains("the same command");
         let again = if told { "" } else { "; run the same command again to resume" };
         let advice = format!("{}{again}", advice::of(error));
         self.output.failed(number, name, error, &advice, exit);

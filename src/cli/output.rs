@@ -182,7 +182,7 @@ fn printable(text: &str) -> Cow<'_, str> {
 /// The last line of a transfer: of one that was sent, or of one that was received.
 pub fn describe(sent: bool, summary: &Summary) -> String {
     let Summary { name, digest, elapsed, progress, complete, discarded, .. } = summary;
-    let size = BinaryBytes(progress.total);
+    let size = BinaryBytes(summary.size());
     let warnings: String = summary.warnings.iter().map(|warning| format!("; {warning}")).collect();
     let seconds = elapsed.as_secs_f64();
     let (digest, same) = match digest {
@@ -231,7 +231,7 @@ pub fn failed(transfer: Option<u64>, name: Option<&str>, error: &dyn std::fmt::D
 fn finished(transfer: u64, summary: &Summary) -> Value {
     json!({
         "event": "finished", "transfer": transfer, "name": summary.name, "kind": summary.kind,
-        "size": summary.progress.total,
+        "size": summary.size(),
         "seconds": summary.elapsed.as_secs_f64(), "bytes_per_second": summary.rate(),
         "resumed_at": summary.progress.held, "new_bytes": summary.new_bytes(),
         "resent_bytes": summary.progress.resent, "damaged_chunks": summary.progress.naks,

@@ -26,7 +26,7 @@ pub struct View {
     overall: Option<ProgressBar>,
     started: Instant,
     next_tell: Instant,
-    is_plain: bool,
+    is_endless: bool,
     has_bar: bool,
 }
 
@@ -41,7 +41,7 @@ impl View {
             overall,
             started: now,
             next_tell: now,
-            is_plain: false,
+            is_endless: false,
             has_bar: true,
         }
     }
@@ -61,9 +61,9 @@ impl View {
         &self.name
     }
 
-    /// Its size is not known before its end, as of a file that comes without the protocol; or there is nothing of it.
-    pub fn is_plain(&self) -> bool {
-        self.is_plain
+    /// Its size is not known before its end.
+    pub fn is_endless(&self) -> bool {
+        self.is_endless
     }
 
     /// Shows an event. `Finished` and `Failed` are left to the caller; the bar is gone by then.
@@ -104,8 +104,8 @@ impl View {
         }
     }
 
-    fn start(&mut self, name: &str, kind: OfferKind, size: u64, peer: &str) {
-        self.is_plain = size == 0;
+    fn start(&mut self, name: &str, kind: OfferKind, size: Option<u64>, peer: &str) {
+        self.is_endless = size.is_none();
         // A source that changed is begun again as what it became.
         self.clear();
         name.clone_into(&mut self.name);
@@ -119,13 +119,17 @@ impl View {
             && self.output.mode == Mode::Human
             && !self.output.bars.is_hidden()
         {
+            let new = size.map_or_else(ProgressBar::no_length, ProgressBar::new);
             let bar = match &self.overall {
-                Some(overall) => self.output.bars.insert_before(overall, ProgressBar::new(size)),
-                None => self.output.bars.add(ProgressBar::new(size)),
+                Some(overall) => self.output.bars.insert_before(overall, new),
+                None => self.output.bars.add(new),
             };
-            bar.set_style(style(
-                "{prefix:24!} {wide_bar} {bytes}/{total_bytes} {decimal_bytes_per_sec} {eta} {msg}",
-            ));
+            bar.set_style(style(match size {
+                Some(_) => {
+                    "{prefix:24!} {wide_bar} {bytes}/{total_bytes} {decimal_bytes_per_sec} {eta} {msg}"
+                }
+                None => "{prefix:24!} {bytes} {decimal_bytes_per_sec} {elapsed} {msg}",
+            }));
             bar.set_prefix(shorten(name, NAME_WIDTH));
             self.bar = Some(bar);
         }
@@ -136,9 +140,6 @@ impl View {
 
     fn progress(&mut self, progress: &Progress) {
         if let Some(bar) = &self.bar {
-            if self.is_plain {
-                bar.set_length(progress.acknowledged);
-            }
             bar.set_position(progress.acknowledged);
             bar.set_message(checking(progress));
         }
@@ -160,12 +161,17 @@ impl View {
             }
             Mode::Human if self.has_bar && self.bar.is_none() => {
                 self.next_tell = now + LINE_INTERVAL;
-                let left = progress.total.saturating_sub(progress.acknowledged) as f64 / rate.max(1.0);
+                let (of, left) = match progress.total {
+                    Some(total) => {
+                        let left = total.saturating_sub(progress.acknowledged) as f64 / rate.max(1.0);
+                        (format!(" of {}", BinaryBytes(total)), format!(", {left:.0} s left"))
+                    }
+                    None => Default::default(),
+                };
                 self.output.notice(&format!(
-                    "{}: {} of {}, {}/s, {left:.0} s left {}",
+                    "{}: {}{of}, {}/s{left} {}",
                     self.name,
                     BinaryBytes(progress.acknowledged),
-                    BinaryBytes(progress.total),
                     DecimalBytes(rate as u64),
                     checking(progress),
                 ));

@@ -365,7 +365,7 @@ impl Desk {
             (Error::Transport(TransportError::Encrypted { .. }), ..) => {
                 "; dial ws://, or start with --tls-cert and --tls-key".to_owned()
             }
-            (_, ErrorKind::Interrupted, Some(name)) if !view.is_some_and(View::is_plain) => {
+            (_, ErrorKind::Interrupted, Some(name)) if !view.is_some_and(View::is_endless) => {
                 format!("; the sender of {name} can resume it")
             }
             _ => String::new(),

@@ -9,7 +9,7 @@ use futures::future::{Either, select};
 use wsferry::protocol::{ChunkSize, HeartbeatConfig, MAX_FRAME, MIN_FRAME_LIMIT, RelativePath};
 use wsferry::runtime;
 use wsferry::storage::Root;
-use wsferry::transfer::{RetryOptions, SendOptions, Session};
+use wsferry::transfer::{Event, RetryOptions, SendOptions, Session};
 use wsferry::transport::{Dialer, mask_url};
 
 use super::args::{ChunkArg, SendArgs};
@@ -32,10 +32,14 @@ pub fn run(args: SendArgs, output: &Output) -> Exit {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
     };
-    let stopped = if args.plain { plain::STOPPED } else { signals::STOPPED };
+    let stopped = match args.plain || args.is_input() {
+        true => plain::STOPPED,
+        false => signals::STOPPED,
+    };
     let sending = std::pin::pin!(async {
         match args.plain {
             true => plain::send_all(&args, &dialer, options.chunk, output).await,
+            false if args.is_input() => send_input(&args, dialer, options, output).await,
             false => send_all(&args, dialer, options, output).await,
         }
     });
@@ -66,6 +70,9 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Dialer, SendOptions), St
     let dialer = args.dial.dialer(&url, output)?;
     if args.name.is_some() && files.len() > 1 {
         return Err("--name goes with one file, not with several".to_owned());
+    }
+    if args.is_input() {
+        check_input(args)?;
     }
     if let Some((first, second, name)) = same_name(files) {
         return Err(format!(
@@ -132,17 +139,49 @@ fn same_name(files: &[PathBuf]) -> Option<(&Path, &Path, RelativePath)> {
     })
 }
 
-async fn send_all(args: &SendArgs, dialer: Dialer, options: SendOptions, output: &Output) -> Exit {
-    let retry = RetryOptions {
-        retry_for: args.retry_for.into(),
-        wait_for_name: args.wait,
-        ..RetryOptions::default()
+/// What comes on standard input goes alone, and cannot be read twice.
+fn check_input(args: &SendArgs) -> Result<(), String> {
+    if args.files().len() > 1 {
+        return Err("- is standard input, which goes alone; a file of that name is ./-".to_owned());
+    }
+    if args.name.is_none() {
+        return Err("- is standard input, which has no name; give it one with --name".to_owned());
+    }
+    for (given, flag) in [(args.repair, "--repair"), (args.tree.quick, "--quick"), (args.plain, "--plain")] {
+        if given {
+            return Err(format!("{flag} goes with files; - is standard input, which cannot be read twice"));
+        }
+    }
+    Ok(())
+}
+
+/// Sends what comes on standard input.
+async fn send_input(args: &SendArgs, dialer: Dialer, options: SendOptions, output: &Output) -> Exit {
+    let name = args.name.clone().expect("it was looked at");
+    let mut session = Session::new(dialer, options, retry(args));
+    let mut desk = Desk::new(args, output);
+    let mut watch = |event: Event| match event {
+        Event::Connecting { .. } | Event::Reconnecting { .. } => desk.show(None, &event),
+        event => desk.show(Some(0), &event),
     };
+    match session.send_stream(std::io::stdin(), name, &mut watch).await {
+        Ok(summary) => desk.show(Some(0), &Event::Finished(summary)),
+        Err(error) => desk.cut(&error),
+    }
+    session.close().await;
+    desk.close()
+}
+
+fn retry(args: &SendArgs) -> RetryOptions {
+    RetryOptions { retry_for: args.retry_for.into(), wait_for_name: args.wait, ..RetryOptions::default() }
+}
+
+async fn send_all(args: &SendArgs, dialer: Dialer, options: SendOptions, output: &Output) -> Exit {
     let items = match tree::scan(args) {
         Ok(scan) => scan,
         Err(usage) => return output.error(&usage, Exit::Usage),
     };
-    let mut session = Session::new(dialer, options, retry);
+    let mut session = Session::new(dialer, options, retry(args));
     let mut desk = Desk::new(args, output);
     let sent = session.send_all(items, &mut |file, event| desk.show(file, &event)).await;
     if let Err(error) = sent {

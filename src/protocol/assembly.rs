@@ -82,6 +82,27 @@ impl Assembly {
         self.held.contains(block) || self.unhashed.contains(block)
     }
 
+    /// The file ends here, which was not known. A block that is whole by that, and has to be read back to be hashed.
+    pub(super) fn ends_with(&mut self, geometry: Geometry) -> Result<Option<u64>, Violation> {
+        let size = geometry.size();
+        let whole = self.held.runs().chain(self.unhashed.runs()).map(|run| run.end * BLOCK);
+        let reached = whole.chain(self.open.values().map(|open| open.next)).max().unwrap_or(0);
+        if size < reached {
+            return Err(Violation::field("size.size", format!("at least {reached}, which have come"), size));
+        }
+        self.geometry = geometry;
+        let last = size / BLOCK;
+        let Some(open) = self.open.get_mut(&last) else { return Ok(None) };
+        // It goes by a whole block.
+        open.hasher = None;
+        if open.next < size || !open.gaps.is_empty() {
+            return Ok(None);
+        }
+        self.open.remove(&last);
+        self.unhashed.insert(last);
+        Ok(Some(last))
+    }
+
     /// Blocks that are begun: block, bytes from its first on without a gap.
     pub(super) fn begun(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.open.iter().map(|(&block, open)| {

@@ -51,6 +51,12 @@ impl Check {
         self.unchecked.insert_run(run);
     }
 
+    /// The first block that is still to be hashed.
+    pub(super) fn first(&self) -> Option<u64> {
+        let current = self.current.map(|(block, _)| block);
+        [self.alone.first(), self.unchecked.first(), current].into_iter().flatten().min()
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.unchecked.is_empty() && self.alone.is_empty() && self.current.is_none()
     }

@@ -182,6 +182,12 @@ impl DigestTree {
         Self { geometry, nodes: BTreeMap::new(), inserted: 0 }
     }
 
+    /// The file ends here, which was not known. What was merged so far stands: only whole blocks were, a block is three
+    /// subtrees, and no power of two is a multiple of three, so no merged node is the whole file's.
+    pub(super) fn end(&mut self, geometry: Geometry) {
+        self.geometry = geometry;
+    }
+
     /// Adds a block's hashes. Each block is added once: the caller keeps count.
     pub fn insert(&mut self, block: u64, hashes: &BlockHashes) {
         self.inserted += 1;

@@ -23,15 +23,31 @@ pub const MIN_FRAME_LIMIT: usize = 2048;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     size: u64,
+    is_open: bool,
 }
 
 impl Geometry {
     /// The geometry of a file of `size` bytes, or `None` past [`MAX_FILE`].
     pub fn new(size: u64) -> Option<Self> {
-        (size <= MAX_FILE).then_some(Self { size })
+        (size <= MAX_FILE).then_some(Self { size, is_open: false })
     }
 
-    /// The file's size in bytes.
+    /// The geometry of a file whose end is not known yet: as if it were of [`MAX_FILE`] bytes.
+    pub fn open() -> Self {
+        Self { size: MAX_FILE, is_open: true }
+    }
+
+    /// Whether the file's end is not known yet.
+    pub fn is_open(self) -> bool {
+        self.is_open
+    }
+
+    /// The file's size in bytes, if its end is known.
+    pub fn known_size(self) -> Option<u64> {
+        (!self.is_open).then_some(self.size)
+    }
+
+    /// The file's size in bytes; [`MAX_FILE`] where its end is not known yet.
     pub fn size(self) -> u64 {
         self.size
     }

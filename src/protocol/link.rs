@@ -212,7 +212,11 @@ impl Link {
                 let reason = clip(&reason).into_owned();
                 self.out.events.push_back(LinkEvent::Ended { code, reason, again });
             }
-            Message::Offer(_) | Message::Check { .. } | Message::Finish { .. } | Message::Cancel { .. } => {
+            Message::Offer(_)
+            | Message::Check { .. }
+            | Message::Size { .. }
+            | Message::Finish { .. }
+            | Message::Cancel { .. } => {
                 self.handle_from_sender(message, now)?;
             }
             Message::Accept(_)

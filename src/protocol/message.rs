@@ -108,6 +108,13 @@ pub enum Message {
         /// Runs of blocks: number of the first, count.
         blocks: Vec<(u64, u64)>,
     },
+    /// Sender: a file that was offered without its size ends here.
+    Size {
+        /// The transfer's number.
+        transfer: u32,
+        /// The file's size in bytes.
+        size: u64,
+    },
     /// Sender: every byte was sent and acknowledged; this is the file's digest.
     Finish {
         /// The transfer's number.
@@ -162,6 +169,8 @@ pub enum Feature {
     Trees,
     /// Block digests made of subtree hashes.
     TreeDigests,
+    /// Files that are offered without their size, which comes at the end.
+    LateSize,
     /// One that this version does not know.
     #[serde(other)]
     Unknown,
@@ -216,6 +225,7 @@ impl Hello {
             zeros: both(Feature::Zeros),
             trees: both(Feature::Trees),
             tree_digests: both(Feature::TreeDigests),
+            late_size: both(Feature::LateSize),
             frame_limit: self.frame_limit.min(other.frame_limit),
             window: self.window.min(other.window),
         }
@@ -228,6 +238,7 @@ pub(super) struct Agreed {
     pub(super) zeros: bool,
     pub(super) trees: bool,
     pub(super) tree_digests: bool,
+    pub(super) late_size: bool,
     pub(super) frame_limit: u64,
     pub(super) window: u64,
 }
@@ -281,8 +292,9 @@ pub struct Offer {
     /// Where a link leads, as it stands there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// The file's size in bytes; 0 of what is none.
-    pub size: u64,
+    /// The file's size in bytes; 0 of what is none, and nothing where the end is not known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
     /// Seconds of its modification time since 1970-01-01 UTC.
     pub mtime: i64,
     /// Nanoseconds of its modification time, 0 to 999,999,999.
@@ -372,7 +384,7 @@ pub struct CheckedOffer {
     pub path: RelativePath,
     /// What it is.
     pub kind: Kind,
-    /// The file's size and blocks; of anything else 0.
+    /// The file's size and blocks, as far as they are known; of anything else 0.
     pub geometry: Geometry,
     /// Seconds of its modification time since 1970-01-01 UTC.
     pub mtime: i64,
@@ -416,6 +428,27 @@ pub fn transfer_id(name: &str, size: u64, mtime: i64, mtime_ns: u32, mode: Optio
 }
 
 impl Offer {
+    /// An offer of something without content; what is more is filled in by the caller.
+    pub fn new(id: String, path: String, kind: OfferKind) -> Self {
+        Self {
+            transfer: 0,
+            id,
+            path,
+            kind,
+            target: None,
+            size: Some(0),
+            mtime: 0,
+            mtime_ns: 0,
+            mode: None,
+            digest: None,
+            repair: false,
+            discard: false,
+            zeros: 0,
+            quick: false,
+            left: 0,
+        }
+    }
+
     /// Checks what a peer sent. A name that is merely not allowed is the sender's mistake and no violation; it
     /// comes back as `Ok(Err(..))`, to be refused.
     pub fn check(self) -> Result<Result<CheckedOffer, NameError>, Violation> {
@@ -424,18 +457,30 @@ impl Offer {
         };
         let is_file = self.kind.is_file();
         checks("offer.id", "32 lower-case hexadecimal digits", &clip(&self.id), is_session(&self.id))?;
-        let Some(geometry) = Geometry::new(self.size).filter(|_| is_file || self.size == 0) else {
-            let most = if is_file { MAX_FILE } else { 0 };
-            return Err(Violation::field("offer.size", format!("at most {most}"), self.size));
+        let most = if is_file { MAX_FILE } else { 0 };
+        let geometry = match self.size {
+            None if !is_file || self.repair => {
+                return Err(Violation::field(
+                    "offer.size",
+                    "a number of what is no file, or with `repair`",
+                    "none",
+                ));
+            }
+            None => Geometry::open(),
+            Some(size) => Geometry::new(size)
+                .filter(|_| size <= most)
+                .ok_or_else(|| Violation::field("offer.size", format!("at most {most}"), size))?,
         };
+        // Of a file whose size is not known nothing else can be.
+        let size = self.size.unwrap_or(if self.digest.is_some() { MAX_FILE } else { 0 });
         checks("offer.mtime_ns", "at most 999999999", &self.mtime_ns, self.mtime_ns <= 999_999_999)?;
         let mode = self.mode.unwrap_or_default();
         checks("offer.mode", "at most 511", &mode, mode <= 0o777)?;
         checks("offer.discard", "false with `repair`", &true, !(self.repair && self.discard))?;
-        checks("offer.zeros", &format!("at most {}", self.size), &self.zeros, self.zeros <= self.size)?;
+        checks("offer.zeros", &format!("at most {size}"), &self.zeros, self.zeros <= size)?;
         checks("offer.left", &format!("at most {MAX_FILE}"), &self.left, self.left <= MAX_FILE)?;
-        let may_know = is_file && self.size <= BLOCK;
-        checks("offer.digest", "none of more than a block", &self.size, self.digest.is_none() || may_know)?;
+        let may_know = is_file && size <= BLOCK;
+        checks("offer.digest", "none of more than a block", &size, self.digest.is_none() || may_know)?;
         let plain = !self.repair && !self.discard && self.zeros == 0;
         checks("offer.kind", "a file with `repair`, `discard` or `zeros`", &"another", is_file || plain)?;
         let kind = match (self.kind, self.target) {
@@ -520,6 +565,7 @@ impl Message {
             Self::Check { .. } => "check",
             Self::Digests { .. } => "digests",
             Self::Repair { .. } => "repair",
+            Self::Size { .. } => "size",
             Self::Finish { .. } => "finish",
             Self::Receipt { .. } => "receipt",
             Self::Ping { .. } => "ping",

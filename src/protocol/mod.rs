@@ -36,7 +36,7 @@ pub use message::{Accept, CheckedOffer, Code, Feature, Hello, Kind, MIN_OFFERS, 
 pub use name::{FileName, MAX_PATH, NameError, RESERVED, RelativePath};
 pub use path::Path;
 pub use receiver::{Opened, ReceiverEvent, Receiving, Write};
-pub use sender::{Progress, SenderEvent, Sending};
+pub use sender::{Hashed, Input, Progress, SenderEvent, Sending};
 pub use violation::Violation;
 
 /// The WebSocket subprotocol that both sides ask for.

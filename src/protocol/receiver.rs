@@ -40,6 +40,12 @@ impl State {
     }
 }
 
+/// How long a sender is waited for that waits for what it sends: somebody may be typing it.
+const INPUT_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// As many bytes of a file without a known end are made durable at a time: the sender keeps what is not.
+const SYNC_INPUT: u64 = 16 << 20;
+
 /// A block that is being read back.
 #[derive(Debug)]
 struct Reading {
@@ -151,7 +157,10 @@ impl Receiver {
         // Nothing more is to come, as far as is known here; the sender's `finish` may still be on its way.
         let is_last = self.is_filled() && self.unchecked.is_empty();
         let at_once = is_last || self.state == State::Finishing || self.owed.is_some();
-        let due = self.syncing.take_due(self.assembly.geometry(), limits, at_once, now);
+        let geometry = self.assembly.geometry();
+        let (bytes, interval) = limits;
+        let bytes = if geometry.is_open() { bytes.min(SYNC_INPUT) } else { bytes };
+        let due = self.syncing.take_due(geometry, (bytes, interval), at_once, now);
         if let Some(blocks) = due {
             return Some(Action::Sync { transfer, blocks });
         }
@@ -214,6 +223,9 @@ impl Receiver {
     /// How much longer than others its sender may give nothing but signs of life. One that compares a file that is there,
     /// or makes sure that the source is what it was, has to read all of it first.
     pub(super) fn patience(&self) -> Duration {
+        if self.assembly.geometry().is_open() {
+            return INPUT_PATIENCE;
+        }
         let reads_all = self.complete || self.is_filled();
         let bytes = if reads_all { self.assembly.geometry().size() } else { 0 };
         Duration::from_secs(bytes / SLOWEST_SOURCE)

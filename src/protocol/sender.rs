@@ -12,7 +12,7 @@ use super::geometry::{ChunkSize, Geometry};
 use super::link::Out;
 use super::message::{Agreed, Message, Offer, OfferKind};
 use outgoing::Outgoing;
-pub use vocabulary::{Progress, SenderEvent, Sending};
+pub use vocabulary::{Hashed, Input, Progress, SenderEvent, Sending};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -49,6 +49,10 @@ pub(super) struct Sender {
     chunk: ChunkSize,
     state: State,
     outgoing: Outgoing,
+    /// Of a source that cannot be read twice: as many of its bytes have come.
+    available: Option<u64>,
+    /// Of one that was offered without its size: what it turned out to be.
+    end: Option<u64>,
     /// Chunk frames whose bytes have not arrived yet: in flight, or damaged and not sent again.
     unsettled: u32,
     /// The file is there already, as far as the receiver knows: the digests will tell.
@@ -63,7 +67,13 @@ pub(super) struct Sender {
 impl Sender {
     /// What was offered.
     pub(super) fn new(offer: &Offer, sending: Sending) -> Self {
-        let geometry = Geometry::new(offer.size).expect("an offer's size is within the protocol's limit");
+        let sized = |size| Geometry::new(size).expect("an offer's size is within the protocol's limit");
+        let geometry = offer.size.map_or_else(Geometry::open, sized);
+        let mut outgoing = Outgoing::new(geometry, sending.zeros, sending.already_sent);
+        let available = sending.input.map(|input| {
+            outgoing.carry(input.hashed);
+            input.available
+        });
         Self {
             number: offer.transfer,
             is_file: offer.kind == OfferKind::File,
@@ -73,7 +83,9 @@ impl Sender {
             known: offer.digest,
             chunk: sending.chunk,
             state: State::Offered,
-            outgoing: Outgoing::new(geometry, sending.zeros, sending.already_sent),
+            outgoing,
+            available,
+            end: None,
             unsettled: 0,
             complete: false,
             asked_for: 0,
@@ -88,6 +100,41 @@ impl Sender {
 
     pub(super) fn progress_mut(&mut self) -> &mut Progress {
         &mut self.progress
+    }
+
+    /// So many bytes of the source have come.
+    pub(super) fn grown(&mut self, available: u64) {
+        self.available = Some(available);
+    }
+
+    /// The source has ended behind so many bytes.
+    pub(super) fn ended(&mut self, size: u64, out: &mut Out) {
+        self.available = Some(size);
+        self.end = Some(size);
+        self.tell_size(out);
+    }
+
+    /// Says where a file ends that was offered without its size, once the receiver has accepted it.
+    fn tell_size(&mut self, out: &mut Out) {
+        if self.state == State::Offered || !self.geometry.is_open() {
+            return;
+        }
+        let Some(geometry) = self.end.and_then(Geometry::new) else { return };
+        self.geometry = geometry;
+        self.outgoing.end(geometry);
+        self.progress.total = Some(geometry.size());
+        out.send(Message::Size { transfer: self.number, size: geometry.size() });
+        self.settle(out);
+    }
+
+    /// The offset below which no byte of the source is needed any more: the receiver cannot lose it, and it was hashed.
+    pub(super) fn done_below(&self) -> u64 {
+        self.progress.durable.min(self.outgoing.done_below())
+    }
+
+    /// The blocks that were hashed.
+    pub(super) fn take_hashed(&mut self) -> Hashed {
+        self.outgoing.take_hashed()
     }
 
     /// The offset behind the last byte that was ever sent.
@@ -121,7 +168,18 @@ impl Sender {
 
     /// Where the next chunk begins, and the bytes to its block's end.
     pub(super) fn next_bytes(&mut self) -> Option<(u64, u64)> {
-        (self.state == State::Streaming).then(|| self.outgoing.next_bytes()).flatten()
+        let (offset, left) =
+            (self.state == State::Streaming).then(|| self.outgoing.next_bytes()).flatten()?;
+        let left = self.there_is(offset, left);
+        (left > 0).then_some((offset, left))
+    }
+
+    /// As many of these bytes can be sent.
+    fn there_is(&self, offset: u64, left: u64) -> u64 {
+        let Some(available) = self.available else { return left };
+        let there = left.min(available.saturating_sub(offset));
+        // A chunk inside a file is a multiple of three, and this may not be its end.
+        if self.geometry.is_open() { there / 3 * 3 } else { there }
     }
 
     /// These bytes go out. Whether their acknowledgement counts; an error if they are not what was offered.
@@ -149,7 +207,8 @@ impl Sender {
 
     /// Whether something may be sent, as soon as there is room for it.
     pub(super) fn has_more(&self) -> bool {
-        self.state == State::Streaming && !self.outgoing.is_sent()
+        self.state == State::Streaming
+            && self.outgoing.next_offset().is_some_and(|offset| self.there_is(offset, u64::MAX) > 0)
     }
 
     /// The held block to hash next, behind the transfer. Each is named once.
@@ -171,11 +230,19 @@ impl Sender {
     /// The hashes of the block that [`next_check`](Self::next_check) named, and the digest to compare.
     pub(super) fn checked(&mut self, block: u64, hashes: &BlockHashes, digest: BlockDigest, out: &mut Out) {
         self.progress.verified += self.geometry.block_len(block);
-        self.progress.repaired_blocks += u64::from(self.outgoing.checked(block, hashes, digest));
+        if self.outgoing.checked(block, hashes, digest) {
+            self.progress.repaired_blocks += 1;
+            self.is_lost(block);
+        }
         if self.is_another() {
             out.sender(self.number, SenderEvent::Changed);
         }
         self.settle(out);
+    }
+
+    /// What the receiver has of a block is not it.
+    fn is_lost(&mut self, block: u64) {
+        self.progress.durable = self.progress.durable.min(self.geometry.block_start(block));
     }
 
     /// The digest of what was sent, once each block was hashed.

@@ -15,7 +15,7 @@ use super::sweep;
 use super::target::{Stage, Target};
 use super::tree::{Place, Walk};
 use super::warning::Warning;
-use crate::protocol::{BlockSet, CheckedOffer, Opened};
+use crate::protocol::{BlockSet, CheckedOffer, MAX_FILE, Opened};
 
 /// How long a partial file that nobody goes on with is kept: a month.
 const KEEP_PARTIAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -113,8 +113,9 @@ impl Inbox {
         if offer.discard && !self.options.allow_bench {
             return Err(StorageError::NoBench);
         }
-        if let Some(most) = self.options.max_file_size.filter(|&most| offer.geometry.size() > most) {
-            let (name, size) = (offer.path.to_string(), offer.geometry.size());
+        let most = self.options.max_file_size.unwrap_or(MAX_FILE);
+        if let Some(size) = offer.geometry.known_size().filter(|&size| size > most) {
+            let name = offer.path.to_string();
             return Err(StorageError::TooLarge { name, size, most });
         }
         let overwrite = self.options.overwrite && !offer.discard;
@@ -122,7 +123,8 @@ impl Inbox {
         let name = offer.path.to_string();
         let claim = destination.claims.take(&names.journal);
         let claim = claim.ok_or_else(|| StorageError::Busy { name: name.clone() })?;
-        let target = |offer, stage, claim| Target::new(destination.clone(), offer, overwrite, claim, stage);
+        let target =
+            |offer, stage, claim| Target::new(destination.clone(), offer, (overwrite, most), claim, stage);
         let place = if offer.discard { None } else { walk.find(&offer.path)? };
         let there = place.as_ref().map_or(Ok(None), Place::lookup)?;
         if let (Some(place), Some(there)) = (&place, &there) {

@@ -27,6 +27,7 @@ mod scan;
 mod seal;
 mod small;
 mod source;
+mod stream;
 mod sweep;
 mod target;
 mod tree;
@@ -44,6 +45,7 @@ pub use scan::{
     What, stays_inside,
 };
 pub use source::{Source, SourceError, Standing};
+pub use stream::{Come, MOST_KEPT, Stream};
 pub use target::{Sealed, Target};
 pub use warning::Warning;
 

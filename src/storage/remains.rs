@@ -36,8 +36,17 @@ impl Remains {
         };
         let part = open_ours(&*shelf, &names.part).map_err(StorageError::io("open", &names.part))?;
         let mut remains = Self { part, journal, is_finished: false };
+        remains.forget_another(offer);
         remains.drop_finished(destination, offer)?;
         Ok(remains)
+    }
+
+    /// Blocks of another version are good for what is compared. A sender that does not know its own end sends what it cannot
+    /// read twice, and takes what is held for its own.
+    fn forget_another(&mut self, offer: &CheckedOffer) {
+        if offer.geometry.is_open() && !self.is_of(offer) {
+            self.part = None;
+        }
     }
 
     /// The machine may have stopped between the final name and the end of this one.

@@ -93,6 +93,16 @@ pub enum SourceError {
     /// Another file has the path, and the one that was begun is not what it was.
     #[error("{path} was replaced while it was sent, and the file that was begun changed too; send the new one", path = .0.display())]
     Replaced(PathBuf),
+    /// What cannot be read twice is needed again.
+    #[error(
+        "{name} cannot be read twice, and the receiver lost it from byte {offset} on after it had called it durable; send all of it again"
+    )]
+    Gone {
+        /// Its name.
+        name: String,
+        /// The first byte that is needed.
+        offset: u64,
+    },
     /// The file is not what it was when it was offered.
     #[error("{path} changed while it was sent: {what}", path = .path.display())]
     Changed {
@@ -205,22 +215,14 @@ impl Source {
     pub fn offer(&self) -> Offer {
         let Stamp { size, mtime, mtime_ns, .. } = self.stamp;
         let (mtime_ns, mode) = (mtime_ns as u32, Some(self.mode));
+        let id = transfer_id(self.name.as_str(), size, mtime, mtime_ns, mode);
         Offer {
-            transfer: 0,
-            id: transfer_id(self.name.as_str(), size, mtime, mtime_ns, mode),
-            path: self.name.to_string(),
-            kind: OfferKind::File,
-            target: None,
-            size,
+            size: Some(size),
             mtime,
             mtime_ns,
             mode,
-            digest: None,
-            repair: false,
-            discard: false,
             zeros: self.zero_bytes(),
-            quick: false,
-            left: 0,
+            ..Offer::new(id, self.name.to_string(), OfferKind::File)
         }
     }
 

@@ -21,6 +21,10 @@ use crate::protocol::{BLOCK, BlockSet, CheckedOffer, FileDigest, Geometry, Opene
 pub struct Target {
     pub(super) destination: Arc<Destination>,
     pub(super) offer: CheckedOffer,
+    /// As it was offered, until a file that was offered without its size turns out to have one.
+    geometry: Mutex<Geometry>,
+    /// The most bytes that it may have.
+    most: u64,
     pub(super) overwrite: bool,
     pub(super) names: Names,
     claim: Claim,
@@ -92,7 +96,7 @@ impl Target {
     pub(super) fn new(
         destination: Arc<Destination>,
         offer: CheckedOffer,
-        overwrite: bool,
+        (overwrite, most): (bool, u64),
         claim: Claim,
         stage: Stage,
     ) -> Self {
@@ -103,6 +107,8 @@ impl Target {
                 is_used: AtomicBool::new(!matches!(stage, Stage::Small(_))),
             },
             destination,
+            geometry: Mutex::new(offer.geometry),
+            most,
             offer,
             overwrite,
             claim,
@@ -131,7 +137,8 @@ impl Target {
                 (partial.stock(&self.destination, geometry), (info.len, info.allocated))
             }
         };
-        let come = allocated.min(self.weight());
+        let come = if geometry.is_open() { allocated } else { allocated.min(self.weight()) };
+        self.come.store(come, Ordering::Relaxed);
         let needed = self.weight() - come;
         let free = free.map_or_else(|| self.destination.free_space(), Ok);
         let free = free.map_err(StorageError::io("ask for free space in", "."))?;
@@ -140,7 +147,6 @@ impl Target {
             return Err(StorageError::NoSpace { name: self.offer.path.to_string(), needed, free });
         }
         self.claim.expect(come, needed);
-        self.come.store(come, Ordering::Relaxed);
         self.reached.store(len.min(size), Ordering::Relaxed);
         let mut opened = Opened { held, unhashed, received: len.min(size), complete: false };
         if let Some(basis) = &*self.basis() {
@@ -175,11 +181,19 @@ impl Target {
 
     /// The file's size and blocks.
     pub fn geometry(&self) -> Geometry {
-        self.offer.geometry
+        *lock(&self.geometry)
+    }
+
+    /// The file was offered without its size, and has this one.
+    pub fn ends_with(&self, geometry: Geometry) {
+        *lock(&self.geometry) = geometry;
     }
 
     /// How many bytes of it take room: holes take none, where there can be holes.
     fn weight(&self) -> u64 {
+        if self.geometry().is_open() {
+            return self.come.load(Ordering::Relaxed);
+        }
         let holes = if self.destination.abilities.holes { self.offer.zeros } else { 0 };
         self.geometry().size().saturating_sub(holes)
     }
@@ -187,6 +201,13 @@ impl Target {
     /// Writes bytes. Not durable before [`sync`](Self::sync).
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
         let write = offset..offset + bytes.len() as u64;
+        if write.end > self.most {
+            return Err(StorageError::TooLarge {
+                name: self.offer.path.to_string(),
+                size: write.end,
+                most: self.most,
+            });
+        }
         self.destination.check_room(bytes.len() as u64).map_err(|error| self.error("write", error))?;
         if let Stage::Small(small) = &*self.read() {
             small.changes();

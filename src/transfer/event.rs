@@ -26,8 +26,8 @@ pub enum Event {
         name: String,
         /// Which of them it is.
         kind: OfferKind,
-        /// Its size in bytes.
-        size: u64,
+        /// Its size in bytes, if it is known beforehand.
+        size: Option<u64>,
         /// The peer's address.
         peer: String,
     },
@@ -113,9 +113,14 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// The file's size in bytes.
+    pub fn size(&self) -> u64 {
+        self.progress.acknowledged
+    }
+
     /// Bytes of the file that moved in this transfer.
     pub fn new_bytes(&self) -> u64 {
-        self.progress.total.saturating_sub(self.progress.held)
+        self.size().saturating_sub(self.progress.held)
     }
 
     /// New bytes a second.

@@ -198,7 +198,7 @@ impl Counts {
 
 impl Running {
     fn advance(&mut self, progress: &Progress, counts: &Counts) {
-        let is_whole = progress.acknowledged == progress.total;
+        let is_whole = Some(progress.acknowledged) == progress.total;
         // The first word is of what was there before, unless it is also the last.
         let first = if is_whole { progress.held } else { progress.acknowledged };
         let there = self.there.replace(progress.acknowledged).unwrap_or(first);

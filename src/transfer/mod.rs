@@ -78,7 +78,7 @@ impl Pace {
 /// What a side of ours says first.
 fn hello(frame_limit: u64, window: u64, offers: u64, session: Option<String>) -> Hello {
     Hello {
-        features: vec![Feature::Zeros, Feature::Trees, Feature::TreeDigests],
+        features: vec![Feature::Zeros, Feature::Trees, Feature::TreeDigests, Feature::LateSize],
         frame_limit,
         window,
         offers,

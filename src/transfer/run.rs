@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use super::recovery::Facts;
 use super::{Error, Event, RetryOptions, SendOptions, Summary};
 use crate::protocol::message::transfer_id;
-use crate::protocol::{FileDigest, Offer, OfferKind, Path, Progress, RelativePath};
-use crate::storage::{Entry, Skipped, Source, SourceError, What};
+use crate::protocol::{
+    BlockDigest, BlockHashes, FileDigest, Hashed, Offer, OfferKind, Path, Progress, RelativePath,
+};
+use crate::storage::{Entry, Skipped, Source, SourceError, Standing, Stream, What};
 
 /// Files that are opened ahead of being offered.
 const AHEAD: usize = 256;
@@ -186,6 +188,11 @@ impl Run {
         if knows { self.ready.pop_front() } else { None }
     }
 
+    /// The next to be offered cannot be read twice: it may have no size, which a receiver has to know of.
+    pub(super) fn begins_with_stream(&self) -> bool {
+        self.ready.front().is_some_and(|transfer| transfer.stream().is_some())
+    }
+
     /// What was kept of a transfer was sent, or is not needed any more.
     pub(super) fn let_go(&mut self, transfer: &mut Transfer) {
         self.kept -= std::mem::take(&mut transfer.kept);
@@ -234,12 +241,49 @@ impl Run {
 }
 
 /// What is sent.
+#[derive(Clone)]
 pub(super) enum Content {
     File(Arc<Source>),
+    /// It cannot be read twice, and may not have ended.
+    Stream(Arc<Stream>),
     /// A directory, or a link: there is nothing in it.
     Place(Place),
 }
 
+impl Content {
+    pub(super) fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> Result<(), SourceError> {
+        match self {
+            Self::File(source) => source.read_exact_at(bytes, offset),
+            Self::Stream(stream) => stream.read_exact_at(bytes, offset),
+            Self::Place(_) => unreachable!("there is nothing in it"),
+        }
+    }
+
+    /// Hashes a block, and the digest of it that is compared. Blocks.
+    pub(super) fn hash(&self, block: u64, tree: bool) -> Result<(BlockHashes, BlockDigest), SourceError> {
+        let plain = |plain: Result<BlockDigest, SourceError>, hashes: BlockHashes| Ok((hashes, plain?));
+        match self {
+            Self::File(source) if tree => source.hash_block(block).map(|hashes| (hashes, hashes.digest())),
+            Self::File(source) => plain(source.plain_digest(block), source.hash_block(block)?),
+            Self::Stream(stream) if tree => stream.hash_block(block).map(|hashes| (hashes, hashes.digest())),
+            Self::Stream(stream) => plain(stream.plain_digest(block), stream.hash_block(block)?),
+            Self::Place(_) => unreachable!("there is nothing in it"),
+        }
+    }
+
+    /// Whether it is still what was offered; if that is not clear, its digest. Blocks.
+    pub(super) fn confirm(&self) -> Result<Option<FileDigest>, SourceError> {
+        match self {
+            Self::File(source) => match source.standing()? {
+                Standing::Same => Ok(None),
+                Standing::Unclear => source.digest(),
+            },
+            Self::Stream(_) | Self::Place(_) => Ok(None),
+        }
+    }
+}
+
+#[derive(Clone)]
 pub(super) struct Place {
     to: RelativePath,
     what: What,
@@ -268,6 +312,8 @@ pub(super) struct Transfer {
     pub(super) said: bool,
     /// The offset behind the last byte that was sent.
     pub(super) sent_up_to: u64,
+    /// Blocks of what cannot be read twice that were hashed.
+    pub(super) hashed: Hashed,
     /// Of the connections before this one.
     before: Counts,
     wire_bytes: u64,
@@ -325,6 +371,7 @@ impl Transfer {
             complete: false,
             said: false,
             sent_up_to: 0,
+            hashed: Hashed::default(),
             before: Counts::default(),
             wire_bytes: 0,
             wire_before: 0,
@@ -339,18 +386,31 @@ impl Transfer {
     pub(super) fn source(&self) -> Option<&Arc<Source>> {
         match &self.content {
             Content::File(source) => Some(source),
-            Content::Place(_) => None,
+            Content::Stream(_) | Content::Place(_) => None,
         }
     }
 
-    /// Bytes of the file.
-    pub(super) fn size(&self) -> u64 {
-        self.source().map_or(0, |source| source.geometry().size())
+    /// What cannot be read twice, if it is that.
+    pub(super) fn stream(&self) -> Option<&Arc<Stream>> {
+        match &self.content {
+            Content::Stream(stream) => Some(stream),
+            Content::File(_) | Content::Place(_) => None,
+        }
+    }
+
+    /// Bytes of the file, if that is known.
+    pub(super) fn size(&self) -> Option<u64> {
+        match &self.content {
+            Content::File(source) => Some(source.geometry().size()),
+            Content::Stream(stream) => stream.geometry().known_size(),
+            Content::Place(_) => Some(0),
+        }
     }
 
     pub(super) fn offer(&self) -> Offer {
         match &self.content {
             Content::File(source) => Offer { digest: self.digest, ..source.offer() },
+            Content::Stream(stream) => stream.offer(),
             Content::Place(place) => place.offer(),
         }
     }
@@ -406,13 +466,14 @@ impl Transfer {
     pub(super) fn name(&self) -> String {
         match &self.content {
             Content::File(source) => source.name().to_string(),
+            Content::Stream(stream) => stream.name().to_string(),
             Content::Place(place) => place.to.to_string(),
         }
     }
 
     pub(super) fn kind(&self) -> OfferKind {
         match &self.content {
-            Content::File(_) => OfferKind::File,
+            Content::File(_) | Content::Stream(_) => OfferKind::File,
             Content::Place(place) => place.kind(),
         }
     }
@@ -441,23 +502,8 @@ impl Place {
             What::Directory { mode, mtime } => (None, Some(*mode), *mtime),
             What::File { .. } => unreachable!("a file is opened"),
         };
-        Offer {
-            transfer: 0,
-            id: transfer_id(&path, 0, mtime, mtime_ns, mode),
-            path,
-            kind: self.kind(),
-            target,
-            size: 0,
-            mtime,
-            mtime_ns,
-            mode,
-            digest: None,
-            repair: false,
-            discard: false,
-            zeros: 0,
-            quick: false,
-            left: 0,
-        }
+        let id = transfer_id(&path, 0, mtime, mtime_ns, mode);
+        Offer { target, mtime, mtime_ns, mode, ..Offer::new(id, path, self.kind()) }
     }
 }
 

@@ -15,11 +15,11 @@ use super::run::{Content, Run, Transfer};
 use super::{Error, Event, PROGRESS_INTERVAL, Pace, RetryOptions, Summary, hello, part};
 use crate::protocol::{
     Action, BlockDigest, BlockHashes, ChunkSize, Code, DEFAULT_WINDOW, Done, Due, FileDigest,
-    HeartbeatConfig, Link, LinkConfig, LinkEvent, MAX_FRAME, MIN_OFFERS, NotOffered, Offer, OfferKind, Path,
-    Receiving, Sending, Violation, Write,
+    HeartbeatConfig, Input, Link, LinkConfig, LinkEvent, MAX_FILE, MAX_FRAME, MIN_OFFERS, NotOffered, Offer,
+    OfferKind, Path, Receiving, Sending, Violation, Write,
 };
 use crate::runtime;
-use crate::storage::{Source, SourceError, Standing};
+use crate::storage::{Come, Source, SourceError};
 use crate::transport::Connection;
 
 /// Transfers that are open at a time, however many descriptors there are: each file has one.
@@ -135,6 +135,7 @@ where
         peer: connection.peer().to_owned(),
         wire_bytes: connection.wire_bytes(),
         last_left: 0,
+        streams: Vec::new(),
     };
     let mut pump = Pump::new(Link::new(config, now), side, connection);
     let result = pump.run(connection).await;
@@ -174,6 +175,8 @@ struct Files<'a> {
     wire_bytes: u64,
     /// What the last offer said of how many follow.
     last_left: u64,
+    /// Transfers of what cannot be read twice, and has not ended as far as the machine was told; how far it was told.
+    streams: Vec<(u32, Come)>,
 }
 
 impl Side for Files<'_> {
@@ -199,29 +202,26 @@ impl Side for Files<'_> {
         }
         while link.may_offer() > 0
             && self.open.len() < self.most_open
+            && (link.peer().is_some() || !self.run.begins_with_stream())
             && let Some(transfer) = self.run.take_ready(self.open.is_empty())
         {
             self.offer(transfer, link);
             moved = true;
         }
-        Ok(moved)
+        Ok(self.follow_streams(link, cx) | moved)
     }
 
     fn begin(&mut self, action: Action, jobs: &mut Jobs<Outcome>) {
         let number = action.transfer();
-        let Some(source) = self.open.get(&number).and_then(Transfer::source).cloned() else { return };
+        let Some(content) = self.open.get(&number).map(|transfer| transfer.content.clone()) else { return };
         match action {
             Action::HashSource { block, tree, .. } => {
                 jobs.push(Box::pin(runtime::spawn_blocking(move || {
-                    Outcome::Hashed(number, block, hash(&source, block, tree))
+                    Outcome::Hashed(number, block, content.hash(block, tree))
                 })));
             }
             Action::Confirm { .. } => jobs.push(Box::pin(runtime::spawn_blocking(move || {
-                let standing = source.standing().and_then(|standing| match standing {
-                    Standing::Same => Ok(None),
-                    Standing::Unclear => source.digest(),
-                });
-                Outcome::Confirmed(number, standing)
+                Outcome::Confirmed(number, content.confirm())
             }))),
             _ => unreachable!("nothing is received here"),
         }
@@ -242,8 +242,9 @@ impl Side for Files<'_> {
             },
             Outcome::Confirmed(number, confirmed) => {
                 let Some(transfer) = self.open.get_mut(&number) else { return Ok(()) };
-                let Some(source) = transfer.source().cloned() else { return Ok(()) };
-                if !transfer.said && source.is_elsewhere() {
+                let source = transfer.source().cloned();
+                if let Some(source) = source.as_ref().filter(|source| !transfer.said && source.is_elsewhere())
+                {
                     transfer.said = true;
                     let path = source.path().display();
                     let what = format!(
@@ -256,6 +257,7 @@ impl Side for Files<'_> {
                         link.done(number, Done::Confirmed, now);
                     }
                     Ok(_) => {
+                        let source = source.expect("a file alone has a digest of its own");
                         self.failed(number, source.changed_content().into(), link);
                     }
                     Err(error) => self.failed(number, error.into(), link),
@@ -267,11 +269,10 @@ impl Side for Files<'_> {
 
     fn read(&mut self, due: Due, bytes: &mut [u8], link: &mut Link) -> bool {
         let transfer = self.open.get_mut(&due.transfer).expect("chunks are due of what is open");
-        let source = transfer.source().expect("chunks are due of files").clone();
-        if due.offset + due.len as u64 == source.geometry().size() {
+        if Some(due.offset + due.len as u64) == transfer.size() {
             self.run.let_go(transfer);
         }
-        match source.read_exact_at(bytes, due.offset) {
+        match transfer.content.read_exact_at(bytes, due.offset) {
             Ok(()) => true,
             Err(error) => {
                 self.failed(due.transfer, error.into(), link);
@@ -325,23 +326,35 @@ impl Files<'_> {
         let digest = offer.digest.filter(|_| !repair && !discard);
         let quick = quick && is_file && !discard;
         let offer = Offer { repair, discard, quick, left, digest, ..offer };
+        let is_stream = transfer.stream().is_some();
         let zeros = transfer.source().map(|source| source.zero_blocks().clone());
         let sending = Sending {
-            chunk: self.options.chunk_for(offer.size),
+            chunk: self.options.chunk_for(offer.size.unwrap_or(MAX_FILE)),
             zeros: zeros.unwrap_or_default(),
             already_sent: transfer.sent_up_to,
+            input: is_stream.then(|| Input {
+                available: offer.size.unwrap_or(0),
+                hashed: std::mem::take(&mut transfer.hashed),
+            }),
         };
+        let offer_size = offer.size;
         transfer.wire_before = self.wire_bytes;
         match link.offer(offer, sending) {
             Ok(number) => {
                 self.last_left = left;
                 let offered = Event::Offered { name: transfer.name(), left, session: None };
                 (self.observer)(Some(transfer.id), offered);
+                if is_stream {
+                    self.streams.push((
+                        number,
+                        Come { bytes: offer_size.unwrap_or(0), is_all: offer_size.is_some() },
+                    ));
+                }
                 self.open.insert(number, transfer);
             }
             Err(error) => {
                 let code = match error {
-                    NotOffered::NoTrees => Code::Kind,
+                    NotOffered::NoTrees | NotOffered::NoLateSize => Code::Kind,
                     NotOffered::TooLong { .. } => Code::Name,
                 };
                 let (peer, name, reason) = (self.peer.clone(), transfer.name(), error.to_string());
@@ -353,16 +366,41 @@ impl Files<'_> {
     }
 }
 
+impl Files<'_> {
+    /// Tells the machine what has come of streams, and lets go of what it is done with. Whether anything has come.
+    fn follow_streams(&mut self, link: &mut Link, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        let mut failed = Vec::new();
+        self.streams.retain_mut(|(number, told)| {
+            let Some(stream) = self.open.get(number).and_then(Transfer::stream) else { return false };
+            stream.let_go_below(link.done_below(*number));
+            if told.is_all {
+                return true;
+            }
+            match stream.poll_come(cx) {
+                Ok(come) if come == *told => {}
+                Ok(come) => {
+                    link.grown(*number, come.bytes);
+                    if come.is_all {
+                        link.ended(*number, come.bytes);
+                    }
+                    (*told, moved) = (come, true);
+                }
+                Err(error) => failed.push((*number, error)),
+            }
+            true
+        });
+        for (number, error) in failed {
+            self.failed(number, error.into(), link);
+            moved = true;
+        }
+        moved
+    }
+}
+
 /// As many transfers as there are descriptors for.
 fn most_open() -> usize {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let most = descriptors.saturating_sub(DESCRIPTORS_BESIDE).clamp(16, MAX_OPEN);
     usize::try_from(most).expect("it is at most 4096")
-}
-
-/// Hashes a block of a source, and the digest of it that is compared. Blocks.
-fn hash(source: &Source, block: u64, tree: bool) -> Result<(BlockHashes, BlockDigest), SourceError> {
-    let hashes = source.hash_block(block)?;
-    let digest = if tree { hashes.digest() } else { source.plain_digest(block)? };
-    Ok((hashes, digest))
 }

@@ -1,16 +1,18 @@
 //! A sender's side of many files: one connection, made again when it is cut.
 
+use std::io::Read;
 use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::recovery::{self, Next};
-use super::run::{Run, Transfer};
+use super::run::{Content, Run, Transfer};
 use super::send::{attempt, tell};
 use super::{Error, Event, SendOptions, Summary, part};
 use crate::protocol::{self, Code, FileName};
 use crate::runtime::{self, Stream};
-use crate::storage::{Entry, Skipped, Source};
+use crate::storage::{self, Entry, Skipped, Source, SourceError};
 use crate::transport::{Connection, Dialer, TransportError};
 
 /// How long a connection is waited for without a word.
@@ -84,9 +86,36 @@ impl Session {
         name: Option<FileName>,
         observer: &mut (dyn FnMut(Event) + Send),
     ) -> Result<Summary, Error> {
-        let mut result = None;
         let source = Source::open(path, name.map(Into::into))?.growing(self.options.growing);
         let transfer = Transfer::of(self.next_id, source, &self.options)?;
+        self.send_one(transfer, observer).await
+    }
+
+    /// Sends what cannot be read twice, whose size need not be known: standard input, a pipe, under `name`. What the receiver
+    /// has not made durable is kept in memory, [`MOST_KEPT`](crate::storage::MOST_KEPT) bytes at the most, so that a
+    /// connection that is cut loses nothing; there is no resume in another run.
+    ///
+    /// # Errors
+    /// All that can end a transfer and is not cured by another connection.
+    pub async fn send_stream(
+        &mut self,
+        reader: impl Read + Send + 'static,
+        name: FileName,
+        observer: &mut (dyn FnMut(Event) + Send),
+    ) -> Result<Summary, Error> {
+        let path = name.to_string().into();
+        let cannot = |source| SourceError::Io { operation: "read", path, source };
+        let stream = storage::Stream::new(name.into(), random_id(), reader).map_err(cannot)?;
+        let transfer = Transfer::new(self.next_id, Content::Stream(Arc::new(stream)));
+        self.send_one(transfer, observer).await
+    }
+
+    async fn send_one(
+        &mut self,
+        transfer: Transfer,
+        observer: &mut (dyn FnMut(Event) + Send),
+    ) -> Result<Summary, Error> {
+        let mut result = None;
         let run = Run::of(transfer, self.retry, self.reached, self.path.clone());
         let mut watch = |_, event| match event {
             Event::Finished(summary) => result = Some(Ok(summary)),

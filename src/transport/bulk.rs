@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use futures::task::noop_waker;
     use proptest::prelude::*;
-    use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+    use rand::{SeedableRng as _, rngs::StdRng};
 
     /// Gives and takes at most so many bytes at a time, and is not ready every third time.
     struct Other {

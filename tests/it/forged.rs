@@ -45,7 +45,7 @@ fn message() -> impl Strategy<Value = Message> {
         (transfer(), any::<bool>(), prop::option::of(digest())).prop_map(|(transfer, small, digest)| {
             let (digest, offer) = (digest.map(Into::into), file().offer());
             // Of a file of that name, as large or of one block.
-            let size = if small { 10_000 } else { offer.size };
+            let size = if small { Some(10_000) } else { offer.size };
             Message::Offer(Offer { transfer, size, digest, ..offer })
         }),
         (transfer(), runs(), runs(), number(), any::<bool>()).prop_map(

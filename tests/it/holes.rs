@@ -73,7 +73,7 @@ fn holes_are_no_room_that_others_lack() {
     let file = File::new(random(5, 6));
     let (name, mtime) = (file.name.as_str(), file.mtime);
     let id = transfer_id(name, size, mtime, 5, file.mode);
-    let offered = Offer { size, id, zeros: blocks * B, ..file.offer() };
+    let offered = Offer { size: Some(size), id, zeros: blocks * B, ..file.offer() };
     let (target, _) = inbox.begin(offered.clone().check().unwrap().unwrap()).unwrap();
     target.write_at(&file.bytes, blocks * B).unwrap();
     target.write_zeros(0..blocks / 2 * B).unwrap();

@@ -60,7 +60,7 @@ impl File {
             path: self.name.clone(),
             kind: OfferKind::File,
             target: None,
-            size,
+            size: Some(size),
             mtime: self.mtime,
             mtime_ns: 5,
             mode: self.mode,
@@ -74,7 +74,8 @@ impl File {
     }
 
     pub fn sending(&self, chunk: u64) -> Sending {
-        Sending { chunk: ChunkSize::at_most(chunk).unwrap(), zeros: self.zeros.clone(), already_sent: 0 }
+        let (chunk, zeros) = (ChunkSize::at_most(chunk).unwrap(), self.zeros.clone());
+        Sending { chunk, zeros, already_sent: 0, input: None }
     }
 }
 
@@ -184,7 +185,7 @@ impl Default for Options {
 
 impl Options {
     pub fn hello(&self, features: bool) -> Hello {
-        let all = vec![Feature::Zeros, Feature::Trees, Feature::TreeDigests];
+        let all = vec![Feature::Zeros, Feature::Trees, Feature::TreeDigests, Feature::LateSize];
         Hello {
             features: if features { all } else { Vec::new() },
             frame_limit: self.frame_limit,

@@ -36,6 +36,7 @@ mod holders;
 mod holes;
 mod hostile;
 mod http;
+mod input;
 mod interop;
 mod layers;
 mod link;

@@ -427,7 +427,7 @@ fn what_was_not_agreed_on_is_not_used_and_not_taken() {
     let now = Instant::now();
     let (file, options) = (small(0), Options::default());
     let nested = || Offer { path: "a/b".to_owned(), ..file.offer() };
-    let directory = || Offer { kind: OfferKind::Directory, size: 0, mode: None, ..file.offer() };
+    let directory = || Offer { kind: OfferKind::Directory, size: Some(0), mode: None, ..file.offer() };
     let mut sender = options.link(true, now);
     say(&mut sender, &Message::Hello(options.hello(false)), now);
     for offer in [nested(), directory()] {
@@ -532,7 +532,7 @@ fn damage_without_end_is_given_up_in_whatever_file_it_is() {
 fn a_file_has_a_digest_in_its_receipt_and_what_is_none_has_not() {
     let now = Instant::now();
     let (file, known, options) = (small(0), small(1).known(), Options::default());
-    let directory = Offer { kind: OfferKind::Directory, size: 0, ..file.offer() };
+    let directory = Offer { kind: OfferKind::Directory, size: Some(0), ..file.offer() };
     let receipt = |digest| Message::Receipt { files: vec![(0, digest)] }.to_frame();
     let fresh = |offer: Offer| {
         let mut sender = options.link(true, now);

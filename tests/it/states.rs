@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use wsferry::protocol::chunk::{self, Header, Zeros};
 use wsferry::protocol::{
-    Accept, Action, BLOCK, BlockDigest, BlockSet, Code, Done, Link, LinkEvent, Message, Offer, OfferKind,
-    Opened, Violation,
+    Accept, Action, BLOCK, BlockDigest, BlockSet, Code, Done, Input, Link, LinkEvent, Message, Offer,
+    OfferKind, Opened, Sending, Violation,
 };
 
 use crate::link::{File, Options};
@@ -15,7 +15,7 @@ use crate::support::random;
 
 /// Messages about a transfer: what its sender hears of it, and its receiver.
 const TO_SENDER: [&str; 5] = ["accept", "reject", "digests", "repair", "receipt"];
-const TO_RECEIVER: [&str; 5] = ["chunk", "zeros", "check", "finish", "cancel"];
+const TO_RECEIVER: [&str; 6] = ["chunk", "zeros", "check", "size", "finish", "cancel"];
 const OF_CONNECTION: [&str; 7] = ["hello", "offer", "ack", "nak", "ping", "pong", "error"];
 
 /// A row of a table; one that lists several messages is as many rows.
@@ -68,6 +68,8 @@ enum Event {
     Comes(Vec<u8>),
     Fails,
     Cancels,
+    /// A source of unknown size ends.
+    Ends,
     Done(Done),
 }
 
@@ -106,6 +108,7 @@ fn frame_about(kind: &str, transfer: u32) -> Vec<u8> {
             other => panic!("{other:?}"),
         },
         "repair" => Message::Repair { transfer, blocks: vec![(0, 1)] },
+        "size" => Message::Size { transfer, size: file.bytes.len() as u64 },
         "finish" => Message::Finish { transfer, digest: file.digest() },
         "receipt" => Message::Receipt { files: vec![(transfer, Some(file.digest()))] },
         "ping" => Message::Ping { token: 1, busy: false },
@@ -164,6 +167,24 @@ fn streaming_receiver(file: &File, opened: Opened) -> Link {
     let mut link = opening_receiver(file.offer());
     link.done(0, Done::Opened(opened), now());
     assert!(matches!(link.poll_message(now()), Some(Message::Accept(_))));
+    link
+}
+
+/// A receiver of a file whose size was not offered.
+fn sizeless_receiver() -> Link {
+    let mut link = opening_receiver(Offer { size: None, ..small().offer() });
+    link.done(0, Done::Opened(Opened::default()), now());
+    assert!(matches!(link.poll_message(now()), Some(Message::Accept(_))));
+    link
+}
+
+/// A sender of a file whose end it does not know, and that was accepted.
+fn sizeless_sender() -> Link {
+    let mut link = Options::default().link(true, now());
+    say(&mut link, &Message::Hello(Options::default().hello(true)), now());
+    let sending = Sending { input: Some(Input::default()), ..small().sending(BLOCK) };
+    link.offer(Offer { size: None, ..small().offer() }, sending).unwrap();
+    hear(&mut link, Message::Accept(accept(&[])), now());
     link
 }
 
@@ -284,6 +305,9 @@ fn case(row: &Row) -> (Link, Event) {
         ("connection", "open", "cancel", "of a transfer that was offered to this side") => {
             (opening_receiver(small().offer()), comes(what, 0))
         }
+        ("connection", "open", "size", "of a transfer that was offered to this side") => {
+            (sizeless_receiver(), comes(what, 0))
+        }
         ("connection", "open", "check" | "finish", "of a transfer that was offered to this side")
         | ("connection", "open", "chunk" | "zeros", "the same, and the sequence number is the next") => {
             (streaming_receiver(&small(), Opened::default()), comes(what, 0))
@@ -317,6 +341,9 @@ fn case(row: &Row) -> (Link, Event) {
         ("sender", "streaming", "receipt", "the digest was offered, and every byte was sent or held") => {
             (sent_sender(&known()), comes(what, 0))
         }
+        ("sender", "streaming", "sends size", "it was offered without one") => {
+            (sizeless_sender(), Event::Ends)
+        }
         ("sender", "streaming", "sends finish", "all is sent, acknowledged and compared") => {
             (confirming_sender(), Event::Done(Done::Confirmed))
         }
@@ -326,20 +353,29 @@ fn case(row: &Row) -> (Link, Event) {
         }
 
         ("receiver", "opening", "sends receipt", "it is no file, or the very file is there") => {
-            let directory = Offer { kind: OfferKind::Directory, size: 0, ..small().offer() };
+            let directory = Offer { kind: OfferKind::Directory, size: Some(0), ..small().offer() };
             (opening_receiver(directory), Event::Done(Done::Sealed(None)))
         }
         ("receiver", "streaming", "chunk" | "zeros", "`accept` did not say `complete`")
         | ("receiver", "streaming", "check", "the same, no other is open, and the digest was not offered") => {
             (plain(machine, state), comes(what, 0))
         }
+        ("receiver", "streaming", "size", "it was offered without one, and no more has come") => {
+            (sizeless_receiver(), comes(what, 0))
+        }
         // Nothing is missing, so that no `repair` follows at once.
-        ("receiver", "streaming", "finish", "the digest was not offered, and no `repair` crossed it") => {
-            (streaming_receiver(&File::new(Vec::new()), Opened::default()), comes(what, 0))
-        }
-        ("receiver", "streaming", "finish", "the digest was not offered, and a `repair` crossed it") => {
-            (repairing_receiver(), comes(what, 0))
-        }
+        (
+            "receiver",
+            "streaming",
+            "finish",
+            "the digest was not offered, the size is known, and no `repair` crossed it",
+        ) => (streaming_receiver(&File::new(Vec::new()), Opened::default()), comes(what, 0)),
+        (
+            "receiver",
+            "streaming",
+            "finish",
+            "the digest was not offered, the size is known, and a `repair` crossed it",
+        ) => (repairing_receiver(), comes(what, 0)),
         ("receiver", "streaming", "sends nothing", "all bytes are there, and the digest was offered") => {
             (streaming_receiver(&known(), Opened::default()), comes("chunk", 0))
         }
@@ -418,7 +454,18 @@ fn where_it_does_not_hold(row: &Row) -> Vec<(Link, Vec<u8>)> {
             ]
         }
         ("receiver", "streaming", "finish") => {
-            vec![(streaming_receiver(&known, Opened::default()), frame_about(what, 0))]
+            vec![
+                (streaming_receiver(&known, Opened::default()), frame_about(what, 0)),
+                (sizeless_receiver(), frame_about(what, 0)),
+            ]
+        }
+        ("receiver", "streaming", "size") => {
+            let mut more = sizeless_receiver();
+            feed(&mut more, &frame(0, 0, 0, &random(3 * 400, 1))).unwrap();
+            vec![
+                (streaming_receiver(&file, Opened::default()), frame_about(what, 0)),
+                (more, frame_about(what, 0)),
+            ]
         }
         _ => panic!("nothing drives {row:?} where it does not hold"),
     }
@@ -439,6 +486,7 @@ fn each_row_of_the_tables_is_what_the_machines_do() {
             Event::Comes(frame) => feed(&mut link, &frame).unwrap_or_else(|error| panic!("{row:?}: {error}")),
             Event::Fails => assert!(link.fail(0, Code::Storage, "", false).is_some()),
             Event::Cancels => link.cancel(0, Code::Source, "", false),
+            Event::Ends => link.ended(0, 1000),
             Event::Done(done) => link.done(0, done, now()),
         }
         let said: Vec<_> = std::iter::from_fn(|| link.poll_message(now())).collect();
@@ -480,8 +528,8 @@ fn whatever_no_row_allows_is_a_violation() {
             }
         }
     }
-    // 15 before `hello` and one behind it; five of a sender's, eight of a receiver's.
-    assert_eq!(refused, 16 + 5 + 8);
+    // 15 before `hello` and one behind it; five of a sender's, eleven of a receiver's.
+    assert_eq!(refused, 16 + 5 + 11);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -169,6 +169,11 @@ impl Running {
         }
     }
 
+    /// Its standard input, if that was asked for.
+    pub fn input(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("its standard input is a pipe")
+    }
+
     /// Whether it has ended by itself, or was killed.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
@@ -257,7 +262,7 @@ pub fn send_well(file: &Path, url: &str, flags: &[&str]) -> Value {
 /// What a peer of the tests says first: it can all that there is, and has room for everything.
 pub fn hello() -> Value {
     json!({
-        "type": "hello", "features": ["zeros", "trees", "tree-digests"], "frame_limit": 4_194_352,
+        "type": "hello", "features": ["zeros", "trees", "tree-digests", "late-size"], "frame_limit": 4_194_352,
         "window": 64 << 20, "offers": 4096,
     })
 }

@@ -63,6 +63,7 @@ impl Link {
         let transfer = match message {
             Message::Offer(offer) => return self.handle_offer(offer, now),
             Message::Check { transfer, .. }
+            | Message::Size { transfer, .. }
             | Message::Finish { transfer, .. }
             | Message::Cancel { transfer, .. } => transfer,
             _ => return Ok(()),
@@ -71,6 +72,10 @@ impl Link {
         match message {
             Message::Check { first, count, tree, .. } => {
                 receiver.handle_check((first, count), tree, &mut self.out)?;
+                self.idle.moved(now);
+            }
+            Message::Size { size, .. } => {
+                receiver.handle_size(size, &mut self.out)?;
                 self.idle.moved(now);
             }
             Message::Finish { digest, .. } => {
@@ -103,6 +108,13 @@ impl Link {
         let Some(next) = transfer.checked_add(1) else {
             return Err(Violation::field("offer.transfer", format!("below {}", u32::MAX), transfer));
         };
+        if offer.size.is_none() && !self.agreed.late_size {
+            return Err(Violation::field(
+                "offer.size",
+                "a number, since `late-size` was not agreed on",
+                "none",
+            ));
+        }
         let path = clip(&offer.path).into_owned();
         let needs_trees = offer.path.contains('/') || offer.kind != OfferKind::File;
         let checked = offer.check()?;

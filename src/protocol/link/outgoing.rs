@@ -7,7 +7,7 @@ use crate::protocol::chunk::{self, Header, Zeros};
 use crate::protocol::flight::Sent;
 use crate::protocol::message::{Code, Message, Offer, OfferKind, clip};
 use crate::protocol::path::Path;
-use crate::protocol::sender::{Progress, Sender, SenderEvent, Sending};
+use crate::protocol::sender::{Hashed, Progress, Sender, SenderEvent, Sending};
 use crate::protocol::{BlockSet, Violation};
 
 /// The characters of an offer, at the most, beside its paths.
@@ -27,6 +27,9 @@ pub enum NotOffered {
     /// The receiver takes files alone, all in one directory.
     #[error("the receiver knows no directories")]
     NoTrees,
+    /// The receiver takes no file without its size.
+    #[error("the receiver takes nothing whose size is not known beforehand")]
+    NoLateSize,
     /// No frame holds the offer.
     #[error("its path needs a frame of {needed} characters, and {limit} at most may be sent")]
     TooLong {
@@ -52,6 +55,9 @@ impl Link {
         if needs_trees && self.peer.is_some() && !self.agreed.trees {
             return Err(NotOffered::NoTrees);
         }
+        if offer.size.is_none() && !self.agreed.late_size {
+            return Err(NotOffered::NoLateSize);
+        }
         let mut sender = Sender::new(&offer, sending);
         if self.peer.is_some() {
             sender.agree(&self.agreed);
@@ -76,6 +82,32 @@ impl Link {
     /// How far a transfer is that was offered from here.
     pub fn progress(&self, transfer: u32) -> Option<Progress> {
         self.senders.get(&transfer).map(Sender::progress)
+    }
+
+    /// So many bytes of a source that cannot be read twice have come.
+    pub fn grown(&mut self, transfer: u32, available: u64) {
+        if let Some(sender) = self.senders.get_mut(&transfer) {
+            sender.grown(available);
+            self.watch(transfer);
+        }
+    }
+
+    /// A source that cannot be read twice has ended behind so many bytes, at most [`MAX_FILE`](crate::protocol::MAX_FILE).
+    pub fn ended(&mut self, transfer: u32, size: u64) {
+        if let Some(sender) = self.senders.get_mut(&transfer) {
+            sender.ended(size, &mut self.out);
+            self.watch(transfer);
+        }
+    }
+
+    /// The offset below which no byte of a transfer's source is needed any more.
+    pub fn done_below(&self, transfer: u32) -> u64 {
+        self.senders.get(&transfer).map_or(0, Sender::done_below)
+    }
+
+    /// Takes out what was hashed of a transfer, for the next connection's [`Input::hashed`](crate::protocol::Input::hashed).
+    pub fn take_hashed(&mut self, transfer: u32) -> Hashed {
+        self.senders.get_mut(&transfer).map(Sender::take_hashed).unwrap_or_default()
     }
 
     /// The offset behind the last byte of a transfer that was ever sent: what the next connection's
@@ -295,6 +327,7 @@ impl Link {
         for &(transfer, offset) in durable {
             if let Some(sender) = find(&mut self.senders, transfer, self.next_transfer)? {
                 sender.handle_durable(offset)?;
+                self.watch(transfer);
             }
         }
         for transfer in settled.runs().flatten() {

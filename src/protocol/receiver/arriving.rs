@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use super::{Owed, Receiver, State, Write};
+use super::{Owed, Receiver, ReceiverEvent, State, Write};
 use crate::protocol::Violation;
 use crate::protocol::assembly::Filled;
 use crate::protocol::chunk::{Chunk, Zeros};
 use crate::protocol::digest::FileDigest;
-use crate::protocol::geometry::BLOCK;
+use crate::protocol::geometry::{BLOCK, Geometry, MAX_FILE};
 use crate::protocol::link::Out;
 use crate::protocol::message::check_runs;
 
@@ -71,6 +71,22 @@ impl Receiver {
         Ok(())
     }
 
+    pub(in crate::protocol) fn handle_size(&mut self, size: u64, out: &mut Out) -> Result<(), Violation> {
+        self.expect(State::Streaming, "size")?;
+        if !self.assembly.geometry().is_open() {
+            return Err(Violation::Unexpected { came: "size", state: "the file's size was known" });
+        }
+        let geometry = Geometry::new(size);
+        let geometry =
+            geometry.ok_or_else(|| Violation::field("size.size", format!("at most {MAX_FILE}"), size))?;
+        if let Some(block) = self.assembly.ends_with(geometry)? {
+            self.to_hash.insert(block);
+        }
+        out.receiver(self.number, ReceiverEvent::Sized { size });
+        self.go_on(out);
+        Ok(())
+    }
+
     /// Whether it counts.
     pub(in crate::protocol) fn handle_finish(
         &mut self,
@@ -78,6 +94,9 @@ impl Receiver {
         out: &mut Out,
     ) -> Result<bool, Violation> {
         self.expect(State::Streaming, "finish")?;
+        if self.assembly.geometry().is_open() {
+            return Err(Violation::Unexpected { came: "finish", state: "the file's size was not known" });
+        }
         if self.known.is_some() {
             return Err(Violation::Unexpected { came: "finish", state: "the digest was offered" });
         }

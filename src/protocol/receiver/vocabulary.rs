@@ -74,6 +74,11 @@ pub enum ReceiverEvent {
         /// The file was there already.
         complete: bool,
     },
+    /// The file, which was offered without its size, has this one.
+    Sized {
+        /// In bytes.
+        size: u64,
+    },
     /// It was refused, or failed here, and the sender is told: the transfer has ended.
     Refused {
         /// The offered path, made safe to print.

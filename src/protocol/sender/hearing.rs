@@ -6,6 +6,7 @@ use super::{Sender, SenderEvent, State};
 use crate::protocol::Violation;
 use crate::protocol::blocks::BlockSet;
 use crate::protocol::digest::FileDigest;
+use crate::protocol::geometry::BLOCK;
 use crate::protocol::link::Out;
 use crate::protocol::message::{Accept, check_begun, check_runs};
 
@@ -33,6 +34,14 @@ impl Sender {
         let mut begun = check_begun("accept.begun", &accept.begun, self.geometry)?;
         begun.retain(|&block, _| !held.contains(block));
         self.complete = accept.complete;
+        let came = held.runs().last().map_or(0, |run| self.geometry.block_end(run.end - 1));
+        let came = came.max(
+            begun.last_key_value().map_or(0, |(&block, bytes)| self.geometry.block_start(block) + bytes),
+        );
+        if self.geometry.is_open() && came > self.sent_up_to() {
+            let expected = format!("nothing behind the {} bytes that were sent", self.sent_up_to());
+            return Err(Violation::field("accept.held", expected, came));
+        }
         let whole: u64 = held.runs().map(|run| self.geometry.bytes_of(run)).sum();
         self.progress.held = whole + begun.values().sum::<u64>();
         self.progress.acknowledged = self.progress.held;
@@ -40,6 +49,7 @@ impl Sender {
         let compares = !accept.complete && self.known.is_none();
         self.outgoing.begin(&held, begun, accept.received, compares);
         self.state = State::Streaming;
+        self.tell_size(out);
         let accepted = SenderEvent::Accepted { held: self.progress.held, complete: accept.complete };
         out.sender(self.number, accepted);
         self.settle(out);
@@ -52,6 +62,9 @@ impl Sender {
             return Err(Violation::field("ack.durable", format!("at most {size}"), durable));
         }
         self.progress.durable = durable;
+        if self.available.is_some() {
+            self.outgoing.is_there_below(durable);
+        }
         Ok(())
     }
 
@@ -89,6 +102,7 @@ impl Sender {
         // One that asks for nothing counts too: it costs another `finish`.
         self.count_repairs(blocks_of(&runs).max(1))?;
         for run in runs {
+            self.is_lost(run.start);
             self.outgoing.repair(run);
         }
         self.state = State::Streaming;
@@ -130,9 +144,11 @@ impl Sender {
     /// A disk that damages whatever is written to it is no reason to go on for ever.
     fn count_repairs(&mut self, blocks: u64) -> Result<(), Violation> {
         self.asked_for += blocks;
-        let most = 2 * self.geometry.blocks() + MAX_REPAIRS;
+        let sent = self.sent_up_to().div_ceil(BLOCK);
+        let blocks = if self.geometry.is_open() { sent } else { self.geometry.blocks() };
+        let most = 2 * blocks + MAX_REPAIRS;
         if self.asked_for > most {
-            let expected = format!("at most {most} in a file of {}", self.geometry.blocks());
+            let expected = format!("at most {most} in a file of {blocks}");
             return Err(Violation::field("repair.blocks", expected, format!("{} in all", self.asked_for)));
         }
         Ok(())

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::Hashed;
 use crate::protocol::blocks::BlockSet;
 use crate::protocol::check::Check;
 use crate::protocol::chunk::MAX_ZERO_BLOCKS;
 use crate::protocol::digest::{BlockDigest, BlockHasher, BlockHashes, DigestTree, FileDigest};
-use crate::protocol::geometry::Geometry;
+use crate::protocol::geometry::{BLOCK, Geometry};
 
 /// The blocks of one file on one connection, from the sender's side.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(super) struct Outgoing {
     unsent: BlockSet,
     tree: DigestTree,
     hashed: BlockSet,
+    /// Those of them that earlier connections hashed, and the receiver turned out not to hold.
+    carried: BlockSet,
     pub(super) check: Check,
     /// Held blocks are compared, each by its digest.
     compares: bool,
@@ -63,11 +66,79 @@ impl Outgoing {
             unsent: BlockSet::new(),
             tree: DigestTree::new(geometry),
             hashed: BlockSet::new(),
+            carried: BlockSet::new(),
             check: Check::default(),
             compares: true,
             compared_later: BlockSet::new(),
             sent_before: sent_up_to,
             sent_up_to,
+        }
+    }
+
+    /// Takes over what earlier connections hashed.
+    pub(super) fn carry(&mut self, hashed: Hashed) {
+        let Some((tree, blocks)) = hashed.0 else { return };
+        (self.tree, self.hashed) = (tree, blocks.clone());
+        self.tree.end(self.geometry);
+        self.carried = blocks;
+    }
+
+    /// What was hashed, for the next connection.
+    pub(super) fn take_hashed(&mut self) -> Hashed {
+        let tree = std::mem::replace(&mut self.tree, DigestTree::new(self.geometry));
+        Hashed(Some((tree, std::mem::take(&mut self.hashed))))
+    }
+
+    /// The offset below which everything was sent, hashed and compared.
+    pub(super) fn done_below(&self) -> u64 {
+        let hashed = self.hashed.run_of(0).map_or(0, |run| run.end);
+        let cursor = self.cursor.as_ref().map(|cursor| cursor.block);
+        let open = [self.pending.first(), cursor, self.check.first(), self.compared_later.first()];
+        open.into_iter().flatten().fold(hashed, u64::min) * BLOCK
+    }
+
+    /// What lies below this offset is whole there: blocks that were gone on with can be compared.
+    pub(super) fn is_there_below(&mut self, offset: u64) {
+        while let Some(block) = self.compared_later.first().filter(|block| (block + 1) * BLOCK <= offset) {
+            self.compared_later.remove(block);
+            self.take_up(block..block + 1);
+        }
+    }
+
+    /// The file ends here, which was not known.
+    pub(super) fn end(&mut self, geometry: Geometry) {
+        self.geometry = geometry;
+        self.tree.end(geometry);
+        let blocks = geometry.blocks();
+        self.pending = self.pending.within(0..blocks).collect();
+        // What the receiver has of the last block may be all of it.
+        if let Some((&block, &bytes)) = self.begun.last_key_value()
+            && block < blocks
+            && bytes >= geometry.block_len(block)
+        {
+            self.begun.remove(&block);
+            self.pending.remove(block);
+            self.compared_later.insert(block);
+        }
+        let Some(cursor) = &mut self.cursor else { return };
+        let block = cursor.block;
+        if block >= blocks {
+            self.cursor = None;
+        } else if geometry.block_len(block) < BLOCK {
+            // It goes by a whole block.
+            cursor.hasher = None;
+            if cursor.offset == geometry.block_end(block) {
+                self.cursor = None;
+                self.hash_later(block);
+            }
+        }
+    }
+
+    /// A block was sent without being hashed.
+    fn hash_later(&mut self, block: u64) {
+        let is_hashed = self.hashed.contains(block) || self.check.has(block);
+        if !is_hashed && !self.compared_later.contains(block) {
+            self.check.hash(block..block + 1);
         }
     }
 
@@ -85,7 +156,17 @@ impl Outgoing {
         self.begun = begun;
         self.sent_before = self.sent_before.max(received.min(self.geometry.size()));
         for run in held.runs() {
-            self.take_up(run);
+            if self.hashed.is_empty() {
+                self.take_up(run);
+                continue;
+            }
+            // What cannot be read again cannot be compared: the file's digest says whether all is well.
+            for block in run {
+                self.carried.remove(block);
+                if !self.hashed.contains(block) {
+                    self.take_up(block..block + 1);
+                }
+            }
         }
     }
 
@@ -146,6 +227,12 @@ impl Outgoing {
         counts
     }
 
+    /// Where the next chunk begins, or the block that it lies in.
+    pub(super) fn next_offset(&self) -> Option<u64> {
+        let first = || self.pending.first().map(|block| block * BLOCK);
+        self.cursor.as_ref().map(|cursor| cursor.offset).or_else(first)
+    }
+
     /// Where the next chunk begins, and the bytes to its block's end.
     pub(super) fn next_bytes(&mut self) -> Option<(u64, u64)> {
         if self.cursor.is_none() {
@@ -168,8 +255,9 @@ impl Outgoing {
         cursor.offset += len;
         if cursor.offset == self.geometry.block_end(cursor.block) {
             let done = self.cursor.take().expect("it was there a line ago");
-            if let Some(hasher) = done.hasher {
-                self.insert(done.block, &hasher.finish());
+            match done.hasher {
+                Some(hasher) => self.insert(done.block, &hasher.finish()),
+                None => self.hash_later(done.block),
             }
         }
         self.sent_up_to = self.sent_up_to.max(offset + len);
@@ -217,7 +305,7 @@ impl Outgoing {
     fn start_block(&mut self, block: u64) -> Cursor {
         let start = self.geometry.block_start(block);
         let is_unhashed = !self.hashed.contains(block) && !self.check.has(block);
-        let is_new = is_unhashed || self.unsent.remove(block);
+        let is_new = is_unhashed || self.unsent.remove(block) || self.carried.remove(block);
         if let Some(bytes) = self.begun.remove(&block).filter(|_| is_new) {
             self.compared_later.insert(block);
             return Cursor { block, offset: start + bytes, hasher: None, is_new };

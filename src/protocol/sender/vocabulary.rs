@@ -1,7 +1,7 @@
 //! What the sending half of a transfer is told, and what it says to its caller.
 
 use crate::protocol::blocks::BlockSet;
-use crate::protocol::digest::FileDigest;
+use crate::protocol::digest::{DigestTree, FileDigest};
 use crate::protocol::geometry::ChunkSize;
 use crate::protocol::message::Code;
 
@@ -14,7 +14,22 @@ pub struct Sending {
     pub zeros: BlockSet,
     /// Bytes that an earlier connection of the same program sent already: sending them again counts as re-sent.
     pub already_sent: u64,
+    /// The bytes come one after the other and cannot be read twice, but for those that the caller keeps.
+    pub input: Option<Input>,
 }
+
+/// What is known of a source that cannot be read twice.
+#[derive(Debug, Clone, Default)]
+pub struct Input {
+    /// As many bytes of it have come.
+    pub available: u64,
+    /// The blocks that earlier connections hashed.
+    pub hashed: Hashed,
+}
+
+/// Blocks that were hashed: they need not be read again, and what the receiver holds of them is not compared block by block.
+#[derive(Debug, Clone, Default)]
+pub struct Hashed(pub(in crate::protocol) Option<(DigestTree, BlockSet)>);
 
 /// Something that the caller should know of a transfer that it offered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +75,8 @@ pub enum SenderEvent {
 /// How far a transfer is, in bytes of the file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The file's size.
-    pub total: u64,
+    /// The file's size, if it is known.
+    pub total: Option<u64>,
     /// What the receiver held when this connection began.
     pub held: u64,
     /// What was acknowledged: held, or arrived and verified.

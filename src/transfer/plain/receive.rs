@@ -251,8 +251,8 @@ impl Pump<'_> {
         }
         if coming.is_to_be_named(piece.last) {
             coming.name_it();
-            let (name, size) = (coming.file.name().to_owned(), 0);
-            (self.observer)(Event::Started { name, kind: OfferKind::File, size, peer: peer() });
+            let (name, kind) = (coming.file.name().to_owned(), OfferKind::File);
+            (self.observer)(Event::Started { name, kind, size: None, peer: peer() });
         }
         let acknowledged = coming.len();
         if coming.is_named() && (self.pace.is_due(Instant::now()) || piece.last) {
@@ -297,7 +297,7 @@ impl Pump<'_> {
             peer: peer.to_owned(),
             digest: Some(digest),
             elapsed: started.elapsed(),
-            progress: Progress { total: len, acknowledged: len, durable: len, ..Progress::default() },
+            progress: Progress { total: Some(len), acknowledged: len, durable: len, ..Progress::default() },
             complete: false,
             discarded: false,
             warnings: Vec::new(),
@@ -315,7 +315,7 @@ impl Pump<'_> {
         let Some(sealing) = &mut self.sealing else { return Ok(false) };
         let Poll::Ready(sealed) = sealing.job.as_mut().poll(cx) else { return Ok(false) };
         let Sealing { kind, mut summary, .. } = self.sealing.take().expect("it is there");
-        let came = summary.progress.total;
+        let came = summary.size();
         let sealed = sealed.map_err(|error| not_stored(error, connection.peer(), came))?;
         sealed_as(&mut summary, sealed);
         self.send_back(connection, kind, true);

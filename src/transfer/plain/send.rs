@@ -91,7 +91,7 @@ where
     observer(Event::Started {
         name: name.clone(),
         kind: OfferKind::File,
-        size,
+        size: Some(size),
         peer: connection.peer().to_owned(),
     });
     let mut pump = Pump {
@@ -352,7 +352,7 @@ impl Pump<'_> {
             true => (self.echo.position() / 4 * 3).min(self.size),
             false => self.offset,
         };
-        Progress { total: self.size, acknowledged, ..Progress::default() }
+        Progress { total: Some(self.size), acknowledged, ..Progress::default() }
     }
 
     fn tell_progress(&mut self) {

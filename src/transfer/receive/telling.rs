@@ -1,7 +1,7 @@
 //! What the observer of a connection is told of the transfers that are received on it.
 
 use super::Destination;
-use crate::protocol::{FileDigest, Link, Progress, ReceiverEvent};
+use crate::protocol::{FileDigest, Geometry, Link, Progress, ReceiverEvent};
 use crate::storage::Warning;
 use crate::transfer::{Error, Event, Summary};
 
@@ -17,7 +17,7 @@ impl Destination<'_> {
                 let Some(transfer) = self.transfers.get_mut(&number) else { return };
                 (transfer.held, transfer.complete) = (held, complete);
                 tracing::debug!(peer = self.peer, transfer = number, held, complete, "accepted");
-                let (name, size) = (transfer.offer.path.to_string(), transfer.offer.geometry.size());
+                let (name, size) = (transfer.offer.path.to_string(), transfer.offer.geometry.known_size());
                 let kind = (&transfer.offer.kind).into();
                 (self.observer)(id, Event::Started { name, kind, size, peer: self.peer.clone() });
                 if held > 0 && !complete {
@@ -31,6 +31,14 @@ impl Destination<'_> {
                 }
                 tracing::debug!(peer = self.peer, transfer = number, held, "replaces what was there");
                 (self.observer)(id, Event::Replacing { held });
+            }
+            ReceiverEvent::Sized { size } => {
+                let Some(transfer) = self.transfers.get_mut(&number) else { return };
+                let geometry = Geometry::new(size).expect("the machine looked at it");
+                transfer.offer.geometry = geometry;
+                if let Some(target) = &transfer.target {
+                    target.ends_with(geometry);
+                }
             }
             ReceiverEvent::Refused { path: name, code, reason } => {
                 let transfer = self.transfers.get_mut(&number);
@@ -59,7 +67,7 @@ impl Destination<'_> {
         let Some(transfer) = self.transfers.remove(&number) else { return };
         let size = transfer.offer.geometry.size();
         let progress = Progress {
-            total: size,
+            total: Some(size),
             held: transfer.held,
             acknowledged: size,
             durable: size,
@@ -84,7 +92,7 @@ impl Destination<'_> {
     pub(super) fn tell_progress(&mut self, number: u32, link: &Link) {
         let Some(transfer) = self.transfers.get(&number) else { return };
         let Some((acknowledged, durable)) = link.received(number) else { return };
-        let (total, held, naks) = (transfer.offer.geometry.size(), transfer.held, link.naks());
+        let (total, held, naks) = (transfer.offer.geometry.known_size(), transfer.held, link.naks());
         let progress = Progress { total, held, acknowledged, durable, naks, ..Progress::default() };
         (self.observer)(Some(number.into()), Event::Progress(progress));
     }

@@ -143,13 +143,16 @@ impl Files<'_> {
     }
 
     /// The connection has ended: what is on its way is ready to be offered again, in order.
-    pub(super) fn conclude(self, link: Link, cut: bool) {
+    pub(super) fn conclude(self, mut link: Link, cut: bool) {
         for (number, mut transfer) in self.open.into_iter().rev() {
             if let Some(progress) = link.progress(number) {
                 if transfer.note_progress(&progress) {
                     self.run.note_move();
                 }
                 transfer.sent_up_to = link.sent_up_to(number);
+                if transfer.stream().is_some() {
+                    transfer.hashed = link.take_hashed(number);
+                }
                 transfer.end_connection(progress, self.wire_bytes);
             }
             self.run.let_go(&mut transfer);

@@ -1,0 +1,225 @@
+//! What comes on standard input: its size is not known, it cannot be read twice, and nothing of it may get lost.
+
+use std::io::Write;
+use std::process::Stdio;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde_json::json;
+
+use crate::gateway::{Gateway, Limits};
+use crate::support::{Ended, Peer, Place, Receiver, Running, hello, random, wsferry};
+
+const MIB: usize = 1 << 20;
+
+/// `wsferry send - --name NAME URL --json`, which waits for its input.
+fn sending(name: &str, url: &str, flags: &[&str]) -> Running {
+    let mut command = wsferry();
+    command.args(["send", "-", "--name", name, url, "--json"]).args(flags).stdin(Stdio::piped());
+    Running::start(&mut command)
+}
+
+/// Writes all of this into it, in pieces of all lengths, and waits for its end.
+fn feed(mut running: Running, bytes: &[u8], seed: u64) -> Ended {
+    let mut input = running.input();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let most = rest.len().min(300_000);
+        let (now, later) = rest.split_at(rng.random_range(1..=most));
+        // A sender that gave up says why.
+        if input.write_all(now).is_err() {
+            break;
+        }
+        rest = later;
+    }
+    drop(input);
+    running.end()
+}
+
+#[test]
+fn input_of_any_length_arrives() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let lengths =
+        [0, 1, 2, 3, 4, 1000, MIB, MIB + 1, 3 * MIB - 1, 3 * MIB, 3 * MIB + 1, 4 * MIB, 12 * MIB + 5];
+    for (at, len) in lengths.into_iter().enumerate() {
+        let (bytes, name) = (random(len, at as u64), format!("input-{len}"));
+        let ended = feed(sending(&name, &receiver.url, &[]), &bytes, at as u64);
+        assert_eq!(ended.code(), 0, "{len}: {ended:?}");
+        let finished = ended.event("finished");
+        assert_eq!(finished["size"], len, "{finished}");
+        assert_eq!(finished["blake3"], blake3::hash(&bytes).to_hex().as_str(), "{len}");
+        assert!(place.received(&name) == bytes, "{len}");
+    }
+    assert!(!place.inbox().join(".wsferry").exists());
+}
+
+#[test]
+fn a_size_that_is_not_known_is_not_made_up() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let mut running = sending("f", &receiver.url, &[]);
+    let mut input = running.input();
+    input.write_all(&random(100_001, 1)).unwrap();
+    for side in [&running, &receiver.running] {
+        let started = side.wait_for(|event| event["event"] == "started");
+        assert!(started["size"].is_null(), "{started}");
+    }
+    // What has come is sent while more is waited for: all of it, but for what makes no group of three.
+    receiver.running.wait_for(|event| event["event"] == "progress" && event["acknowledged"] == 99_999);
+    drop(input);
+    assert_eq!(running.end().event("finished")["size"], 100_001);
+}
+
+#[test]
+fn connections_that_are_cut_lose_nothing_of_it_and_keep_its_memory_flat() {
+    for (seed, limits) in [
+        (1, Limits { bytes: Some(9_000_000), ..Limits::default() }),
+        (2, Limits { bytes: Some(2_500_001), ..Limits::default() }),
+        (3, Limits { life: Some(Duration::from_millis(300)), rate: Some(40_000_000), ..Limits::default() }),
+    ] {
+        let place = Place::new();
+        let receiver = Receiver::start(&place, &[]);
+        let gateway = Gateway::start(receiver.address(), limits);
+        let bytes = random(60 * MIB + 1234, seed);
+        let ended = feed(sending("f", &gateway.url(), &[]), &bytes, seed);
+        assert_eq!(ended.code(), 0, "{limits:?}: {ended:?}");
+        assert!(place.received("f") == bytes, "{limits:?}");
+        let connections = gateway.connections.load(Ordering::Relaxed);
+        assert!(connections > 3, "{limits:?}: {connections} connections");
+        let finished = ended.event("finished");
+        let memory = finished["peak_memory"].as_u64().unwrap();
+        println!("{limits:?}: {connections} connections, {finished}");
+        // What may be kept, twice: the allocator gives back late.
+        assert!(memory < 150 << 20, "{memory} bytes");
+    }
+}
+
+#[test]
+fn a_receiver_that_is_killed_and_comes_back_gets_the_rest() {
+    let place = Place::new();
+    let mut receiver = Receiver::start(&place, &[]);
+    let address = receiver.address();
+    // Slow enough that it is killed on the way.
+    let gateway = Gateway::start(address, Limits { rate: Some(12_000_000), ..Limits::default() });
+    let bytes = random(30 * MIB + 7, 5);
+    let mut running = sending("f", &gateway.url(), &[]);
+    let (mut input, sent) = (running.input(), bytes.clone());
+    let writing = thread::spawn(move || input.write_all(&sent).unwrap());
+    // So much survives.
+    receiver.running.wait_for(|event| event["durable"].as_u64() >= Some(9 << 20));
+    receiver.running.kill();
+    running.wait_for(|event| event["event"] == "reconnecting");
+    let _receiver = Receiver::start_on(&place, &address.to_string(), &[]);
+    let resumed = running.wait_for(|event| event["event"] == "resumed");
+    assert!(resumed["offset"].as_u64() >= Some(9 << 20), "{resumed}");
+    writing.join().unwrap();
+    let ended = running.end();
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    assert!(place.received("f") == bytes);
+}
+
+#[test]
+fn what_the_receiver_called_durable_and_lost_is_said_to_be_gone() {
+    let place = Place::new();
+    let mut receiver = Receiver::start(&place, &[]);
+    let address = receiver.address().to_string();
+    let bytes = random(80 * MIB, 6);
+    let mut running = sending("f", &receiver.url, &[]);
+    let mut input = running.input();
+    let writing = thread::spawn(move || {
+        let _ = input.write_all(&bytes);
+        input
+    });
+    // More than is kept has come by then.
+    receiver.running.wait_for(|event| event["durable"].as_u64() >= Some(60 << 20));
+    receiver.running.kill();
+    std::fs::remove_dir_all(place.inbox().join(".wsferry")).unwrap();
+    let _receiver = Receiver::start_on(&place, &address, &[]);
+    running.wait_for(|event| event["event"] == "failed");
+    drop(writing.join().unwrap());
+    running.end().assert_error(1, &["cannot be read twice", "byte 0 "]);
+    assert!(!place.inbox().join("f").exists());
+}
+
+#[test]
+fn input_that_turns_out_too_large_leaves_nothing_under_its_name() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &["--max-file-size", "5MiB"]);
+    let ended = feed(sending("f", &receiver.url, &[]), &random(20 * MIB, 8), 8);
+    ended.assert_error(4, &["5242880 bytes at most"]);
+    assert!(!place.inbox().join("f").exists());
+}
+
+#[test]
+fn a_name_that_is_taken_is_refused_before_it_is_waited_for_input() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.inbox()).unwrap();
+    std::fs::write(place.inbox().join("f"), b"somebody else's").unwrap();
+    let receiver = Receiver::start(&place, &[]);
+    let mut running = sending("f", &receiver.url, &[]);
+    let input = running.input();
+    running.wait_for(|event| event["event"] == "failed");
+    drop(input);
+    running.end().assert_error(4, &["f", "there"]);
+    assert_eq!(place.received("f"), b"somebody else's");
+
+    let replacing = Receiver::start(&place, &["--overwrite"]);
+    let bytes = random(4 * MIB, 9);
+    assert_eq!(feed(sending("f", &replacing.url, &[]), &bytes, 9).code(), 0);
+    assert!(place.received("f") == bytes);
+}
+
+#[test]
+fn blocks_of_another_input_of_that_name_are_not_taken_for_its_own() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let mut first = sending("f", &receiver.url, &[]);
+    let mut input = first.input();
+    input.write_all(&random(10 * MIB, 10)).unwrap();
+    receiver.running.wait_for(|event| event["durable"].as_u64() >= Some(6 << 20));
+    first.kill();
+    receiver.running.wait_for(|event| event["event"] == "failed");
+
+    let bytes = random(12 * MIB, 11);
+    let mut second = sending("f", &receiver.url, &[]);
+    let mut input = second.input();
+    input.write_all(&bytes[..4 * MIB]).unwrap();
+    second.wait_for(|event| event["event"] == "progress" && event["acknowledged"].as_u64() >= Some(3 << 20));
+    input.write_all(&bytes[4 * MIB..]).unwrap();
+    drop(input);
+    let ended = second.end();
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    assert_eq!(ended.event("finished")["resumed_at"], 0);
+    assert!(place.received("f") == bytes);
+}
+
+#[test]
+fn a_receiver_that_wants_sizes_is_told_of_as_such() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let mut running = sending("f", &url, &[]);
+    let mut fields = hello();
+    fields["features"] = json!(["zeros", "trees", "tree-digests"]);
+    let mut peer = Peer::receive(&listener, &fields);
+    running.wait_for(|event| event["event"] == "failed");
+    drop(running.input());
+    running.end().assert_error(4, &["nothing whose size is not known"]);
+    while peer.hear().is_some() {}
+}
+
+#[test]
+fn what_makes_no_sense_with_it_is_said_beforehand() {
+    for (args, words) in [
+        (&["send", "-", "ws://127.0.0.1:1"][..], ["has no name", "--name"]),
+        (&["send", "-", "-", "--name", "f", "ws://127.0.0.1:1"], ["several", "--name"]),
+        (&["send", "-", "Cargo.toml", "ws://127.0.0.1:1"], ["goes alone", "./-"]),
+        (&["send", "-", "--name", "f", "--repair", "ws://127.0.0.1:1"], ["--repair", "cannot be read twice"]),
+    ] {
+        let mut command = wsferry();
+        Running::start(command.args(args).arg("--json").stdin(Stdio::null())).end().assert_error(2, &words);
+    }
+}
