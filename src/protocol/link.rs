@@ -54,7 +54,8 @@ pub struct Link {
     out: Out,
 
     /// What is offered from here.
-    senders: BTreeMap<u32, Sender>,
+    // Boxed: a map moves what is in it about.
+    senders: BTreeMap<u32, Box<Sender>>,
     /// The number of the next offer.
     next_transfer: u32,
     /// Those that may have something to send.
@@ -68,9 +69,9 @@ pub struct Link {
     answered: Instant,
 
     /// What is offered to here.
-    receivers: BTreeMap<u32, Receiver>,
+    receivers: BTreeMap<u32, Box<Receiver>>,
     /// Those that the sender cancelled, until the caller takes what is left of them.
-    cancelled: BTreeMap<u32, Receiver>,
+    cancelled: BTreeMap<u32, Box<Receiver>>,
     /// The number that the next offer has at the least.
     next_offered: u32,
     /// Those of which something has changed, and those that wait for their next sync.
@@ -145,7 +146,7 @@ impl Link {
 
     /// The next message to send, as a frame. Ask before [`poll_zeros`](Self::poll_zeros).
     pub fn poll_message(&mut self, now: Instant) -> Option<Message> {
-        let busy = |link: &Self| link.receivers.values().any(Receiver::is_at_work);
+        let busy = |link: &Self| link.receivers.values().any(|receiver| receiver.is_at_work());
         let pong = if self.greets() { None } else { self.pong.take() };
         let message = match pong {
             Some(token) => Message::Pong { token, busy: busy(self) },
@@ -313,7 +314,7 @@ impl Link {
 
     /// Whether something is due from the receiver.
     fn waits(&self) -> bool {
-        !self.flight.is_empty() || self.senders.values().any(Sender::waits)
+        !self.flight.is_empty() || self.senders.values().any(|sender| sender.waits())
     }
 
     /// Something may be due from the receiver by now: if nothing was before, the time counts from here.
@@ -327,12 +328,12 @@ impl Link {
     /// the end of those that the sender does not move.
     fn is_senders_turn(&self) -> bool {
         let mut accepted = self.receivers.values().filter(|receiver| !receiver.is_opening()).peekable();
-        accepted.peek().is_some() && !accepted.any(Receiver::is_at_work)
+        accepted.peek().is_some() && !accepted.any(|receiver| receiver.is_at_work())
     }
 
     /// How long a sender may give nothing but signs of life.
     fn idle_limit(&self) -> Duration {
-        let patience = self.receivers.values().map(Receiver::patience).max().unwrap_or_default();
+        let patience = self.receivers.values().map(|receiver| receiver.patience()).max().unwrap_or_default();
         self.config.heartbeat.stall * IDLE_STALLS + patience
     }
 }

@@ -49,12 +49,18 @@ pub use stream::{Come, MOST_KEPT, Stream};
 pub use target::{Sealed, Target};
 pub use warning::Warning;
 
+use std::cell::RefCell;
 use std::io;
 
 use crate::protocol::{BlockDigest, BlockHasher, BlockHashes, Geometry};
 
 /// Bytes read at a time when a block is hashed.
 const HASH_BUFFER: usize = 256 * 1024;
+
+thread_local! {
+    /// What is hashed goes through here: a new buffer for each small file would be cleared each time.
+    static HASHED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Reads one block and hashes it.
 fn hash_block(
@@ -87,19 +93,24 @@ fn read_block(
     mut take: impl FnMut(&[u8]),
 ) -> io::Result<()> {
     let (start, end) = (geometry.block_start(block), geometry.block_end(block));
-    let mut buffer = vec![0; HASH_BUFFER.min((end - start) as usize)];
-    let mut at = start;
-    while at < end {
-        let want = buffer.len().min((end - at) as usize);
-        match read_at(&mut buffer[..want], at) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => {
-                take(&buffer[..read]);
-                at += read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+    HASHED.with_borrow_mut(|buffer| {
+        let most = HASH_BUFFER.min((end - start) as usize);
+        if buffer.len() < most {
+            buffer.resize(most, 0);
         }
-    }
-    Ok(())
+        let mut at = start;
+        while at < end {
+            let want = buffer.len().min((end - at) as usize);
+            match read_at(&mut buffer[..want], at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => {
+                    take(&buffer[..read]);
+                    at += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    })
 }

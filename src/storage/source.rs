@@ -7,7 +7,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{self as sys, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::zeros::find_zero_blocks;
 use super::{hash_block, plain_digest};
@@ -248,13 +250,29 @@ impl Source {
         if self.geometry.blocks() > 1 {
             return Ok(None);
         }
-        let mut content = vec![0; self.geometry.size() as usize].into_boxed_slice();
-        self.file.read_exact_at(&mut content, 0).map_err(|error| self.read_error(error))?;
+        let content = self.read_all().map_err(|error| self.read_error(error))?;
         let digest = blake3::hash(&content).into();
         if keep && !content.is_empty() {
-            *self.content() = Some(content);
+            *self.content() = Some(content.into_boxed_slice());
         }
         Ok(Some(digest))
+    }
+
+    /// Reads the bytes of a small file, into memory that is not cleared first.
+    fn read_all(&self) -> io::Result<Vec<u8>> {
+        let size = self.geometry.size() as usize;
+        let mut content = Vec::with_capacity(size);
+        while content.len() < size {
+            let offset = content.len() as u64;
+            match rustix::io::pread(&self.file, spare_capacity(&mut content), offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // What it has grown by is not of it.
+        content.truncate(size);
+        Ok(content)
     }
 
     fn content(&self) -> MutexGuard<'_, Option<Box<[u8]>>> {

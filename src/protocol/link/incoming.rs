@@ -37,7 +37,7 @@ impl Link {
         Some(Unfinished { unsynced: receiver.take_unsynced(), end: receiver.end() })
     }
 
-    pub(super) fn remove_receiver(&mut self, transfer: u32) -> Option<Receiver> {
+    pub(super) fn remove_receiver(&mut self, transfer: u32) -> Option<Box<Receiver>> {
         let receiver = self.receivers.remove(&transfer)?;
         self.syncs.remove(&transfer);
         Some(receiver)
@@ -134,7 +134,7 @@ impl Link {
             if self.receivers.is_empty() {
                 self.idle.moved(now);
             }
-            self.receivers.insert(transfer, Receiver::new(transfer, path, &offer));
+            self.receivers.insert(transfer, Box::new(Receiver::new(transfer, path, &offer)));
             self.out.act(Action::Open { transfer, offer });
         }
         Ok(())
@@ -192,7 +192,7 @@ impl Link {
         if !self.receivers.contains_key(&header.transfer) {
             self.arrivals.push(len, self.agreed.window, false, now);
         }
-        Ok(self.receivers.get_mut(&header.transfer))
+        Ok(self.receivers.get_mut(&header.transfer).map(|receiver| &mut **receiver))
     }
 
     fn arrived(&mut self, transfer: u32, len: u64, is_filled: bool, now: Instant) {

@@ -74,14 +74,14 @@ impl Link {
             }
         }
         self.next_transfer += 1;
-        self.senders.insert(number, sender);
+        self.senders.insert(number, Box::new(sender));
         self.out.send(message);
         Ok(number)
     }
 
     /// How far a transfer is that was offered from here.
     pub fn progress(&self, transfer: u32) -> Option<Progress> {
-        self.senders.get(&transfer).map(Sender::progress)
+        self.senders.get(&transfer).map(|sender| sender.progress())
     }
 
     /// So many bytes of a source that cannot be read twice have come.
@@ -102,18 +102,18 @@ impl Link {
 
     /// The offset below which no byte of a transfer's source is needed any more.
     pub fn done_below(&self, transfer: u32) -> u64 {
-        self.senders.get(&transfer).map_or(0, Sender::done_below)
+        self.senders.get(&transfer).map_or(0, |sender| sender.done_below())
     }
 
     /// Takes out what was hashed of a transfer, for the next connection's [`Input::hashed`](crate::protocol::Input::hashed).
     pub fn take_hashed(&mut self, transfer: u32) -> Hashed {
-        self.senders.get_mut(&transfer).map(Sender::take_hashed).unwrap_or_default()
+        self.senders.get_mut(&transfer).map(|sender| sender.take_hashed()).unwrap_or_default()
     }
 
     /// The offset behind the last byte of a transfer that was ever sent: what the next connection's
     /// [`Sending::already_sent`] is.
     pub fn sent_up_to(&self, transfer: u32) -> u64 {
-        self.senders.get(&transfer).map_or(0, Sender::sent_up_to)
+        self.senders.get(&transfer).map_or(0, |sender| sender.sent_up_to())
     }
 
     /// The digest of what was sent of a transfer, once each block was hashed.
@@ -358,12 +358,12 @@ impl Link {
 /// The first transfer that has something to send: files go one behind the other.
 fn first_active<'a>(
     active: &mut std::collections::BTreeSet<u32>,
-    senders: &'a mut std::collections::BTreeMap<u32, Sender>,
+    senders: &'a mut std::collections::BTreeMap<u32, Box<Sender>>,
 ) -> Option<(u32, &'a mut Sender)> {
     loop {
         let transfer = *active.first()?;
-        if senders.get(&transfer).is_some_and(Sender::has_more) {
-            return senders.get_mut(&transfer).map(|sender| (transfer, sender));
+        if senders.get(&transfer).is_some_and(|sender| sender.has_more()) {
+            return senders.get_mut(&transfer).map(|sender| (transfer, &mut **sender));
         }
         active.remove(&transfer);
     }
