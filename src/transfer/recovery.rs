@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::Error;
+use super::{Error, ErrorKind};
 use crate::protocol::{Code, Violation};
 use crate::storage::SourceError;
 use crate::transport::TransportError;
@@ -69,6 +69,15 @@ fn may_pass(error: &Error, facts: &Facts) -> bool {
         // One that never answered is no cut: there is probably none.
         Error::Transport(error) => facts.reached && is_cut(error),
         _ => false,
+    }
+}
+
+/// Whether the same command would go on where it was, if it is run another time. What no time cures, such as a certificate
+/// that is not trusted or a caller that is not known any more, is told as it is at the first connection.
+pub(super) fn is_interruption(error: &Error) -> bool {
+    match error {
+        Error::Transport(error) => is_cut(error),
+        error => error.kind() == ErrorKind::Interrupted,
     }
 }
 
@@ -138,6 +147,27 @@ mod tests {
 
     fn changed() -> Error {
         SourceError::Changed { path: "f".into(), what: "it grew".to_owned() }.into()
+    }
+
+    #[test]
+    fn what_no_time_cures_is_no_interruption() {
+        for (error, expected) in [
+            (closed(1006), true),
+            (closed(1009), true),
+            (status(503), true),
+            (proxy(ProxyFault::Unreachable(String::new())), true),
+            (Error::Stalled { peer: "h:1".to_owned(), silence: Duration::ZERO }, true),
+            (closed(1003), false),
+            (status(401), false),
+            (status(426), false),
+            (certificate(CertificateFaultKind::Expired), false),
+            (TransportError::SpeaksTls { address: "h:1".to_owned() }.into(), false),
+            (proxy(ProxyFault::Login(String::new())), false),
+            (violation(Violation::field("ack.sequence", 1, 2)), false),
+            (refused(Code::Exists, false), false),
+        ] {
+            assert_eq!(is_interruption(&error), expected, "{error}");
+        }
     }
 
     #[test]

@@ -256,11 +256,9 @@ impl Session {
         if let Some(mut connection) = self.connection.take() {
             tell(&mut connection, &error).await;
         }
-        let is_interruption =
-            error.kind() == super::ErrorKind::Interrupted || matches!(error, Error::Transport(_));
         match run.attempts {
             0 => error,
-            _ if !is_interruption => error,
+            _ if !recovery::is_interruption(&error) => error,
             attempts => Error::GaveUp { attempts, last: Box::new(error) },
         }
     }

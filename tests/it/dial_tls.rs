@@ -1,10 +1,11 @@
 //! `wss://`: what is trusted and what is not, what is said of it, and that none of it is tried again.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 
 use crate::certificates::{Authority, Front, self_signed};
+use crate::dial::{copy_both, head};
 use crate::proxy::{Plan, Proxy};
 use crate::support::{Ended, Place, Receiver, Running, random, send, send_well, wsferry};
 
@@ -217,7 +218,38 @@ fn a_certificate_that_expires_in_mid_file_is_not_tried_for_ten_minutes() {
     );
     let file = place.file("f", &random(20_000_000, 4));
     let ended = send(&file, &front.url(), &["--ca-cert", &ca]);
-    // What is there is there still: another run goes on with it, once the certificate is a good one.
-    ended.assert_error(3, &["gave up after 1 attempt", "expired at 2020-01-01"]);
+    // As at the first connection: no other try would cure it.
+    ended.assert_error(1, &["no TLS with localhost:", "CN=the server's own", "expired at 2020-01-01"]);
+    assert!(!ended.errors.contains("gave up"), "{ended:?}");
+    let exit = &ended.event("failed")["exit_code"];
+    assert_eq!(exit, 1, "{ended:?}");
     assert_eq!((front.count(), ended.events("reconnecting").len()), (2, 1), "{ended:?}");
+
+    // What came is there still: with a certificate that is a good one, the same command goes on with it.
+    let front = Front::start(receiver.address(), authority.issue(NAMES).server(None));
+    let finished = send_well(&file, &front.url(), &["--ca-cert", &ca]);
+    assert!(finished["resumed_at"].as_u64() >= Some(3 << 20), "{finished}");
+}
+
+#[test]
+fn a_caller_who_is_not_known_any_more_in_mid_file_is_told_so_as_at_the_first_connection() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let target = receiver.address();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let cut = Proxy::start(target, |_| {
+        (Plan { cut_after: Some(5_000_000), ..Plan::default() }, Plan::default())
+    });
+    let behind = cut.address();
+    thread::spawn(move || {
+        let (first, _) = listener.accept().unwrap();
+        copy_both(&first, &TcpStream::connect(behind).unwrap());
+        let (mut second, _) = listener.accept().unwrap();
+        head(&mut second);
+        let _ = second.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
+    });
+    let ended = send(&place.file("f", &random(20_000_000, 5)), &url, &[]);
+    ended.assert_error(1, &["HTTP 401", "wants to know who calls", "--token"]);
+    assert!(!ended.errors.contains("gave up"), "{ended:?}");
 }
