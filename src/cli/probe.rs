@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use wsferry::protocol::MAX_FRAME;
 use wsferry::runtime;
 use wsferry::transfer::probe::{self, PathReport, ProbeOptions, ProbeStep, Refusal, Watched};
+use wsferry::transport::dial::{Route, TlsRoute};
 
+use super::advice;
 use super::args::ProbeArgs;
 use super::exit::Exit;
 use super::output::{Mode, Output};
@@ -38,7 +40,9 @@ pub fn run(args: &ProbeArgs, output: &Output) -> Exit {
             }
             if report.largest_frame == 0 { Exit::Failed } else { Exit::Done }
         }
-        Either::Left((Err(error), _)) => output.error(&error, Exit::from(error.kind())),
+        Either::Left((Err(error), _)) => {
+            output.failed(None, None, &error, advice::of(&error), Exit::from(error.kind()))
+        }
         Either::Right(_) => output.error(&"stopped", signalled.exit()),
     }
 }
@@ -72,11 +76,24 @@ fn flags(report: &PathReport) -> Vec<String> {
 }
 
 fn lines(report: &PathReport) -> Vec<String> {
+    let Route { proxy, tls, server, via } = &report.route;
     let mut lines = vec![
         format!(
             "receiver       {}",
             if report.program.is_empty() { "of another program" } else { &report.program }
         ),
+        format!("proxy          {}", proxy.as_deref().unwrap_or("none")),
+        match tls {
+            None => "TLS            none".to_owned(),
+            Some(TlsRoute { version, cipher, alpn }) => {
+                let alpn = alpn.as_ref().map(|alpn| format!(", {alpn} by ALPN")).unwrap_or_default();
+                format!("TLS            {version}, {cipher}{alpn}")
+            }
+        },
+    ];
+    lines.extend(server.as_ref().map(|server| format!("answered by    {server}")));
+    lines.extend(via.as_ref().map(|via| format!("via            {via}")));
+    lines.extend([
         "text           passes".to_owned(),
         format!("binary         {}", if report.binary { "passes" } else { "does not pass" }),
         match report.refused {
@@ -97,7 +114,7 @@ fn lines(report: &PathReport) -> Vec<String> {
             Some(rate) => format!("rate           {}/s towards the receiver", DecimalBytes(rate as u64)),
             None => "rate           connections do not live long enough to tell".to_owned(),
         },
-    ];
+    ]);
     let watched = |what: &str, watched: Watched| {
         let seconds = watched.lived.as_secs_f64();
         match watched.ended {
@@ -132,8 +149,13 @@ fn event(url: &str, report: &PathReport) -> Value {
     };
     let watched =
         |seen: Watched| json!({ "seconds": seen.lived.as_secs_f64(), "ended": seen.ended.map(refusal) });
+    let Route { proxy, tls, server, via } = &report.route;
+    let tls = tls.as_ref().map(
+        |TlsRoute { version, cipher, alpn }| json!({ "version": version, "cipher": cipher, "alpn": alpn }),
+    );
     json!({
-        "event": "probed", "url": url, "program": report.program, "text": true, "binary": report.binary,
+        "event": "probed", "url": url, "program": report.program,
+        "proxy": proxy, "tls": tls, "server": server, "via": via, "text": true, "binary": report.binary,
         "largest_frame": report.largest_frame,
         "refused_frame": report.refused.map(|(frame, _)| frame),
         "refused": report.refused.map(|(_, why)| refusal(why)),

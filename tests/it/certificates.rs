@@ -10,7 +10,8 @@ use futures_rustls::TlsAcceptor;
 use futures_rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use futures_rustls::rustls::crypto::aws_lc_rs;
 use futures_rustls::rustls::server::WebPkiClientVerifier;
-use futures_rustls::rustls::{RootCertStore, ServerConfig};
+use futures_rustls::rustls::version::{TLS12, TLS13};
+use futures_rustls::rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use wsferry::runtime::{self, TcpStream};
 
@@ -35,9 +36,18 @@ impl Issued {
 
     /// A server that shows it, and wants one of the client's that `clients` has signed.
     pub fn server(&self, clients: Option<&Authority>) -> Arc<ServerConfig> {
+        self.server_of(&[&TLS13, &TLS12], clients)
+    }
+
+    /// One that speaks these versions alone.
+    pub fn server_of(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        clients: Option<&Authority>,
+    ) -> Arc<ServerConfig> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider.clone());
-        let config = config.with_safe_default_protocol_versions().unwrap();
+        let config = config.with_protocol_versions(versions).unwrap();
         let config = match clients {
             None => config.with_no_client_auth(),
             Some(authority) => {

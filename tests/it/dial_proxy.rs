@@ -11,7 +11,7 @@ use crate::dial::{copy_both, head};
 use crate::support::{Ended, Place, Receiver, Running, random, send, send_well, wsferry};
 
 /// A proxy that leads to one target, whatever it is asked for, and tells what that was.
-struct Way {
+pub struct Way {
     address: SocketAddr,
     asked: mpsc::Receiver<String>,
 }
@@ -37,7 +37,7 @@ impl Way {
     }
 
     /// An HTTP proxy; with credentials it wants them.
-    fn http(target: SocketAddr, credentials: Option<&'static str>) -> Self {
+    pub fn http(target: SocketAddr, credentials: Option<&'static str>) -> Self {
         Self::start(target, move |client| {
             let request = head(client);
             if !request.starts_with("CONNECT ") {
@@ -100,7 +100,7 @@ impl Way {
         })
     }
 
-    fn url(&self, scheme: &str) -> String {
+    pub fn url(&self, scheme: &str) -> String {
         format!("{scheme}://{}", self.address)
     }
 }

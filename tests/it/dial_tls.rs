@@ -238,9 +238,8 @@ fn a_caller_who_is_not_known_any_more_in_mid_file_is_told_so_as_at_the_first_con
     let target = receiver.address();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
-    let cut = Proxy::start(target, |_| {
-        (Plan { cut_after: Some(5_000_000), ..Plan::default() }, Plan::default())
-    });
+    let cut =
+        Proxy::start(target, |_| (Plan { cut_after: Some(5_000_000), ..Plan::default() }, Plan::default()));
     let behind = cut.address();
     thread::spawn(move || {
         let (first, _) = listener.accept().unwrap();

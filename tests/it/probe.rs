@@ -1,9 +1,16 @@
 //! `wsferry probe` through gateways with the limits of real ones.
 
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use futures_rustls::rustls::version::{TLS12, TLS13};
 use serde_json::{Value, json};
 
+use crate::certificates::{Authority, Front, self_signed};
+use crate::dial::{copy_both, head};
+use crate::dial_proxy::Way;
 use crate::gateway::{Gateway, Limits, TooLarge};
 use crate::support::{Ended, Place, Receiver, Running, wsferry};
 
@@ -85,4 +92,96 @@ fn a_path_that_carries_nothing_and_a_port_where_nobody_listens_are_told_apart() 
     let ended = probe("ws://127.0.0.1:1", &[]);
     ended.assert_error(1, &["cannot connect to 127.0.0.1:1"]);
     assert!(begun.elapsed() < Duration::from_secs(5), "nothing is tried again");
+}
+
+/// A gateway that puts headers of its own into the handshake's answer; its address.
+fn naming(target: SocketAddr, headers: Vec<u8>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let (mut server, headers) = (TcpStream::connect(target).unwrap(), headers.clone());
+            thread::spawn(move || {
+                server.write_all(head(&mut client).as_bytes()).unwrap();
+                let answer = head(&mut server);
+                let answer = answer.strip_suffix("\r\n").unwrap().as_bytes();
+                client.write_all(&[answer, &headers, b"\r\n"].concat()).unwrap();
+                copy_both(&client, &server);
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_path_without_anything_on_it_is_told_to_have_nothing() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let found = probe(&receiver.url, &[]).event("probed");
+    for field in ["proxy", "tls", "server", "via"] {
+        assert_eq!(found.get(field), Some(&Value::Null), "{field}: {found}");
+    }
+}
+
+#[test]
+fn the_proxy_the_version_of_tls_and_what_gateways_say_of_themselves_are_told() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let authority = Authority::new("An Authority");
+    let ca = place.file("ca.pem", authority.issued.pem.as_bytes());
+    let ca = ["--ca-cert", ca.to_str().unwrap()];
+    let names = &["localhost", "127.0.0.1"];
+    let headers = b"Server: nginx/1.22.1\r\nVia: 1.1 first\r\nVia: 1.1 second\r\n".to_vec();
+    for (versions, expected) in [(&[&TLS13], "TLS 1.3"), (&[&TLS12], "TLS 1.2")] {
+        let certificate = authority.issue(names).server_of(versions, None);
+        let front = Front::start(naming(receiver.address(), headers.clone()), certificate);
+        // "me:SECRET"
+        let way = Way::http(front.address(), Some("bWU6U0VDUkVU"));
+        let proxy = way.url("http").replace("//", "//me:SECRET@");
+        let ended = probe(&front.url(), &[&ca[..], &["--proxy", &proxy]].concat());
+        assert_eq!(ended.code(), 0, "{ended:?}");
+        assert!(!format!("{ended:?}").contains("SECRET"), "{ended:?}");
+        let found = ended.event("probed");
+        assert_eq!(found["proxy"], json!(way.url("http")), "{found}");
+        assert_eq!(found["tls"]["version"], json!(expected), "{found}");
+        assert_eq!(found["tls"]["alpn"], json!("http/1.1"), "{found}");
+        let cipher = found["tls"]["cipher"].as_str().unwrap();
+        let is_of_13 = cipher.starts_with("TLS_AES_") || cipher.starts_with("TLS_CHACHA20_");
+        assert_eq!(is_of_13, expected == "TLS 1.3", "{found}");
+        assert!(cipher.starts_with("TLS_"), "{found}");
+        assert_eq!(found["server"], json!("nginx/1.22.1"), "{found}");
+        assert_eq!(found["via"], json!("1.1 first, 1.1 second"), "{found}");
+
+        let mut command = wsferry();
+        command.args(["probe", &front.url(), "--proxy", &proxy]).args(ca);
+        let said = Running::start(&mut command).end().lines.join("\n");
+        for line in [
+            format!("proxy          {}", way.url("http")),
+            format!("TLS            {expected}, {cipher}, http/1.1 by ALPN"),
+            "answered by    nginx/1.22.1".to_owned(),
+            "via            1.1 first, 1.1 second".to_owned(),
+        ] {
+            assert!(said.lines().any(|told| told == line), "{line:?} is missing: {said}");
+        }
+    }
+}
+
+#[test]
+fn what_a_gateway_says_of_itself_moves_no_cursor_and_fills_no_screen() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let long = "x".repeat(4000);
+    let headers = [b"Server: a\xff\xe2\x80\xae".as_slice(), long.as_bytes(), b"\r\n"].concat();
+    let url = format!("ws://{}", naming(receiver.address(), headers));
+    let found = probe(&url, &[]).event("probed");
+    let server = found["server"].as_str().unwrap();
+    assert!(server.starts_with("a\u{fffd}\u{fffd}x") && server.chars().count() < 1000, "{server}");
+}
+
+#[test]
+fn a_probe_that_is_refused_says_which_flag_helps() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let front = Front::start(receiver.address(), self_signed(&["localhost"]).server(None));
+    probe(&front.url(), &[]).assert_error(1, &["is self-signed", "--ca-cert"]);
 }

@@ -12,6 +12,7 @@ use self::line::Line;
 use self::search::FrameSearch;
 use super::Error;
 use crate::protocol::{HeartbeatConfig, MIN_FRAME_LIMIT};
+use crate::transport::dial::Route;
 use crate::transport::{Dialer, Kind};
 
 /// Pings, of which the quickest counts: what makes others slower is not the path.
@@ -82,6 +83,8 @@ pub struct Watched {
 pub struct PathReport {
     /// The receiver's program and version, by its own word.
     pub program: String,
+    /// Which way the first connection took.
+    pub route: Route,
     /// Whether a binary message arrived: text does, or there would be no report.
     pub binary: bool,
     /// The quickest round trip.
@@ -109,7 +112,8 @@ pub async fn probe(
 ) -> Result<PathReport, Error> {
     observer(ProbeStep::Connecting);
     let prober = Prober { dialer, options };
-    let mut line = prober.open(Kind::Text).await?;
+    let (connection, route) = dialer.dial_told().await?;
+    let mut line = Line::open(connection, Kind::Text, options.patience).await?;
     let program = line.peer.program.clone();
     observer(ProbeStep::RoundTrip);
     let round_trip = prober.round_trip(&mut line).await?;
@@ -125,7 +129,17 @@ pub async fn probe(
         Err(_) => false,
     };
     let (in_use, idle) = prober.watch(observer).await?;
-    Ok(PathReport { program, binary, round_trip, largest_frame, refused, bytes_per_second, in_use, idle })
+    Ok(PathReport {
+        program,
+        route,
+        binary,
+        round_trip,
+        largest_frame,
+        refused,
+        bytes_per_second,
+        in_use,
+        idle,
+    })
 }
 
 struct Prober<'a> {

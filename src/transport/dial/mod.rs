@@ -5,6 +5,7 @@ mod cookies;
 mod credentials;
 mod proxy;
 mod reach;
+mod route;
 mod socks;
 mod tls;
 
@@ -13,6 +14,7 @@ pub use credentials::{Headers, Login, Secret};
 pub use futures_rustls::pki_types::ServerName;
 pub use proxy::{Environment, Proxies, Proxy, ProxyFault};
 pub use reach::{Family, Place};
+pub use route::{Route, TlsRoute};
 pub use tls::{Identity, Roots, TlsFault, TlsOptions, Trust};
 
 use std::io;
@@ -84,6 +86,14 @@ impl Dialer {
     /// # Errors
     /// What could not be reached, or did not answer as a receiver does.
     pub async fn dial(&self) -> Result<Connection<Stream>, TransportError> {
+        self.dial_told().await.map(|(connection, _)| connection)
+    }
+
+    /// As [`dial`](Self::dial), and tells which way the connection took.
+    ///
+    /// # Errors
+    /// As those of `dial`.
+    pub async fn dial_told(&self) -> Result<(Connection<Stream>, Route), TransportError> {
         self.open((!self.options.no_subprotocol).then_some(SUBPROTOCOL)).await
     }
 
@@ -92,23 +102,42 @@ impl Dialer {
     /// # Errors
     /// As those of `dial`.
     pub async fn dial_plain(&self) -> Result<Connection<Stream>, TransportError> {
-        self.open(None).await
+        self.open(None).await.map(|(connection, _)| connection)
     }
 
-    async fn open(&self, subprotocol: Option<&str>) -> Result<Connection<Stream>, TransportError> {
-        let stream = self.reach().await?;
+    async fn open(&self, subprotocol: Option<&str>) -> Result<(Connection<Stream>, Route), TransportError> {
+        let place = self.options.connect_to.clone().unwrap_or_else(|| self.endpoint.place());
+        let proxy = match &place {
+            Place::Tcp { host, port } => self.options.proxies.of(&self.endpoint).map(|it| (it, host, *port)),
+            Place::Unix(_) => None,
+        };
+        let mut route =
+            Route { proxy: proxy.as_ref().map(|(proxy, ..)| proxy.to_string()), ..Route::default() };
+        let stream = match &proxy {
+            None => {
+                let connected = connect(&place, self.options.family).await;
+                let address = place.to_string();
+                connected.map_err(|source| TransportError::Connect { address, source })?
+            }
+            Some((proxy, host, port)) => self.reach_by(proxy, host, *port).await.map_err(|fault| {
+                TransportError::Proxy { proxy: proxy.to_string(), address: place.to_string(), fault }
+            })?,
+        };
         let handshake = async {
-            let stream = self.secure(stream).await?;
+            let (stream, tls) = self.secure(stream).await?;
+            route.tls = tls;
             let mut headers = self.options.headers.map().clone();
             let cookie = self.jar().header(headers.get(header::COOKIE), SystemTime::now());
             if let Some(cookie) = cookie {
                 headers.insert(header::COOKIE, cookie);
             }
             let asking = Asking { subprotocol, headers: &headers };
-            client::ask(stream, &self.endpoint, asking, |answer| {
+            let connection = client::ask(stream, &self.endpoint, asking, |answer| {
                 self.jar().take(answer, &self.endpoint, SystemTime::now());
+                route.hear(answer);
             })
-            .await
+            .await?;
+            Ok((connection, route))
         };
         let address = self.endpoint.address();
         runtime::timeout(HANDSHAKE_TIMEOUT, handshake)
@@ -116,20 +145,11 @@ impl Dialer {
             .unwrap_or(Err(TransportError::HandshakeTimeout { address, limit: HANDSHAKE_TIMEOUT }))
     }
 
-    /// A stream that leads to the endpoint's port.
-    async fn reach(&self) -> Result<Stream, TransportError> {
+    /// A stream that leads to a port, by a proxy.
+    async fn reach_by(&self, proxy: &Proxy, host: &str, port: u16) -> Result<Stream, ProxyFault> {
         let family = self.options.family;
-        let place = self.options.connect_to.clone().unwrap_or_else(|| self.endpoint.place());
-        let proxy = self.options.proxies.of(&self.endpoint);
-        let (Some(proxy), Place::Tcp { host, port }) = (proxy, &place) else {
-            return connect(&place, family)
-                .await
-                .map_err(|source| TransportError::Connect { address: place.to_string(), source });
-        };
-        let failed =
-            |fault| TransportError::Proxy { proxy: proxy.to_string(), address: place.to_string(), fault };
         let stream = connect(&proxy.place(), family).await;
-        let stream = stream.map_err(|error| failed(ProxyFault::Unreachable(error.to_string())))?;
+        let stream = stream.map_err(|error| ProxyFault::Unreachable(error.to_string()))?;
         let handshake = async {
             let mut stream = match proxy.is_tls() {
                 false => stream,
@@ -138,23 +158,25 @@ impl Dialer {
                         TlsOptions { identity: None, server_name: None, ..self.options.tls.clone() };
                     let tls = begun(&self.proxy_tls, &options).await.map_err(ProxyFault::Tls)?;
                     let name = name_of(proxy.host()).map_err(ProxyFault::Tls)?;
-                    tls.secure(stream, name).await.map_err(|error| match TlsFault::of(&error) {
+                    let secured = tls.secure(stream, name).await;
+                    let (stream, _) = secured.map_err(|error| match TlsFault::of(&error) {
                         Some(fault) => ProxyFault::Tls(fault),
                         None => ProxyFault::Failed(error.to_string()),
-                    })?
+                    })?;
+                    stream
                 }
             };
-            proxy.connect(&mut stream, (host, *port), family).await?;
+            proxy.connect(&mut stream, (host, port), family).await?;
             Ok(stream)
         };
         let silent = || ProxyFault::Failed(format!("it said nothing for {} s", HANDSHAKE_TIMEOUT.as_secs()));
-        runtime::timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|| Err(silent())).map_err(failed)
+        runtime::timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|| Err(silent()))
     }
 
     /// TLS over it, if the URL wants that.
-    async fn secure(&self, stream: Stream) -> Result<Stream, TransportError> {
+    async fn secure(&self, stream: Stream) -> Result<(Stream, Option<TlsRoute>), TransportError> {
         if !self.endpoint.is_tls() {
-            return Ok(stream);
+            return Ok((stream, None));
         }
         let failed = |fault| TransportError::Tls { address: self.endpoint.address(), fault };
         let options = &self.options.tls;
@@ -163,7 +185,9 @@ impl Dialer {
             Some(name) => name.clone(),
             None => name_of(self.endpoint.host()).map_err(failed)?,
         };
-        tls.secure(stream, name).await.map_err(|error| client::broken(&self.endpoint, &error))
+        let (stream, route) =
+            tls.secure(stream, name).await.map_err(|error| client::broken(&self.endpoint, &error))?;
+        Ok((stream, Some(route)))
     }
 
     fn jar(&self) -> std::sync::MutexGuard<'_, Jar> {

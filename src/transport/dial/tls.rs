@@ -17,6 +17,7 @@ use futures_rustls::rustls::{
 
 use super::super::bulk::Bulk;
 use super::certificate::{CertificateFault, Signatures, Verifier};
+use super::route::TlsRoute;
 use crate::runtime::Stream;
 
 /// How TLS is spoken.
@@ -193,9 +194,15 @@ impl Tls {
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
 
-    /// Begins to speak it.
-    pub(super) async fn secure(&self, stream: Stream, name: ServerName<'static>) -> io::Result<Stream> {
-        self.0.connect(name, Bulk::new(stream)).await.map(Stream::new)
+    /// Begins to speak it, and tells what it came to.
+    pub(super) async fn secure(
+        &self,
+        stream: Stream,
+        name: ServerName<'static>,
+    ) -> io::Result<(Stream, TlsRoute)> {
+        let stream = self.0.connect(name, Bulk::new(stream)).await?;
+        let route = TlsRoute::of(stream.get_ref().1);
+        Ok((Stream::new(stream), route))
     }
 }
 
