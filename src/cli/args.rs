@@ -244,6 +244,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 3)]
     pub runs: u32,
 
+    /// Most characters in a frame on this path, header included: larger chunks are lowered to what fits
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub frame_limit: Option<ByteSize>,
+
     /// Where to put the files [default: in memory if there is room, or else where temporary files are]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
@@ -258,6 +262,10 @@ pub struct BenchArgs {
 
     #[command(flatten)]
     pub output: OutputArgs,
+
+    // Last: the heading of its help holds for all that follow.
+    #[command(flatten)]
+    pub dial: DialArgs,
 }
 
 /// Find out what the path to a receiver carries, and which flags to use on it.
@@ -278,10 +286,10 @@ pub struct ProbeArgs {
     pub patience: humantime::Duration,
 
     #[command(flatten)]
-    pub dial: DialArgs,
+    pub output: OutputArgs,
 
     #[command(flatten)]
-    pub output: OutputArgs,
+    pub dial: DialArgs,
 }
 
 /// A chunk size, or what measured best.

@@ -1,5 +1,6 @@
 //! The flags that say how a URL is dialled.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -123,6 +124,56 @@ impl DialArgs {
         let (connect_to, no_subprotocol) = (self.connect_to.clone(), self.no_subprotocol);
         let options = DialOptions { headers, tls, proxies, connect_to, family, no_subprotocol };
         Ok(Dialer::new(endpoint, options))
+    }
+
+    /// These flags as they are written on a command line.
+    pub fn written(&self) -> Vec<OsString> {
+        let Self {
+            header,
+            token,
+            token_file,
+            user,
+            ca_cert,
+            cert,
+            key,
+            server_name,
+            insecure,
+            proxy,
+            no_proxy,
+            connect_to,
+            ipv4,
+            ipv6,
+            no_subprotocol,
+        } = self;
+        let secret = |secret: &Secret| secret.reveal().into();
+        let file = |file: &PathBuf| file.clone().into_os_string();
+        let mut values: Vec<(&str, Option<OsString>)> = vec![
+            ("--token", token.as_ref().map(secret)),
+            ("--token-file", token_file.as_ref().map(file)),
+            ("--user", user.as_ref().map(secret)),
+            ("--ca-cert", ca_cert.as_ref().map(file)),
+            ("--cert", cert.as_ref().map(file)),
+            ("--key", key.as_ref().map(file)),
+            ("--server-name", server_name.as_ref().map(Into::into)),
+            ("--proxy", proxy.as_ref().map(secret)),
+            ("--connect-to", connect_to.as_ref().map(|place| place.to_string().into())),
+        ];
+        values.extend(header.iter().map(|header| ("--header", Some(secret(header)))));
+        let flags = [
+            ("--insecure", insecure),
+            ("--no-proxy", no_proxy),
+            ("--ipv4", ipv4),
+            ("--ipv6", ipv6),
+            ("--no-subprotocol", no_subprotocol),
+        ];
+        // A value may begin with a dash.
+        let valued = values.into_iter().filter_map(|(flag, value)| {
+            let mut written = OsString::from(flag);
+            written.push("=");
+            written.push(value?);
+            Some(written)
+        });
+        valued.chain(flags.into_iter().filter(|(_, is_set)| **is_set).map(|(flag, _)| flag.into())).collect()
     }
 
     fn headers(&self, endpoint: &Endpoint) -> Result<Headers, String> {

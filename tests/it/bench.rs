@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::certificates::{Authority, Front};
 use crate::proxy::{Plan, Proxy};
 use crate::support::{Ended, Place, Receiver, Running, random, send, send_well, wsferry};
 
@@ -70,6 +71,48 @@ fn a_real_path_is_measured_to_a_receiver_that_allows_it_and_nothing_stays_there(
     assert!(ended.event("recommended")["command"].as_str().unwrap().contains(&receiver.url));
     assert_eq!(place.listing(), [""; 0]);
     assert!(!place.inbox().join(".wsferry").exists());
+}
+
+#[test]
+fn a_path_with_tls_and_a_token_is_measured_with_the_flags_that_sending_takes() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &["--allow-bench", "--token", "SECRET"]);
+    let authority = Authority::new("An Authority");
+    let ca = place.file("ca.pem", authority.issued.pem.as_bytes());
+    let token = place.file("token", b"SECRET");
+    let front = Front::start(receiver.address(), authority.issue(&["localhost"]).server(None));
+    let (url, ca, token) = (front.url(), ca.to_str().unwrap(), token.to_str().unwrap());
+    let size = ["--size", "1MB", "--runs", "1", "--json"];
+    let trusting = [&[url.as_str(), "--ca-cert", ca][..], &size].concat();
+    // Chunks that are larger than what a frame holds are measured once, as what they are lowered to.
+    let flags = ["--frame-limit", "8KiB", "--chunk-sizes", "3KiB,24KiB,192KiB"];
+    for who in [["--token", "SECRET"], ["--token-file", token], ["--header", "Authorization: Bearer SECRET"]]
+    {
+        let ended = bench(&[&trusting[..], &who, &flags].concat());
+        assert_eq!(ended.code(), 0, "{who:?}: {ended:?}");
+        let chunks: Vec<_> =
+            ended.events("measured").iter().map(|row| row["chunk_size"].as_u64().unwrap()).collect();
+        assert!(matches!(chunks[..], [3072, 6000..=6144]), "{chunks:?}");
+        let command = ended.event("recommended")["command"].as_str().unwrap().to_owned();
+        assert!(command.ends_with(" --frame-limit 8KiB"), "{command}");
+        assert!(!format!("{ended:?}").contains("SECRET"), "{ended:?}");
+    }
+    bench(&trusting).assert_error(1, &["HTTP 401"]);
+    bench(&[&[url.as_str()][..], &size].concat()).assert_error(1, &["no TLS with localhost"]);
+    assert_eq!(place.listing(), [""; 0]);
+}
+
+#[test]
+fn what_is_secret_in_a_url_is_in_nothing_that_a_bench_says() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &["--allow-bench"]);
+    let url = format!("{}/?key=SECRET", receiver.url.replace("ws://", "ws://me:SECRET@"));
+    let flags = ["--size", "1MB", "--runs", "1", "--chunk-sizes", "24KiB"];
+    for format in [&[][..], &["--json"]] {
+        let ended = bench(&[&[url.as_str()][..], &flags, format].concat());
+        assert_eq!(ended.code(), 0, "{ended:?}");
+        assert!(!format!("{ended:?}").contains("SECRET"), "{ended:?}");
+    }
 }
 
 #[test]
@@ -168,6 +211,9 @@ fn flags_of_a_bench_that_make_no_sense_are_said_at_once() {
         (&["--runs", "0"], "--runs"),
         (&["ftp://127.0.0.1"], "ws://"),
         (&["--svg", "b", "--html", "b"], "same file"),
+        (&["--token", "t"], "--token says how a URL is dialled"),
+        (&["ws://127.0.0.1:1", "--ca-cert", "/nonexistent"], "--ca-cert"),
+        (&["--frame-limit", "1KiB"], "--frame-limit"),
     ] {
         bench(flags).assert_error(2, &[words]);
     }

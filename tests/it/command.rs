@@ -25,16 +25,20 @@ fn the_exit_codes_are_the_same_in_help_and_readme() {
 }
 
 #[test]
-fn the_flags_about_the_connection_stand_together_in_the_help_of_send() {
-    let help = Running::start(wsferry().args(["send", "-h"])).end().lines.join("\n");
-    let (others, connection) = help.split_once("\nConnection:\n").expect("they have a heading");
-    for flag in
-        ["--header", "--token-file", "--user", "--ca-cert", "--proxy", "--connect-to", "--no-subprotocol"]
+fn the_flags_about_the_connection_stand_together_in_the_help_of_each_command_that_dials() {
+    for (command, own) in
+        [("send", &["--exclude", "--window"][..]), ("probe", &["--for"]), ("bench", &["--runs"])]
     {
-        assert!(connection.contains(flag) && !others.contains(&format!("{flag} ")), "{flag}: {help}");
-    }
-    for flag in ["--quiet", "--json", "--exclude", "--window"] {
-        assert!(others.contains(flag) && !connection.contains(flag), "{flag}: {help}");
+        let help = Running::start(wsferry().args([command, "-h"])).end().lines.join("\n");
+        let (others, connection) = help.split_once("\nConnection:\n").expect("they have a heading");
+        for flag in
+            ["--header", "--token-file", "--user", "--ca-cert", "--proxy", "--connect-to", "--no-subprotocol"]
+        {
+            assert!(connection.contains(flag) && !others.contains(&format!("{flag} ")), "{flag}: {help}");
+        }
+        for flag in [&["--quiet", "--json"], own].concat() {
+            assert!(others.contains(flag) && !connection.contains(flag), "{flag}: {help}");
+        }
     }
 }
 

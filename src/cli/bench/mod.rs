@@ -2,19 +2,21 @@
 
 mod plot;
 mod run;
+mod setting;
 mod spread;
 
 use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bytesize::ByteSize;
 use indicatif::{BinaryBytes, ProgressBar};
 use serde_json::{Value, json};
-use wsferry::protocol::{ChunkSize, DEFAULT_WINDOW};
+use wsferry::protocol::DEFAULT_WINDOW;
 use wsferry::transfer::Shutdown;
+use wsferry::transport::mask_url;
 
 use self::run::{Files, Sample};
+use self::setting::{Setting, settings};
 use self::spread::Spread;
 use super::args::BenchArgs;
 use super::exit::Exit;
@@ -28,13 +30,6 @@ const SIZE_WITH_URL: u64 = 32 << 20;
 /// A chunk that is within this part of the fastest is as good, and the smaller the better: for a gateway, for memory,
 /// and for what a cut costs.
 const AS_GOOD: f64 = 0.97;
-
-/// What is measured: one line of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Setting {
-    chunk: ChunkSize,
-    window: u64,
-}
 
 /// A setting and what its runs gave.
 struct Row {
@@ -171,45 +166,6 @@ pub fn run(args: BenchArgs, output: &Output) -> Exit {
     }
 }
 
-/// Turns flags into settings, or says which of them makes no sense.
-fn settings(args: &BenchArgs, output: &Output) -> Result<Vec<Setting>, String> {
-    if let Some(url) = &args.url {
-        super::dial::endpoint(url)?;
-    }
-    if args.runs == 0 || args.size.is_some_and(|size| size.as_u64() == 0) {
-        return Err("--runs and --size are at least 1".to_owned());
-    }
-    if args.svg.is_some() && args.svg == args.html {
-        return Err("--svg and --html name the same file".to_owned());
-    }
-    let mut chunks = Vec::new();
-    for &ByteSize(wanted) in &args.chunk_sizes {
-        let chunk = ChunkSize::at_most(wanted);
-        let chunk =
-            chunk.ok_or_else(|| format!("--chunk-sizes has {wanted}; at least 3 bytes are needed"))?;
-        output.lowered(wanted, chunk, "a whole block");
-        chunks.push(chunk);
-    }
-    let mut settings = Vec::new();
-    for &ByteSize(window) in &args.windows {
-        if window == 0 {
-            return Err("--windows has a 0; at least 1 byte is needed".to_owned());
-        }
-        let allowed = wsferry::transfer::ReceiveOptions::default().window;
-        if window > allowed {
-            output.notice(&format!("window {window} lowered to {allowed}, the most that a receiver allows"));
-        }
-        let window = window.min(allowed);
-        for &chunk in &chunks {
-            let setting = Setting { chunk, window };
-            if !settings.contains(&setting) {
-                settings.push(setting);
-            }
-        }
-    }
-    Ok(settings)
-}
-
 /// Runs every setting as often as asked for, in turns: what the machine does meanwhile hits all of them alike.
 fn measure(
     args: &BenchArgs,
@@ -230,7 +186,7 @@ fn measure(
     }
     let files = Files::make(args.dir.as_deref(), size, copies, &mut stop)?;
     let path = match &args.url {
-        Some(url) => format!("to {url}"),
+        Some(url) => format!("to {}", mask_url(url)),
         None => format!("over loopback, files in {}", files.place()),
     };
     let bar = (output.mode == Mode::Human && !output.bars.is_hidden()).then(|| {
@@ -261,7 +217,7 @@ fn measure(
                 if let Some(bar) = &bar {
                     bar.set_message(message);
                 }
-                row.samples.push(run::once(args.url.as_deref(), &files, row.setting, &mut stop, &mut moved)?);
+                row.samples.push(run::once(args, &files, row.setting, &mut stop, &mut moved)?);
                 done += size;
             }
         }
@@ -320,12 +276,15 @@ fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> run::Error {
     move |error| run::Error::failed(format!("cannot write {}: {error}", path.display()))
 }
 
-/// The command line that uses a setting.
+/// The command line that uses a setting; what says who calls is not in it.
 fn command(args: &BenchArgs, setting: Setting) -> String {
-    let url = args.url.as_deref().unwrap_or("URL");
+    let url = args.url.as_deref().map_or("URL".into(), mask_url);
     let mut command = format!("wsferry send FILE {url} --chunk-size {}", size(setting.chunk.raw()));
     if args.windows.len() > 1 || setting.window != DEFAULT_WINDOW {
         command.push_str(&format!(" --window {}", size(setting.window)));
+    }
+    if let Some(limit) = args.frame_limit {
+        command.push_str(&format!(" --frame-limit {}", size(limit.as_u64())));
     }
     command
 }
@@ -354,6 +313,8 @@ fn per_second(bytes: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytesize::ByteSize;
+    use wsferry::protocol::ChunkSize;
 
     #[test]
     fn the_spread_of_figures_is_their_middle_and_their_ends() {

@@ -6,12 +6,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use bytesize::ByteSize;
 use futures::FutureExt;
 use serde_json::Value;
 use wsferry::floor;
 use wsferry::transfer::Shutdown;
 
 use super::Setting;
+use crate::cli::args::BenchArgs;
 use crate::cli::exit::Exit;
 use crate::cli::random;
 
@@ -136,15 +138,15 @@ pub fn floor(files: &Files, stop: &mut Shutdown) -> Result<Duration, Error> {
     measured.map_err(|error| Error::failed(format!("cannot measure the I/O floor: {error}")))
 }
 
-/// Sends the file once with a setting, to a receiver of its own or to `url`.
+/// Sends the file once with a setting, to a receiver of its own or to the URL.
 pub fn once(
-    url: Option<&str>,
+    args: &BenchArgs,
     files: &Files,
     setting: Setting,
     stop: &mut Shutdown,
     moved: &mut dyn FnMut(u64),
 ) -> Result<Sample, Error> {
-    let mut receiver = match url {
+    let mut receiver = match args.url {
         Some(_) => None,
         None => {
             let mut receive = wsferry()?;
@@ -152,9 +154,9 @@ pub fn once(
             Some(Running::start(receive)?)
         }
     };
-    let url = match (&mut receiver, url) {
+    let url = match (&mut receiver, &args.url) {
         (Some(receiver), _) => receiver.wait_for("listening", stop, &mut |_| {})?["url"].clone(),
-        (None, url) => url.unwrap_or_default().into(),
+        (None, url) => url.as_deref().unwrap_or_default().into(),
     };
     let mut send = wsferry()?;
     send.arg("send").arg(files.source()).arg(url.as_str().unwrap_or_default());
@@ -165,8 +167,11 @@ pub fn once(
         &format!("{}B", setting.window),
     ]);
     send.args(["--name", &files.name, "--retry-for", "0s"]);
+    if let Some(ByteSize(limit)) = args.frame_limit {
+        send.arg("--frame-limit").arg(format!("{limit}B"));
+    }
     match receiver {
-        None => send.arg("--discard"),
+        None => send.arg("--discard").args(args.dial.written()),
         // Loopback is measured, not whatever proxy the environment names.
         Some(_) => send.arg("--no-proxy"),
     };
