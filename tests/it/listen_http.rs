@@ -122,7 +122,7 @@ fn while_it_drains_health_says_so_and_no_other_sender_is_let_in() {
 }
 
 /// Samples by name and labels.
-fn samples(text: &str) -> BTreeMap<String, f64> {
+pub fn samples(text: &str) -> BTreeMap<String, f64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let samples = lines.map(|line| {
         let (name, value) = line.rsplit_once(' ').unwrap();

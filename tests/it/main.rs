@@ -16,6 +16,7 @@ mod allocations;
 mod bench;
 mod chaos;
 mod command;
+mod counters;
 mod dial;
 mod dial_proxy;
 mod dial_tls;
