@@ -274,8 +274,12 @@ pub struct BenchArgs {
 #[derive(Debug, Parser)]
 pub struct ProbeArgs {
     /// Where a receiver listens
-    #[arg(value_name = "URL")]
-    pub url: String,
+    #[arg(value_name = "URL", required_unless_present = "profiles")]
+    pub url: Option<String>,
+
+    /// List the known paths: what --profile NAME sets, why, and who says so
+    #[arg(long, conflicts_with = "url")]
+    pub profiles: bool,
 
     /// Also watch for so long how long connections live, in use and idle
     #[arg(long = "for", value_name = "DURATION", default_value = "0s", value_parser = super::probe::watch)]

@@ -11,6 +11,7 @@ use wsferry::transport::dial::{
 use wsferry::transport::{DialOptions, Dialer, Endpoint, mask_url};
 
 use super::output::Output;
+use super::profiles::Profile;
 
 /// The token, where no flag says who calls.
 const TOKEN: &str = "WSFERRY_TOKEN";
@@ -20,6 +21,10 @@ const TOKEN: &str = "WSFERRY_TOKEN";
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
 pub struct DialArgs {
+    /// Set the flags that suit a known path; those that are given by hand win. `wsferry probe --profiles` lists them
+    #[arg(long, value_name = "NAME", value_parser = super::profile::named)]
+    profile: Option<&'static Profile>,
+
     /// Send this header with the handshake, or those in FILE, one a line; may be repeated
     #[arg(long, short = 'H', value_name = "NAME: VALUE|@FILE")]
     header: Vec<Secret>,
@@ -129,6 +134,7 @@ impl DialArgs {
     /// These flags as they are written on a command line.
     pub fn written(&self) -> Vec<OsString> {
         let Self {
+            profile,
             header,
             token,
             token_file,
@@ -148,6 +154,7 @@ impl DialArgs {
         let secret = |secret: &Secret| secret.reveal().into();
         let file = |file: &PathBuf| file.clone().into_os_string();
         let mut values: Vec<(&str, Option<OsString>)> = vec![
+            ("--profile", profile.map(|profile| profile.name.into())),
             ("--token", token.as_ref().map(secret)),
             ("--token-file", token_file.as_ref().map(file)),
             ("--user", user.as_ref().map(secret)),
@@ -174,6 +181,11 @@ impl DialArgs {
             Some(written)
         });
         valued.chain(flags.into_iter().filter(|(_, is_set)| **is_set).map(|(flag, _)| flag.into())).collect()
+    }
+
+    /// The profile's name, if one was given.
+    pub fn profile(&self) -> Option<&'static str> {
+        self.profile.map(|profile| profile.name)
     }
 
     fn headers(&self, endpoint: &Endpoint) -> Result<Headers, String> {

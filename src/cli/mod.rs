@@ -14,6 +14,8 @@ mod log;
 mod output;
 mod plain;
 mod probe;
+mod profile;
+mod profiles;
 mod progress;
 mod random;
 mod receive;
@@ -30,6 +32,11 @@ pub use exit::Exit;
 
 use args::{Command, OutputArgs};
 use output::Output;
+
+/// The command line of this process. One that makes no sense, or asks for help alone, ends it.
+pub fn arguments() -> Args {
+    profile::parse(std::env::args_os()).unwrap_or_else(|error| error.exit())
+}
 
 /// Runs a command to its end.
 pub fn run(args: Args) -> Exit {

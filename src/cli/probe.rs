@@ -14,11 +14,16 @@ use super::advice;
 use super::args::ProbeArgs;
 use super::exit::Exit;
 use super::output::{Mode, Output};
+use super::profile;
 use super::progress;
 use super::signals::{self, Hangup};
 
 pub fn run(args: &ProbeArgs, output: &Output) -> Exit {
-    let dialer = match args.dial.dialer(&args.url, output) {
+    if args.profiles {
+        profile::list(output);
+        return Exit::Done;
+    }
+    let dialer = match args.dial.dialer(args.url.as_deref().unwrap_or_default(), output) {
         Ok(dialer) => dialer,
         Err(usage) => return output.error(&usage, Exit::Usage),
     };

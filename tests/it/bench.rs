@@ -84,8 +84,8 @@ fn a_path_with_tls_and_a_token_is_measured_with_the_flags_that_sending_takes() {
     let (url, ca, token) = (front.url(), ca.to_str().unwrap(), token.to_str().unwrap());
     let size = ["--size", "1MB", "--runs", "1", "--json"];
     let trusting = [&[url.as_str(), "--ca-cert", ca][..], &size].concat();
-    // Chunks that are larger than what a frame holds are measured once, as what they are lowered to.
-    let flags = ["--frame-limit", "8KiB", "--chunk-sizes", "3KiB,24KiB,192KiB"];
+    // Chunks that are larger than what the profile's frames hold are measured once, as what they are lowered to.
+    let flags = ["--profile", "tomcat", "--chunk-sizes", "3KiB,24KiB,192KiB"];
     for who in [["--token", "SECRET"], ["--token-file", token], ["--header", "Authorization: Bearer SECRET"]]
     {
         let ended = bench(&[&trusting[..], &who, &flags].concat());
@@ -94,7 +94,7 @@ fn a_path_with_tls_and_a_token_is_measured_with_the_flags_that_sending_takes() {
             ended.events("measured").iter().map(|row| row["chunk_size"].as_u64().unwrap()).collect();
         assert!(matches!(chunks[..], [3072, 6000..=6144]), "{chunks:?}");
         let command = ended.event("recommended")["command"].as_str().unwrap().to_owned();
-        assert!(command.ends_with(" --frame-limit 8KiB"), "{command}");
+        assert!(command.ends_with(" --window 16MiB --frame-limit 8KiB --profile tomcat"), "{command}");
         assert!(!format!("{ended:?}").contains("SECRET"), "{ended:?}");
     }
     bench(&trusting).assert_error(1, &["HTTP 401"]);
@@ -212,6 +212,7 @@ fn flags_of_a_bench_that_make_no_sense_are_said_at_once() {
         (&["ftp://127.0.0.1"], "ws://"),
         (&["--svg", "b", "--html", "b"], "same file"),
         (&["--token", "t"], "--token says how a URL is dialled"),
+        (&["--profile", "tomcat"], "--profile says how a URL is dialled"),
         (&["ws://127.0.0.1:1", "--ca-cert", "/nonexistent"], "--ca-cert"),
         (&["--frame-limit", "1KiB"], "--frame-limit"),
     ] {

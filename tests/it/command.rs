@@ -31,9 +31,16 @@ fn the_flags_about_the_connection_stand_together_in_the_help_of_each_command_tha
     {
         let help = Running::start(wsferry().args([command, "-h"])).end().lines.join("\n");
         let (others, connection) = help.split_once("\nConnection:\n").expect("they have a heading");
-        for flag in
-            ["--header", "--token-file", "--user", "--ca-cert", "--proxy", "--connect-to", "--no-subprotocol"]
-        {
+        for flag in [
+            "--profile <NAME>",
+            "--header",
+            "--token-file",
+            "--user",
+            "--ca-cert",
+            "--proxy",
+            "--connect-to",
+            "--no-subprotocol",
+        ] {
             assert!(connection.contains(flag) && !others.contains(&format!("{flag} ")), "{flag}: {help}");
         }
         for flag in [&["--quiet", "--json"], own].concat() {

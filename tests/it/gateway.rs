@@ -42,6 +42,8 @@ pub struct Gateway {
     /// Bytes that reached the receiver, and bytes that were read from the sender.
     pub passed: Arc<AtomicU64>,
     pub read: Arc<AtomicU64>,
+    /// The most bytes of a frame's payload that came from the sender.
+    pub largest: Arc<AtomicUsize>,
     stopped: Arc<AtomicUsize>,
 }
 
@@ -53,8 +55,10 @@ impl Gateway {
             connections: Arc::default(),
             passed: Arc::default(),
             read: Arc::default(),
+            largest: Arc::default(),
             stopped: Arc::default(),
         };
+        let largest = gateway.largest.clone();
         let (connections, stopped) = (gateway.connections.clone(), gateway.stopped.clone());
         let (passed, read) = (gateway.passed.clone(), gateway.read.clone());
         thread::spawn(move || {
@@ -74,6 +78,7 @@ impl Gateway {
                     last_frame: Instant::now(),
                     passed: passed.clone(),
                     read: read.clone(),
+                    largest: largest.clone(),
                 };
                 if let Some(life) = limits.life {
                     let both = [client.try_clone().unwrap(), server.try_clone().unwrap()];
@@ -118,6 +123,7 @@ struct There {
     last_frame: Instant,
     passed: Arc<AtomicU64>,
     read: Arc<AtomicU64>,
+    largest: Arc<AtomicUsize>,
 }
 
 impl There {
@@ -140,6 +146,7 @@ impl There {
                 _ => frame[2..].iter().fold(0, |len, &byte| len << 8 | usize::from(byte)),
             };
             let header = frame.len();
+            self.largest.fetch_max(len, Ordering::Relaxed);
             frame.extend(self.read(4 + len)?);
             match self.limits.frame {
                 Some((limit, too_large)) if len > limit => match too_large {

@@ -54,6 +54,7 @@ mod plain_answers;
 mod plain_faults;
 mod plain_memory;
 mod plain_pieces;
+mod profiles;
 mod programs;
 mod programs_proxies;
 mod resume;

@@ -280,11 +280,16 @@ fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> run::Error {
 fn command(args: &BenchArgs, setting: Setting) -> String {
     let url = args.url.as_deref().map_or("URL".into(), mask_url);
     let mut command = format!("wsferry send FILE {url} --chunk-size {}", size(setting.chunk.raw()));
-    if args.windows.len() > 1 || setting.window != DEFAULT_WINDOW {
+    // A profile may have a window of its own.
+    let profile = args.dial.profile();
+    if args.windows.len() > 1 || setting.window != DEFAULT_WINDOW || profile.is_some() {
         command.push_str(&format!(" --window {}", size(setting.window)));
     }
     if let Some(limit) = args.frame_limit {
         command.push_str(&format!(" --frame-limit {}", size(limit.as_u64())));
+    }
+    if let Some(profile) = profile {
+        command.push_str(&format!(" --profile {profile}"));
     }
     command
 }
