@@ -67,7 +67,7 @@ pub struct SendArgs {
     pub frame_limit: Option<ByteSize>,
 
     /// Most bytes to keep unacknowledged, one chunk at the least; a receiver allows 64MiB
-    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = size)]
     pub window: ByteSize,
 
     /// After a cut, keep trying for this long without a byte that moved; 0s never reconnects
@@ -237,7 +237,7 @@ pub struct BenchArgs {
     pub chunk_sizes: Vec<ByteSize>,
 
     /// Windows to try with each
-    #[arg(long, value_name = "SIZES", value_delimiter = ',', default_value = "16MiB", value_parser = size)]
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', default_value = "32MiB", value_parser = size)]
     pub windows: Vec<ByteSize>,
 
     /// How often to run each setting

@@ -46,4 +46,4 @@ pub const SUBPROTOCOL: &str = "wsferry.v1";
 pub const MAX_NAKS: u32 = 100;
 
 /// The default window: bytes sent and not yet acknowledged. 1 Gbit/s over 100 ms holds 12.5 MB.
-pub const DEFAULT_WINDOW: u64 = 16 << 20;
+pub const DEFAULT_WINDOW: u64 = 32 << 20;

@@ -28,8 +28,10 @@ use crate::storage::{Inbox, StorageError, Target, Warning};
 use crate::transport::{Connection, TransportError};
 use work::{Outcome, ToSeal, carry_out, is_small, put_away};
 
-/// Offers that may be open on a connection.
-const MAX_OFFERS: u64 = 1024;
+/// Offers that may be open on a connection: what of small files hides 100 ms there and back, twice.
+const MAX_OFFERS: u64 = 2048;
+/// Files that are open at a time where nobody else counts them.
+const MAX_FILES: u64 = 1024;
 
 /// How to receive.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +67,7 @@ pub async fn receive_files<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (claims, berths) = (Claims::default(), Berths::new(MAX_OFFERS));
+    let (claims, berths) = (Claims::default(), Berths::new(MAX_FILES));
     receive_claimed(connection, (inbox, &claims, &berths), options, shutdown, observer).await
 }
 
