@@ -333,7 +333,11 @@ impl Link {
 
     /// How long a sender may give nothing but signs of life.
     fn idle_limit(&self) -> Duration {
-        let patience = self.receivers.values().map(|receiver| receiver.patience()).max().unwrap_or_default();
+        let waits = self.receivers.values().map(|receiver| receiver.input_patience());
+        // Whoever waits for its input holds up nothing else.
+        let waits = waits.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max());
+        let reads = || self.receivers.values().map(|receiver| receiver.patience()).max().unwrap_or_default();
+        let patience = waits.unwrap_or_else(reads);
         self.config.heartbeat.stall * IDLE_STALLS + patience
     }
 }

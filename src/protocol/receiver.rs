@@ -40,8 +40,8 @@ impl State {
     }
 }
 
-/// How long a sender is waited for that waits for what it sends: somebody may be typing it.
-const INPUT_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How much longer a sender is waited for that waits for what it sends: somebody may be typing it.
+const INPUT_PATIENCE: Duration = Duration::from_secs(60 * 60);
 
 /// As many bytes of a file without a known end are made durable at a time: the sender keeps what is not.
 const SYNC_INPUT: u64 = 16 << 20;
@@ -223,12 +223,15 @@ impl Receiver {
     /// How much longer than others its sender may give nothing but signs of life. One that compares a file that is there,
     /// or makes sure that the source is what it was, has to read all of it first.
     pub(super) fn patience(&self) -> Duration {
-        if self.assembly.geometry().is_open() {
-            return INPUT_PATIENCE;
-        }
         let reads_all = self.complete || self.is_filled();
         let bytes = if reads_all { self.assembly.geometry().size() } else { 0 };
         Duration::from_secs(bytes / SLOWEST_SOURCE)
+    }
+
+    /// As [`patience`](Self::patience), where nothing else is open: the file has no end yet, and its sender may wait for more
+    /// of it.
+    pub(super) fn input_patience(&self) -> Option<Duration> {
+        self.assembly.geometry().is_open().then_some(INPUT_PATIENCE)
     }
 
     /// Whether every byte is there.

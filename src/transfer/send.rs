@@ -374,6 +374,11 @@ impl Files<'_> {
         self.streams.retain_mut(|(number, told)| {
             let Some(stream) = self.open.get(number).and_then(Transfer::stream) else { return false };
             stream.let_go_below(link.done_below(*number));
+            let acknowledged = link.progress(*number).unwrap_or_default().acknowledged;
+            if acknowledged + 3 > told.bytes {
+                // It is not the path that keeps it waiting.
+                self.run.note_move();
+            }
             if told.is_all {
                 return true;
             }

@@ -10,6 +10,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 
 use crate::gateway::{Gateway, Limits};
+use crate::link::{Disk, End, Fault, File, Options, Pair};
 use crate::support::{Ended, Peer, Place, Receiver, Running, hello, random, wsferry};
 
 const MIB: usize = 1 << 20;
@@ -55,6 +56,49 @@ fn input_of_any_length_arrives() {
         assert!(place.received(&name) == bytes, "{len}");
     }
     assert!(!place.inbox().join(".wsferry").exists());
+}
+
+#[test]
+fn arbitrary_schedules_lose_nothing_of_an_input_and_ask_for_nothing_that_was_let_go() {
+    let (mut connections, mut lost) = (0, 0);
+    for seed in 0..150 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let len =
+            if rng.random_ratio(1, 4) { rng.random_range(0..10) } else { rng.random_range(0..14 * MIB) };
+        let file = File::new(random(len, seed)).as_input();
+        let options = Options {
+            chunk: rng.random_range(3..400_000),
+            turns_per_action: rng.random_range(1..6),
+            window: rng.random_range(1..4 << 20),
+            ..Options::default()
+        };
+        let mut disk = Disk::default();
+        for attempt in 0.. {
+            let faults = if attempt < 20 { 40 } else { 0 };
+            let mut pair = Pair::one(&file, &mut disk, options);
+            let end = pair.run(|_, _, text| match rng.random_range(0..1000) {
+                fault if fault >= faults => Fault::Deliver,
+                0..4 => Fault::Cut,
+                4..20 => Fault::Flip(rng.random_range(0..8 * text.len())),
+                20..24 => Fault::Twice,
+                24..28 => Fault::Swap,
+                28..30 => Fault::Drop,
+                _ => Fault::Deliver,
+            });
+            connections += 1;
+            match end {
+                End::Receipted => break,
+                End::Rejected(_) => {
+                    // A file of another digest, since something was lost that cannot be read twice.
+                    panic!("seed {seed}: {end:?}");
+                }
+                _ => lost += 1,
+            }
+        }
+        assert!(disk.sealed.is_some_and(|sealed| sealed.bytes == file.bytes), "seed {seed}");
+    }
+    println!("{connections} connections, {lost} of them ended early");
+    assert!(lost > 150, "the faults end connections: {lost}");
 }
 
 #[test]

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use wsferry::protocol::message::transfer_id;
 use wsferry::protocol::{
     Action, BLOCK, BlockDigest, BlockHasher, BlockHashes, BlockSet, CheckedOffer, ChunkSize, Code,
-    DigestTree, Done, Due, Feature, FileDigest, Geometry, HeartbeatConfig, Hello, Link, LinkConfig,
-    LinkEvent, MIN_OFFERS, Message, Offer, OfferKind, Opened, Path, Progress, ReceiverEvent, Receiving,
-    SenderEvent, Sending, Unfinished, Violation, Write, chunk,
+    DigestTree, Done, Due, Feature, FileDigest, Geometry, Hashed, HeartbeatConfig, Hello, Input, Link,
+    LinkConfig, LinkEvent, MIN_OFFERS, Message, Offer, OfferKind, Opened, Path, Progress, ReceiverEvent,
+    Receiving, SenderEvent, Sending, Unfinished, Violation, Write, chunk,
 };
 
 /// A file as it is offered.
@@ -22,6 +22,8 @@ pub struct File {
     pub zeros: BlockSet,
     /// The digest that the offer tells, of a file of a block at most.
     pub known: Option<FileDigest>,
+    /// It comes bit by bit, cannot be read twice, and is offered without its size.
+    pub is_input: bool,
 }
 
 impl File {
@@ -31,7 +33,21 @@ impl File {
 
     pub fn named(name: &str, bytes: Vec<u8>) -> Self {
         let (mtime, mode) = (1_700_000_000, Some(0o640));
-        Self { name: name.to_owned(), bytes, mtime, mode, zeros: BlockSet::new(), known: None }
+        Self {
+            name: name.to_owned(),
+            bytes,
+            mtime,
+            mode,
+            zeros: BlockSet::new(),
+            known: None,
+            is_input: false,
+        }
+    }
+
+    /// The same, as it comes on standard input.
+    pub fn as_input(mut self) -> Self {
+        self.is_input = true;
+        self
     }
 
     /// The same file, offered with its digest.
@@ -79,6 +95,16 @@ impl File {
     }
 }
 
+/// What a sender knows of what comes bit by bit: outlives connections.
+#[derive(Debug, Clone, Default)]
+pub struct Come {
+    bytes: usize,
+    hashed: Hashed,
+    sent_up_to: u64,
+    /// Nothing below is kept.
+    let_go: u64,
+}
+
 /// The receiver's disk, as far as one file goes: outlives connections.
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
@@ -87,6 +113,8 @@ pub struct Disk {
     pub sealed: Option<File>,
     /// Every chunk that was written: offset and length.
     pub written: Vec<(u64, usize)>,
+    /// What the sender knows of the file.
+    pub come: Come,
 }
 
 impl Disk {
@@ -113,7 +141,8 @@ impl Disk {
         if complete {
             held.insert_run(0..geometry.blocks());
         } else {
-            for block in 0..geometry.blocks() {
+            let most = if geometry.is_open() { self.part.len() as u64 / BLOCK } else { geometry.blocks() };
+            for block in 0..most {
                 // A hole has nothing that could be hashed.
                 let bytes = self.part.get(range_of(geometry, block));
                 if bytes.is_some_and(|bytes| bytes.iter().any(|&byte| byte != 0)) {
@@ -354,6 +383,13 @@ impl<'a> Pair<'a> {
                 Err(end) => break end,
             }
         };
+        for (&number, &index) in &self.sent {
+            if self.files[index].is_input && self.outcomes[index].is_none() {
+                let come = &mut self.disks[index].come;
+                come.sent_up_to = self.sender.sent_up_to(number);
+                come.hashed = self.sender.take_hashed(number);
+            }
+        }
         // What the pump does when a connection ends.
         for (number, Taken { index, .. }) in std::mem::take(&mut self.taken) {
             if let Some(unfinished) = self.receiver.take_unfinished(number) {
@@ -380,11 +416,22 @@ impl<'a> Pair<'a> {
         let mut moved = false;
         while self.next_offer < self.files.len() && self.sender.may_offer() > 0 {
             let file = &self.files[self.next_offer];
-            let number =
-                self.sender.offer(file.offer(), file.sending(self.chunk)).expect("it may be offered");
+            let (mut offer, mut sending) = (file.offer(), file.sending(self.chunk));
+            if file.is_input {
+                if self.sender.peer().is_none() {
+                    break;
+                }
+                let come = &mut self.disks[self.next_offer].come;
+                offer.size = offer.size.filter(|_| come.bytes == file.bytes.len());
+                let available = offer.size.unwrap_or(0);
+                sending.already_sent = come.sent_up_to;
+                sending.input = Some(Input { available, hashed: std::mem::take(&mut come.hashed) });
+            }
+            let number = self.sender.offer(offer, sending).expect("it may be offered");
             self.sent.insert(number, self.next_offer);
             self.next_offer += 1;
         }
+        moved |= self.follow_inputs();
         while let Some(message) = self.sender.poll_message(self.now) {
             self.transmit(Direction::ToReceiver, message.to_frame(), fault)?;
             moved = true;
@@ -394,7 +441,9 @@ impl<'a> Pair<'a> {
             moved = true;
         }
         if let Some(Due { transfer, offset, len }) = self.sender.next_chunk() {
-            let bytes = &self.files[self.sent[&transfer]].bytes[offset as usize..][..len];
+            let index = self.sent[&transfer];
+            assert!(offset >= self.disks[index].come.let_go, "byte {offset} was let go");
+            let bytes = &self.files[index].bytes[offset as usize..][..len];
             let mut frame = vec![0; chunk::frame_len(len)];
             self.sender.encode_chunk(bytes, &mut frame, self.now);
             self.transmit(Direction::ToReceiver, String::from_utf8(frame).unwrap(), fault)?;
@@ -438,6 +487,27 @@ impl<'a> Pair<'a> {
         Ok(moved)
     }
 
+    /// More of what is offered without its size comes. Whether any did.
+    fn follow_inputs(&mut self) -> bool {
+        let mut moved = false;
+        for (&number, &index) in &self.sent {
+            let (file, come) = (&self.files[index], &mut self.disks[index].come);
+            if !file.is_input || self.outcomes[index].is_some() {
+                continue;
+            }
+            come.let_go = come.let_go.max(self.sender.done_below(number));
+            if come.bytes < file.bytes.len() {
+                come.bytes = file.bytes.len().min(come.bytes + 100_003);
+                self.sender.grown(number, come.bytes as u64);
+                moved = true;
+            }
+            if come.bytes == file.bytes.len() {
+                self.sender.ended(number, come.bytes as u64);
+            }
+        }
+        moved
+    }
+
     fn act_as_sender(&mut self, action: Action) {
         let number = action.transfer();
         if matches!(action, Action::Open { .. }) {
@@ -448,6 +518,8 @@ impl<'a> Pair<'a> {
         let file = &self.files[self.sent[&number]];
         let done = match action {
             Action::HashSource { block, tree, .. } => {
+                let let_go = self.disks[self.sent[&number]].come.let_go;
+                assert!(block * BLOCK >= let_go, "block {block} was let go");
                 let hashes = file.hashes(block);
                 let digest =
                     if tree { hashes.digest() } else { plain_digest(file.geometry(), block, &file.bytes) };
@@ -470,6 +542,10 @@ impl<'a> Pair<'a> {
             ReceiverEvent::Cancelled { .. } => {
                 let unfinished = self.receiver.take_unfinished(number);
                 self.forget(number, unfinished);
+            }
+            ReceiverEvent::Sized { size } => {
+                let taken = self.taken.get_mut(&number).expect("it was accepted");
+                taken.offer.geometry = Geometry::new(size).unwrap();
             }
             ReceiverEvent::Sealed(_) => self.forget(number, None),
             _ => {}
@@ -568,7 +644,8 @@ impl<'a> Pair<'a> {
         let (geometry, disk) = (offer.geometry, &mut self.disks[*index]);
         let done = match action {
             Action::Sync { blocks, .. } => {
-                assert!(geometry.blocks() > 1, "what has one block is not journaled before its end");
+                let is_large = geometry.blocks() > 1 || self.files[*index].is_input;
+                assert!(is_large, "what has one block is not journaled before its end");
                 disk.journal.extend(blocks);
                 Done::Synced
             }
@@ -591,9 +668,16 @@ impl<'a> Pair<'a> {
                 if disk.sealed.is_none() {
                     disk.part.truncate(geometry.size() as usize);
                     let (name, bytes) = (offer.path.to_string(), std::mem::take(&mut disk.part));
-                    let File { zeros, known, .. } = self.files[*index].clone();
-                    disk.sealed =
-                        Some(File { name, bytes, mtime: offer.mtime, mode: offer.mode, zeros, known });
+                    let File { zeros, known, is_input, .. } = self.files[*index].clone();
+                    disk.sealed = Some(File {
+                        name,
+                        bytes,
+                        mtime: offer.mtime,
+                        mode: offer.mode,
+                        zeros,
+                        known,
+                        is_input,
+                    });
                     disk.journal.clear();
                 }
                 Done::Sealed(Some(digest))

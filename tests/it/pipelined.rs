@@ -673,6 +673,29 @@ fn a_finish_that_counts_for_nothing_and_an_answer_that_is_not_read_move_nothing(
 }
 
 #[test]
+fn a_sender_may_wait_for_its_own_input_as_long_as_it_holds_up_nothing_else() {
+    let start = Instant::now();
+    let endless = |receiver: &mut Link, transfer| {
+        let offer = Offer { transfer, size: None, path: format!("endless {transfer}"), ..small(0).offer() };
+        say(receiver, &Message::Offer(offer), start);
+        receiver.poll_action(start);
+        receiver.done(transfer, Done::Opened(Opened::default()), start);
+        said(receiver, start);
+    };
+    let mut receiver = greeted(&Options::default(), start);
+    endless(&mut receiver, 0);
+    endless(&mut receiver, 1);
+    assert_eq!(given_up(&mut receiver, start, |_, _, _| {}), Some(300 + 60 * 60));
+
+    let mut receiver = greeted(&Options::default(), start);
+    endless(&mut receiver, 0);
+    say(&mut receiver, &offer(1, &small(1)), start);
+    receiver.poll_action(start);
+    receiver.done(1, Done::Opened(Opened::default()), start);
+    assert_eq!(given_up(&mut receiver, start, |_, _, _| {}), Some(300));
+}
+
+#[test]
 fn what_is_said_of_nothing_that_is_open_keeps_no_sender_waiting() {
     let start = Instant::now();
     let (code, again, reason) = (Code::Busy, false, String::new);
