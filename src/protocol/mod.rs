@@ -35,7 +35,7 @@ pub use link::{Action, Done, Due, Link, LinkConfig, LinkEvent, NotOffered, Unfin
 pub use message::{Accept, CheckedOffer, Code, Feature, Hello, Kind, MIN_OFFERS, Message, Offer, OfferKind};
 pub use name::{FileName, MAX_PATH, NameError, RESERVED, RelativePath};
 pub use path::Path;
-pub use receiver::{Opened, ReceiverEvent, Receiving, Write};
+pub use receiver::{Opened, Received, ReceiverEvent, Receiving, Write};
 pub use sender::{Hashed, Input, Progress, SenderEvent, Sending};
 pub use violation::Violation;
 

@@ -15,7 +15,7 @@ use super::digest::{BlockHashes, FileDigest};
 use super::link::{Action, Out};
 use super::message::{CheckedOffer, Message};
 use super::syncing::Syncing;
-pub use vocabulary::{Opened, ReceiverEvent, Receiving, Write};
+pub use vocabulary::{Opened, Received, ReceiverEvent, Receiving, Write};
 
 /// Bytes a second of the slowest disk that a sender is waited for, while it reads a file to compare it.
 const SLOWEST_SOURCE: u64 = 20_000_000;
@@ -95,6 +95,9 @@ pub(super) struct Receiver {
     asked: BlockSet,
     /// Bytes of it came on this connection.
     is_under_way: bool,
+    /// Bytes that came on this connection, and what was there when they began to.
+    came: u64,
+    began_with: u64,
     /// The last offset that the sender was told is durable.
     told_durable: u64,
     /// No byte of it is journaled before the end: it is a block at most.
@@ -124,6 +127,8 @@ impl Receiver {
             finish: None,
             asked: BlockSet::new(),
             is_under_way: false,
+            came: 0,
+            began_with: 0,
             told_durable: 0,
             is_small,
         }
@@ -134,9 +139,11 @@ impl Receiver {
         &self.path
     }
 
-    /// Bytes of the file that are there, verified.
-    pub(super) fn received(&self) -> u64 {
-        self.assembly.filled()
+    /// How far it is.
+    pub(super) fn so_far(&self) -> Received {
+        let bytes = self.assembly.filled();
+        let new = bytes.saturating_sub(self.began_with);
+        Received { bytes, durable: self.durable(), again: self.came.saturating_sub(new) }
     }
 
     /// The offset below which everything survives a loss of power.

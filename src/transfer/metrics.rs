@@ -62,6 +62,8 @@ struct Running {
     /// Bytes of the file that were there when that was last told; nothing was told yet.
     there: Option<u64>,
     received: u64,
+    /// Bytes that came again.
+    again: u64,
 }
 
 impl Metrics {
@@ -202,10 +204,12 @@ impl Running {
         // The first word is of what was there before, unless it is also the last.
         let first = if is_whole { progress.held } else { progress.acknowledged };
         let there = self.there.replace(progress.acknowledged).unwrap_or(first);
-        let came = progress.acknowledged.saturating_sub(there);
+        let again = progress.resent.saturating_sub(std::mem::replace(&mut self.again, progress.resent));
+        // What is given up comes again, and counts when it does.
+        let came = (progress.acknowledged + again).saturating_sub(there);
         self.received += came;
         counts.received.inc_by(came);
-        counts.resent.inc_by(there.saturating_sub(progress.acknowledged));
+        counts.resent.inc_by(again);
     }
 }
 

@@ -547,7 +547,7 @@ impl<'a> Pair<'a> {
                 let taken = self.taken.get_mut(&number).expect("it was accepted");
                 taken.offer.geometry = Geometry::new(size).unwrap();
             }
-            ReceiverEvent::Sealed(_) => self.forget(number, None),
+            ReceiverEvent::Sealed { .. } => self.forget(number, None),
             _ => {}
         }
         Ok(())

@@ -109,7 +109,7 @@ impl Link {
             Done::Differs(opened) => receiver.differs(opened, out),
             Done::Sealed(digest) => {
                 self.receipts.push((transfer, digest));
-                out.receiver(transfer, ReceiverEvent::Sealed(digest));
+                out.receiver(transfer, ReceiverEvent::Sealed { digest, received: receiver.so_far() });
                 self.remove_receiver(transfer);
             }
             Done::HashedSource(..) | Done::Confirmed => {}

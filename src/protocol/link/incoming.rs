@@ -8,7 +8,7 @@ use crate::protocol::Violation;
 use crate::protocol::chunk::{self, Header, NO_TRANSFER};
 use crate::protocol::digest::BlockHashes;
 use crate::protocol::message::{Code, MAX_LISTED, Message, Offer, OfferKind, clip};
-use crate::protocol::receiver::{Receiver, ReceiverEvent, Write};
+use crate::protocol::receiver::{Received, Receiver, ReceiverEvent, Write};
 
 /// What is left of a transfer that was offered to here and is not over, for a last sync.
 #[derive(Debug)]
@@ -20,9 +20,9 @@ pub struct Unfinished {
 }
 
 impl Link {
-    /// Bytes of a transfer's file that are there, verified, and the offset below which everything survives a loss of power.
-    pub fn received(&self, transfer: u32) -> Option<(u64, u64)> {
-        self.receivers.get(&transfer).map(|receiver| (receiver.received(), receiver.durable()))
+    /// How far a transfer is that was offered to here.
+    pub fn received(&self, transfer: u32) -> Option<Received> {
+        self.receivers.get(&transfer).map(|receiver| receiver.so_far())
     }
 
     /// Chunk frames that came damaged.

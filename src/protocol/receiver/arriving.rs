@@ -23,6 +23,7 @@ impl Receiver {
         self.expect_chunks("chunk")?;
         let offset = chunk.header.offset;
         let filled = self.assembly.fill(offset, bytes, gaps)?;
+        self.came += bytes.len() as u64;
         if let Some(block) = filled.reopened {
             self.forget(block);
         }
@@ -44,6 +45,7 @@ impl Receiver {
     pub(in crate::protocol) fn handle_zeros(&mut self, zeros: Zeros) -> Result<Write, Violation> {
         self.expect_chunks("zeros")?;
         let (offset, len) = (zeros.header.offset, zeros.len);
+        self.came += len;
         for block in self.assembly.check_zeros(offset, len)? {
             if self.assembly.fill_with_zeros(block) {
                 self.forget(block);

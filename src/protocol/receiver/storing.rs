@@ -75,6 +75,9 @@ impl Receiver {
         }
         self.syncing = Syncing::new(held.clone(), self.is_small);
         self.assembly = Assembly::new(geometry, held, unhashed, received.min(geometry.size()));
+        if self.came == 0 {
+            self.began_with = self.assembly.filled();
+        }
         self.state = State::Streaming;
         (listed, self.assembly.begun().collect())
     }

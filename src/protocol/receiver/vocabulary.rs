@@ -36,6 +36,17 @@ pub struct Opened {
     pub complete: bool,
 }
 
+/// How far a transfer is that was offered to here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes of the file that are there, verified.
+    pub bytes: u64,
+    /// The offset below which everything survives a loss of power.
+    pub durable: u64,
+    /// Bytes that came on this connection although they had come on it, or were held.
+    pub again: u64,
+}
+
 /// What to write, given out by [`Link::handle_frame`](crate::protocol::Link::handle_frame).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
@@ -94,7 +105,12 @@ pub enum ReceiverEvent {
         held: u64,
     },
     /// The receipt is on its way: it is durable under its final name. The transfer has ended.
-    Sealed(Option<FileDigest>),
+    Sealed {
+        /// The digest; of what is no file there is none.
+        digest: Option<FileDigest>,
+        /// How far it was on this connection.
+        received: Received,
+    },
     /// The sender ended the transfer; [`Link::take_unfinished`](crate::protocol::Link::take_unfinished) says what is left of
     /// it.
     Cancelled {

@@ -1,7 +1,7 @@
 //! What the observer of a connection is told of the transfers that are received on it.
 
 use super::Destination;
-use crate::protocol::{FileDigest, Geometry, Link, Progress, ReceiverEvent};
+use crate::protocol::{FileDigest, Geometry, Link, Progress, Received, ReceiverEvent};
 use crate::storage::Warning;
 use crate::transfer::{Error, Event, Summary};
 
@@ -48,7 +48,9 @@ impl Destination<'_> {
                 tracing::debug!(peer, transfer = number, ?code, "refused");
                 (self.observer)(id, Event::Failed(Error::Declined { peer, name, code, reason }));
             }
-            ReceiverEvent::Sealed(digest) => self.finished(number, digest, link.naks()),
+            ReceiverEvent::Sealed { digest, received } => {
+                self.finished(number, digest, received.again, link.naks());
+            }
             ReceiverEvent::Cancelled { code, reason, again } => {
                 let unfinished = link.take_unfinished(number);
                 if let Some(at) = self.waiting.iter().position(|&(waiting, _)| waiting == number) {
@@ -63,7 +65,7 @@ impl Destination<'_> {
         }
     }
 
-    fn finished(&mut self, number: u32, digest: Option<FileDigest>, naks: u32) {
+    fn finished(&mut self, number: u32, digest: Option<FileDigest>, resent: u64, naks: u32) {
         let Some(transfer) = self.transfers.remove(&number) else { return };
         let size = transfer.offer.geometry.size();
         let progress = Progress {
@@ -71,6 +73,7 @@ impl Destination<'_> {
             held: transfer.held,
             acknowledged: size,
             durable: size,
+            resent,
             ..Progress::default()
         };
         (self.observer)(Some(number.into()), Event::Progress(Progress { naks, ..progress }));
@@ -91,9 +94,17 @@ impl Destination<'_> {
 
     pub(super) fn tell_progress(&mut self, number: u32, link: &Link) {
         let Some(transfer) = self.transfers.get(&number) else { return };
-        let Some((acknowledged, durable)) = link.received(number) else { return };
+        let Some(Received { bytes, durable, again }) = link.received(number) else { return };
         let (total, held, naks) = (transfer.offer.geometry.known_size(), transfer.held, link.naks());
-        let progress = Progress { total, held, acknowledged, durable, naks, ..Progress::default() };
+        let progress = Progress {
+            total,
+            held,
+            acknowledged: bytes,
+            durable,
+            resent: again,
+            naks,
+            ..Progress::default()
+        };
         (self.observer)(Some(number.into()), Event::Progress(progress));
     }
 }
