@@ -65,7 +65,7 @@ fn arbitrary_schedules_lose_nothing_of_an_input_and_ask_for_nothing_that_was_let
         let mut rng = StdRng::seed_from_u64(seed);
         let len =
             if rng.random_ratio(1, 4) { rng.random_range(0..10) } else { rng.random_range(0..14 * MIB) };
-        let file = File::new(random(len, seed)).as_input();
+        let file = File::new(random(len, seed)).input();
         let options = Options {
             chunk: rng.random_range(3..400_000),
             turns_per_action: rng.random_range(1..6),

@@ -45,7 +45,7 @@ impl File {
     }
 
     /// The same, as it comes on standard input.
-    pub fn as_input(mut self) -> Self {
+    pub fn input(mut self) -> Self {
         self.is_input = true;
         self
     }
