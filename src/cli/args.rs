@@ -74,6 +74,11 @@ pub struct SendArgs {
     #[arg(long, value_name = "DURATION", default_value = "10min")]
     pub retry_for: humantime::Duration,
 
+    /// Go on on another connection once this one is so old, from 1s; the next is open by then, so that nothing is cut and
+    /// nothing is sent twice
+    #[arg(long, value_name = "DURATION", value_parser = connection_age)]
+    pub max_connection_age: Option<humantime::Duration>,
+
     /// Cut and reconnect after this long without a sign of the receiver
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = stall_timeout)]
     pub stall_timeout: humantime::Duration,
@@ -92,7 +97,7 @@ pub struct SendArgs {
 
     /// Send the file as one Base64 text message, as any WebSocket server can take it, and compare what comes back with it.
     /// There is no resume in this mode: such a server cannot say what it has
-    #[arg(long, conflicts_with_all = ["frame_limit", "window", "retry_for", "wait", "repair", "discard", "name", "links", "exclude", "include", "exclude_from", "quick"])]
+    #[arg(long, conflicts_with_all = ["frame_limit", "window", "retry_for", "max_connection_age", "wait", "repair", "discard", "name", "links", "exclude", "include", "exclude_from", "quick"])]
     pub plain: bool,
 
     /// With --plain: one frame, whose length is announced, instead of fragments of --chunk-size
@@ -336,6 +341,12 @@ pub fn stall_timeout(text: &str) -> Result<humantime::Duration, String> {
     let timeout: humantime::Duration = text.parse().map_err(|error| format!("{error}"))?;
     let range = Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
     if range.contains(&*timeout) { Ok(timeout) } else { Err("expected from 100ms to 1day".to_owned()) }
+}
+
+/// An age at which a connection has carried something.
+fn connection_age(text: &str) -> Result<humantime::Duration, String> {
+    let age: humantime::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    if *age >= Duration::from_secs(1) { Ok(age) } else { Err("expected 1s at the least".to_owned()) }
 }
 
 #[derive(Debug, Clone, Copy, Default, Parser)]

@@ -191,6 +191,10 @@ pub fn connection<V: std::ops::Deref<Target = View>>(output: &Output, views: &[V
             let text = format!("connecting to {to} ...");
             (text.clone(), text)
         }
+        Event::Notice { what } => {
+            output.event(json!({"event": "notice", "transfer": transfer, "name": name, "reason": what}));
+            return output.notice(what);
+        }
         Event::Reconnecting { delay, attempt, why } => {
             let seconds = delay.as_secs_f64();
             output.event(json!({

@@ -173,7 +173,12 @@ async fn send_input(args: &SendArgs, dialer: Dialer, options: SendOptions, outpu
 }
 
 fn retry(args: &SendArgs) -> RetryOptions {
-    RetryOptions { retry_for: args.retry_for.into(), wait_for_name: args.wait, ..RetryOptions::default() }
+    RetryOptions {
+        retry_for: args.retry_for.into(),
+        wait_for_name: args.wait,
+        max_connection_age: args.max_connection_age.map(Into::into),
+        ..RetryOptions::default()
+    }
 }
 
 async fn send_all(args: &SendArgs, dialer: Dialer, options: SendOptions, output: &Output) -> Exit {

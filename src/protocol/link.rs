@@ -64,6 +64,8 @@ pub struct Link {
     checks: BTreeSet<u32>,
     is_checking: bool,
     flight: Flight,
+    /// Nothing is begun any more: another connection goes on.
+    holds: bool,
     path: Path,
     /// When the receiver last did something that this side waits for, or this side began to wait.
     answered: Instant,
@@ -105,6 +107,7 @@ impl Link {
             checks: BTreeSet::new(),
             is_checking: false,
             flight: Flight::default(),
+            holds: false,
             path: config.path.clone(),
             answered: now,
             receivers: BTreeMap::new(),

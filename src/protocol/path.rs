@@ -203,6 +203,12 @@ impl Path {
         }
     }
 
+    /// The connection was left, with nothing in flight: the next one carries what it carries by itself.
+    pub(super) fn on_left(&mut self) {
+        self.earlier = self.delivered;
+        self.delivered_at = None;
+    }
+
     /// How many bytes a connection carries on this path, as far as that is known: what the last two did, or what this one
     /// has.
     fn life(&self) -> Option<u64> {

@@ -20,6 +20,7 @@ mod send;
 mod serve;
 mod session;
 mod shutdown;
+mod succession;
 
 pub use error::{Error, ErrorKind};
 pub use event::{Event, Summary};

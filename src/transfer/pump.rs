@@ -83,7 +83,12 @@ impl<D: Side> Pump<D> {
         poll_fn(|cx| self.poll(connection, cx)).await
     }
 
-    fn poll<S>(&mut self, connection: &mut Connection<S>, cx: &mut Context<'_>) -> Poll<Result<(), Error>>
+    /// As [`run`](Self::run), one poll of it.
+    pub(super) fn poll<S>(
+        &mut self,
+        connection: &mut Connection<S>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {

@@ -230,13 +230,10 @@ impl Run {
         }
     }
 
-    /// How long to wait before the next attempt: doubling, with jitter, so that many senders do not come back at
-    /// one moment.
+    /// How long to wait before the next attempt, which is one more.
     pub(super) fn next_delay(&mut self) -> Duration {
-        let doubled = self.retry.first_delay.saturating_mul(1 << self.attempts.min(16));
-        let longest = doubled.min(self.retry.longest_delay);
         self.attempts += 1;
-        longest.mul_f64(0.5 + 0.5 * (rand::random::<u64>() as f64 / u64::MAX as f64))
+        self.retry.delay(self.attempts - 1)
     }
 }
 

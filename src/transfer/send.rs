@@ -12,6 +12,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::pump::{Jobs, Pump, Side};
 use super::run::{Content, Run, Transfer};
+use super::succession::Succession;
 use super::{Error, Event, PROGRESS_INTERVAL, Pace, RetryOptions, Summary, hello, part};
 use crate::protocol::{
     Action, BlockDigest, BlockHashes, ChunkSize, Code, DEFAULT_WINDOW, Done, Due, FileDigest,
@@ -97,7 +98,8 @@ where
         Event::Failed(error) => result = Some(Err(error)),
         event => observer(event),
     };
-    let ended = attempt(connection, &mut run, options, None, &mut watch).await;
+    let link = Link::new(link_config(options, None), Instant::now());
+    let ended = attempt(connection, link, &mut run, options, None, &mut watch).await;
     if let Err(error) = &ended {
         tell(connection, error).await;
     }
@@ -106,38 +108,44 @@ where
     result.or(later).expect("a file that is not on its way any more has an end")
 }
 
-/// Offers and sends what there is in a run, as far as one connection gets. What is on its way when the connection ends is
+/// How a connection begins, of whose path nothing is known.
+pub(super) fn link_config(options: &SendOptions, session: Option<String>) -> LinkConfig {
+    LinkConfig {
+        hello: hello(options.frame_limit, options.window, MIN_OFFERS, session),
+        path: Path::default(),
+        receiving: Receiving::default(),
+        heartbeat: options.heartbeat,
+    }
+}
+
+/// Offers and sends what there is in a run, as far as one connection gets, or until the next one is there. What is on its way when the connection ends is
 /// ready to be offered again; the receiver is not told of an error yet.
 pub(super) async fn attempt<S>(
     connection: &mut Connection<S>,
+    link: Link,
     run: &mut Run,
     options: &SendOptions,
-    session: Option<String>,
+    succession: Option<&mut Succession>,
     observer: &mut (dyn FnMut(Option<u64>, Event) + Send),
 ) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let now = Instant::now();
-    let config = LinkConfig {
-        hello: hello(options.frame_limit, options.window, MIN_OFFERS, session),
-        path: run.path.clone(),
-        receiving: Receiving::default(),
-        heartbeat: options.heartbeat,
-    };
     let side = Files {
         run,
         options,
         observer,
         open: BTreeMap::new(),
         most_open: most_open(),
-        pace: Pace::new(options.progress_interval, now),
+        pace: Pace::new(options.progress_interval, Instant::now()),
         peer: connection.peer().to_owned(),
         wire_bytes: connection.wire_bytes(),
         last_left: 0,
         streams: Vec::new(),
+        succession,
+        carried: false,
     };
-    let mut pump = Pump::new(Link::new(config, now), side, connection);
+    let mut pump = Pump::new(link, side, connection);
     let result = pump.run(connection).await;
     pump.side.wire_bytes = connection.wire_bytes();
     let Pump { link, side, .. } = pump;
@@ -177,6 +185,10 @@ struct Files<'a> {
     last_left: u64,
     /// Transfers of what cannot be read twice, and has not ended as far as the machine was told; how far it was told.
     streams: Vec<(u32, Come)>,
+    /// The connection behind this one.
+    succession: Option<&'a mut Succession>,
+    /// Something has moved on this one: it was worth its while.
+    carried: bool,
 }
 
 impl Side for Files<'_> {
@@ -185,7 +197,7 @@ impl Side for Files<'_> {
     const FRAMES_PER_TURN: usize = 64;
 
     fn turn(&mut self, link: &mut Link, _: &mut Jobs<Outcome>, cx: &mut Context<'_>) -> Result<bool, Error> {
-        let mut moved = false;
+        let mut moved = self.look_ahead(link, cx);
         if self.run.looking.is_none()
             && let Some(work) = self.run.prepare(self.options)
         {
@@ -200,7 +212,8 @@ impl Side for Files<'_> {
             }
             moved = true;
         }
-        while link.may_offer() > 0
+        while !self.leaves()
+            && link.may_offer() > 0
             && self.open.len() < self.most_open
             && (link.peer().is_some() || !self.run.begins_with_stream())
             && let Some(transfer) = self.run.take_ready(self.open.is_empty())
@@ -310,12 +323,31 @@ impl Side for Files<'_> {
         }
     }
 
-    fn is_over(&self, _: &Link) -> bool {
-        self.open.is_empty() && self.run.is_taken()
+    fn is_over(&self, link: &Link) -> bool {
+        self.open.is_empty() && self.run.is_taken() || self.leaves() && link.is_drained()
     }
 }
 
 impl Files<'_> {
+    /// Goes on with the next connection, and holds back what is for that one. Whether anything has changed.
+    fn look_ahead(&mut self, link: &mut Link, cx: &mut Context<'_>) -> bool {
+        let carried = self.carried;
+        let Some(succession) = self.succession.as_mut().filter(|_| carried) else { return false };
+        let polled = succession.poll(cx);
+        link.hold(succession.is_ready());
+        let Poll::Ready(error) = polled else { return false };
+        if succession.attempts() == 1 {
+            let what = format!("the next connection cannot be opened yet, and this one is kept: {error}");
+            (self.observer)(None, Event::Notice { what });
+        }
+        true
+    }
+
+    /// Whether the next connection is there, for what was not sent yet.
+    fn leaves(&self) -> bool {
+        self.succession.as_ref().is_some_and(|succession| succession.is_ready())
+    }
+
     fn offer(&mut self, mut transfer: Transfer, link: &mut Link) {
         let SendOptions { repair, discard, quick, .. } = *self.options;
         let left = self.run.left();

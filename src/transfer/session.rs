@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::recovery::{self, Next};
 use super::run::{Content, Run, Transfer};
-use super::send::{attempt, tell};
+use super::send::{attempt, link_config, tell};
+use super::succession::{Next as Another, Succession};
 use super::{Error, Event, SendOptions, Summary, part};
-use crate::protocol::{self, Code, FileName};
+use crate::protocol::{self, Code, FileName, Link};
 use crate::runtime::{self, Stream};
 use crate::storage::{self, Entry, Skipped, Source, SourceError};
 use crate::transport::{Connection, Dialer, TransportError};
@@ -18,7 +19,7 @@ use crate::transport::{Connection, Dialer, TransportError};
 /// How long a connection is waited for without a word.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What to do when the connection is cut.
+/// What to do when the connection is cut, or would be soon.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryOptions {
     /// Give up after this long without a byte that moved; zero never reconnects.
@@ -29,6 +30,19 @@ pub struct RetryOptions {
     pub first_delay: Duration,
     /// The longest delay.
     pub longest_delay: Duration,
+    /// A connection that is this old is left once another one is open, so that whatever ends connections of an age cuts
+    /// nothing. It carries something first, however short this is.
+    pub max_connection_age: Option<Duration>,
+}
+
+impl RetryOptions {
+    /// How long to wait behind so many attempts: doubling, with jitter, so that many senders do not come back at one
+    /// moment.
+    pub(super) fn delay(&self, attempts: u32) -> Duration {
+        let doubled = self.first_delay.saturating_mul(1 << attempts.min(16));
+        let longest = doubled.min(self.longest_delay);
+        longest.mul_f64(0.5 + 0.5 * (rand::random::<u64>() as f64 / u64::MAX as f64))
+    }
 }
 
 impl Default for RetryOptions {
@@ -38,6 +52,7 @@ impl Default for RetryOptions {
             wait_for_name: false,
             first_delay: Duration::from_millis(100),
             longest_delay: Duration::from_secs(5),
+            max_connection_age: None,
         }
     }
 }
@@ -45,10 +60,14 @@ impl Default for RetryOptions {
 /// Sends files to one endpoint, over one connection as long as it lasts.
 #[derive(Debug)]
 pub struct Session {
-    dialer: Dialer,
+    dialer: Arc<Dialer>,
     options: SendOptions,
     retry: RetryOptions,
     connection: Option<Connection<Stream>>,
+    /// When it was dialled.
+    since: Instant,
+    /// Its machine, if it has said hello already.
+    link: Option<Link>,
     /// This run of the program, for the receiver.
     session: String,
     /// A receiver took or refused a file of this session: from then on a lost connection is a cut.
@@ -64,10 +83,12 @@ impl Session {
     /// options.
     pub fn new(dialer: impl Into<Dialer>, options: SendOptions, retry: RetryOptions) -> Self {
         Self {
-            dialer: dialer.into(),
+            dialer: Arc::new(dialer.into()),
             options,
             retry,
             connection: None,
+            since: Instant::now(),
+            link: None,
             session: random_id(),
             reached: false,
             path: protocol::Path::default(),
@@ -170,6 +191,8 @@ impl Session {
         loop {
             let error = match self.attempt(run, observer).await {
                 Err(error) => error,
+                // Another connection goes on.
+                Ok(()) if !run.is_taken() => continue,
                 Ok(()) => match self.offer_again(run) {
                     None => return Ok(()),
                     Some(error) => {
@@ -209,15 +232,40 @@ impl Session {
             Some(connection) => connection,
             none => {
                 let dialling = self.dialer.dial();
+                (self.since, self.link) = (Instant::now(), None);
                 none.insert(connecting(&self.dialer, dialling, &mut |event| observer(None, event)).await?)
             }
         };
-        let result = attempt(connection, run, &self.options, Some(self.session.clone()), observer).await;
+        let config = link_config(&self.options, Some(self.session.clone()));
+        let mut succession = self
+            .retry
+            .max_connection_age
+            .map(|age| Succession::new(self.dialer.clone(), config.clone(), self.retry, self.since + age));
+        let mut link = self.link.take().unwrap_or_else(|| Link::new(config, Instant::now()));
+        link.set_path(run.path.clone());
+        let result = attempt(connection, link, run, &self.options, succession.as_mut(), observer).await;
         self.owes = run.owes;
         if !matches!(result, Ok(()) | Err(Error::Violation { .. })) {
             self.connection = None;
         }
+        if let Some(mut another) = succession.and_then(Succession::take) {
+            match result {
+                Ok(()) if !run.is_taken() => self.change_over(another).await,
+                _ => drop(runtime::timeout(super::CLOSE_TIMEOUT, another.connection.close(1000)).await),
+            }
+        }
         result
+    }
+
+    /// Leaves the connection for another.
+    async fn change_over(&mut self, Another { connection, link, since }: Another) {
+        tracing::debug!(age = ?self.since.elapsed(), "another connection goes on");
+        let left = self.connection.replace(connection);
+        (self.link, self.since) = (Some(link), since);
+        if let Some(mut left) = left {
+            let why = "the sender goes on on another connection";
+            runtime::timeout(super::CLOSE_TIMEOUT, left.close_with(1000, why)).await;
+        }
     }
 
     /// Files that the receiver did not take, and may take a little later, are ready again; why they were not taken.

@@ -2,8 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,28 @@ pub struct Limits {
     pub rate: Option<u64>,
     /// Bytes a connection passes towards the receiver.
     pub bytes: Option<u64>,
+    /// How much later everything comes, either way.
+    pub delay: Option<Duration>,
+    /// Connections that are sent away with 429, to come back in so many seconds: each of this number, from the second on.
+    pub busy: Option<(Busy, u64)>,
+}
+
+/// Which connections a gateway sends away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Busy {
+    /// The second, the fourth, and so on.
+    EachSecond,
+    /// The second and the third.
+    Twice,
+}
+
+impl Busy {
+    fn has(self, number: usize) -> bool {
+        match self {
+            Self::EachSecond => number % 2 == 0,
+            Self::Twice => number == 2 || number == 3,
+        }
+    }
 }
 
 /// A running gateway; it stops when dropped.
@@ -44,6 +66,8 @@ pub struct Gateway {
     pub read: Arc<AtomicU64>,
     /// The most bytes of a frame's payload that came from the sender.
     pub largest: Arc<AtomicUsize>,
+    /// Connections that were cut since they had lived for so long.
+    pub expired: Arc<AtomicUsize>,
     stopped: Arc<AtomicUsize>,
 }
 
@@ -56,23 +80,30 @@ impl Gateway {
             passed: Arc::default(),
             read: Arc::default(),
             largest: Arc::default(),
+            expired: Arc::default(),
             stopped: Arc::default(),
         };
         let largest = gateway.largest.clone();
         let (connections, stopped) = (gateway.connections.clone(), gateway.stopped.clone());
         let (passed, read) = (gateway.passed.clone(), gateway.read.clone());
+        let expired = gateway.expired.clone();
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 if stopped.load(Ordering::Relaxed) > 0 {
                     return;
                 }
                 let Ok(server) = TcpStream::connect(target) else { continue };
-                connections.fetch_add(1, Ordering::Relaxed);
+                let number = connections.fetch_add(1, Ordering::Relaxed) + 1;
+                if let Some((_, seconds)) = limits.busy.filter(|(busy, _)| busy.has(number)) {
+                    thread::spawn(move || send_away(client, seconds));
+                    continue;
+                }
                 client.set_nodelay(true).unwrap();
                 server.set_nodelay(true).unwrap();
                 let mut there = There {
                     client: client.try_clone().unwrap(),
                     server: server.try_clone().unwrap(),
+                    later: limits.delay.map(|delay| later(server.try_clone().unwrap(), delay)),
                     limits,
                     left: limits.bytes.unwrap_or(u64::MAX),
                     last_frame: Instant::now(),
@@ -82,9 +113,12 @@ impl Gateway {
                 };
                 if let Some(life) = limits.life {
                     let both = [client.try_clone().unwrap(), server.try_clone().unwrap()];
+                    let expired = expired.clone();
                     thread::spawn(move || {
                         thread::sleep(life);
-                        both.map(|stream| stream.shutdown(Shutdown::Both))
+                        // One that has ended cannot be shut down any more.
+                        let cut = both.map(|stream| stream.shutdown(Shutdown::Both).is_ok());
+                        expired.fetch_add(usize::from(cut == [true, true]), Ordering::Relaxed);
                     });
                 }
                 thread::spawn(move || {
@@ -94,7 +128,10 @@ impl Gateway {
                 });
                 thread::spawn(move || {
                     let (mut from, mut to) = (server, client);
-                    let _ = io::copy(&mut from, &mut to);
+                    let _ = match limits.delay {
+                        Some(delay) => copy_later(&mut from, &later(to.try_clone().unwrap(), delay)),
+                        None => io::copy(&mut from, &mut to).map(drop),
+                    };
                     let _ = to.shutdown(Shutdown::Both);
                 });
             }
@@ -118,6 +155,8 @@ impl Drop for Gateway {
 struct There {
     client: TcpStream,
     server: TcpStream,
+    /// What is written there, where it comes later.
+    later: Option<mpsc::Sender<Vec<u8>>>,
     limits: Limits,
     left: u64,
     last_frame: Instant,
@@ -194,9 +233,53 @@ impl There {
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let len = self.left.min(bytes.len() as u64);
-        self.server.write_all(&bytes[..len as usize])?;
+        match &self.later {
+            Some(later) => later.send(bytes[..len as usize].to_vec()).map_err(io::Error::other)?,
+            None => self.server.write_all(&bytes[..len as usize])?,
+        }
         self.passed.fetch_add(len, Ordering::Relaxed);
         self.left -= len;
         if self.left == 0 { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
     }
+}
+
+/// What is sent there is written to the stream so much later.
+fn later(mut stream: TcpStream, delay: Duration) -> mpsc::Sender<Vec<u8>> {
+    let (tell, told) = mpsc::channel::<(Instant, Vec<u8>)>();
+    let (pieces, came) = mpsc::channel();
+    thread::spawn(move || came.into_iter().try_for_each(|piece| tell.send((Instant::now() + delay, piece))));
+    thread::spawn(move || {
+        for (at, piece) in told {
+            thread::sleep(at.saturating_duration_since(Instant::now()));
+            if stream.write_all(&piece).is_err() {
+                break;
+            }
+        }
+        let _ = stream.shutdown(Shutdown::Write);
+    });
+    pieces
+}
+
+fn copy_later(from: &mut TcpStream, later: &mpsc::Sender<Vec<u8>>) -> io::Result<()> {
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let len = from.read(&mut piece)?;
+        if len == 0 {
+            return Ok(());
+        }
+        later.send(piece[..len].to_vec()).map_err(io::Error::other)?;
+    }
+}
+
+/// Answers that it is busy.
+fn send_away(mut client: TcpStream, seconds: u64) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && client.read_exact(&mut byte).is_ok() {
+        head.push(byte[0]);
+    }
+    let _ = write!(
+        client,
+        "HTTP/1.1 429 Too Many Requests\r\nRetry-After: {seconds}\r\nContent-Length: 0\r\n\r\n"
+    );
 }

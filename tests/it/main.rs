@@ -12,6 +12,7 @@ mod proxy;
 mod support;
 mod tap;
 
+mod ages;
 mod allocations;
 mod bench;
 mod chaos;

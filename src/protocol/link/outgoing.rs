@@ -134,8 +134,34 @@ impl Link {
     pub fn into_path(mut self, cut: bool) -> Path {
         if cut {
             self.path.on_cut(self.flight.largest());
+        } else {
+            self.path.on_left();
         }
         self.path
+    }
+
+    /// What is known of the path, by another connection.
+    pub fn set_path(&mut self, path: Path) {
+        self.path = path;
+    }
+
+    /// Holds back what was not sent yet, or no longer does: another connection is about to go on with it. What came damaged
+    /// is sent again here, and a file of one block to its end, since a receiver keeps no part of such.
+    pub fn hold(&mut self, holds: bool) {
+        self.holds = holds;
+    }
+
+    /// Whether this connection may be left and nothing that it carried has to be sent, or compared, once more: everything
+    /// has arrived, and each transfer that was accepted has more to send, since all others are about to end.
+    pub fn is_drained(&self) -> bool {
+        self.flight.is_empty()
+            && self.flight.damaged().is_none()
+            && self.senders.values().all(|sender| !sender.is_accepted() || self.is_held(sender))
+    }
+
+    /// Whether what a transfer has to send is held back.
+    fn is_held(&self, sender: &Sender) -> bool {
+        self.holds && sender.has_more() && !sender.is_mid_piece()
     }
 
     /// The next run of zeros to tell of, as a frame. Ask before [`next_chunk`](Self::next_chunk).
@@ -149,6 +175,7 @@ impl Link {
                 (sent.transfer, sent.offset, sent.len, sent.counts)
             }
             Some(_) => return None,
+            None if self.holds => return None,
             None => {
                 let (transfer, sender) = first_active(&mut self.active, &mut self.senders)?;
                 let (offset, len) = sender.next_zeros()?;
@@ -168,7 +195,10 @@ impl Link {
             Some(sent) if sent.zeros => return None,
             Some(sent) => (sent.transfer, sent.offset, sent.len),
             None => {
-                let (transfer, sender) = first_active(&mut self.active, &mut self.senders)?;
+                let (transfer, sender) = match self.holds {
+                    true => mid_piece(&mut self.senders)?,
+                    false => first_active(&mut self.active, &mut self.senders)?,
+                };
                 let (offset, left) = sender.next_bytes()?;
                 (transfer, offset, left)
             }
@@ -367,6 +397,12 @@ fn first_active<'a>(
         }
         active.remove(&transfer);
     }
+}
+
+/// The transfer of which the only block was begun.
+fn mid_piece(senders: &mut std::collections::BTreeMap<u32, Box<Sender>>) -> Option<(u32, &mut Sender)> {
+    let mut begun = senders.iter_mut().filter(|(_, sender)| sender.is_mid_piece());
+    begun.next().map(|(&transfer, sender)| (transfer, &mut **sender))
 }
 
 /// A transfer that a peer speaks of: `None` if it has ended, a violation if it was never begun.

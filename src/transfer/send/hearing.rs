@@ -54,6 +54,7 @@ impl Files<'_> {
     fn finished(&mut self, number: u32, digest: Option<FileDigest>, complete: bool, progress: Progress) {
         let Some(mut transfer) = self.take(number) else { return };
         self.run.reached = true;
+        self.carried = true;
         self.run.note_move();
         if let Some(started) = transfer.start(&self.peer) {
             (self.observer)(Some(transfer.id), started);
@@ -134,6 +135,7 @@ impl Files<'_> {
         };
         let Some(progress) = link.progress(number) else { return };
         if transfer.note_progress(&progress) {
+            self.carried = true;
             self.run.note_move();
         } else if !at_once {
             return;
@@ -156,7 +158,8 @@ impl Files<'_> {
                 transfer.end_connection(progress, self.wire_bytes);
             }
             self.run.let_go(&mut transfer);
-            transfer.began |= cut;
+            // What holds its name may be what is left of this connection.
+            transfer.began = true;
             self.run.offer_first(transfer);
         }
         self.run.owes = self.last_left;
