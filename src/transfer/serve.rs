@@ -177,8 +177,9 @@ pub async fn serve(
                     let connection = async move {
                         let places = Places { inbox: &inbox, claims: &claims, berths: &berths, plain: plain.as_deref() };
                         let stopped = shutdown.clone();
-                        let greeting = house.greet(stream, caller, admission, options.limits.handshake);
-                        if let Either::Left((greeted, _)) = select(std::pin::pin!(greeting), stopped).await {
+                        // Boxed, so that what many idle connections take is the state that each is in, not the largest.
+                        let greeting = house.greet(stream, caller, admission, options.limits.handshake).boxed();
+                        if let Either::Left((greeted, _)) = select(greeting, stopped).await {
                             receive_from(greeted, places, &budget, &options, shutdown, &tell).await;
                         }
                         tell.event(None, Event::Disconnected);
@@ -285,8 +286,8 @@ async fn receive_from(
     tracing::debug!(connection = tell.number, peer = connection.peer(), is_plain, "open");
     connection.share_memory(budget);
     match places.plain.filter(|_| is_plain) {
-        Some(plain) => receive_all_plain(connection, plain, &target, shutdown, tell).await,
-        None => receive_all(connection, places, &options.receive, shutdown, tell).await,
+        Some(plain) => receive_all_plain(connection, plain, &target, shutdown, tell).boxed().await,
+        None => receive_all(connection, places, &options.receive, shutdown, tell).boxed().await,
     }
     tracing::debug!(connection = tell.number, "closed");
 }

@@ -258,7 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if std::future::poll_fn(|cx| self.poll_flush(cx)).await.is_err() || is_answer {
             return;
         }
-        let mut rest = [0; 4096];
+        let mut rest = vec![0; 4096];
         while self.stream.read(&mut rest).await.is_ok_and(|n| n > 0) {}
     }
 

@@ -32,8 +32,9 @@ pub(super) async fn read<S: AsyncRead + Unpin, T>(
     parse: impl Fn(&[u8]) -> Result<Option<(T, usize)>, String>,
 ) -> Result<Head<T>, NoHead> {
     let mut read = Vec::new();
+    // Not a part of the future, which is copied into others as large.
+    let mut bytes = vec![0; 2048];
     loop {
-        let mut bytes = [0; 2048];
         let n = stream.read(&mut bytes).await.map_err(NoHead::Lost)?;
         if n == 0 {
             return Err(NoHead::Ended(read));

@@ -238,7 +238,7 @@ async fn reply<S: AsyncRead + AsyncWrite + Unpin>(
         return;
     }
     let rest = async {
-        let (mut bytes, mut left) = ([0; 4096], MOST_LINGERING);
+        let (mut bytes, mut left) = (vec![0; 4096], MOST_LINGERING);
         while left > 0 {
             match stream.read(&mut bytes).await {
                 Ok(count) if count > 0 => left = left.saturating_sub(count),

@@ -18,6 +18,7 @@ mod bench;
 mod chaos;
 mod command;
 mod counters;
+mod crowds;
 mod dial;
 mod dial_proxy;
 mod dial_tls;
