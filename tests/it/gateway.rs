@@ -272,7 +272,7 @@ fn copy_later(from: &mut TcpStream, later: &mpsc::Sender<Vec<u8>>) -> io::Result
 }
 
 /// Answers that it is busy.
-fn send_away(mut client: TcpStream, seconds: u64) {
+pub fn send_away(mut client: TcpStream, seconds: u64) {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && client.read_exact(&mut byte).is_ok() {

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use crate::gateway::{Gateway, Limits, TooLarge};
-use crate::support::{Place, Receiver, random, send, send_well};
+use crate::gateway::{Busy, Gateway, Limits, TooLarge};
+use crate::support::{PATIENCE, Place, Receiver, Running, random, send, send_well, wsferry};
 
 const MB: u64 = 1_000_000;
 
@@ -104,6 +104,50 @@ fn a_path_that_takes_less_than_the_least_frame_is_told_so_at_once() {
         let ended = send(&place.file("f", &random(100_000, 72)), &gateway.url(), &[]);
         ended.assert_error(1, &["carries no frame of 2048 characters"]);
         assert!(gateway.connections.load(Ordering::Relaxed) <= 8);
+    }
+}
+
+#[test]
+#[ignore = "many times 64 MiB at the rates of real paths, several minutes"]
+fn sixty_four_mib_arrive_through_each_kind_of_gateway_without_a_flag() {
+    let frame = |limit, too_large| Limits { frame: Some((limit, too_large)), ..Limits::default() };
+    let life = |seconds, rate| Limits {
+        life: Some(Duration::from_secs_f64(seconds)),
+        rate: Some(rate),
+        ..Limits::default()
+    };
+    let cases = [
+        frame(32_768, TooLarge::Close(1009)),
+        frame(32_768, TooLarge::Close(1008)),
+        frame(32_768, TooLarge::Close(1002)),
+        frame(65_535, TooLarge::Reset),
+        frame(65_535, TooLarge::Truncate),
+        frame(65_535, TooLarge::Stall),
+        life(0.3, 50 * MB),
+        life(2.0, 12 * MB),
+        life(5.0, 6 * MB),
+        Limits { idle: Some(Duration::from_millis(500)), rate: Some(6 * MB), ..Limits::default() },
+        Limits { delay: Some(Duration::from_millis(100)), ..Limits::default() },
+        Limits { bytes: Some(8 << 20), ..Limits::default() },
+        Limits { bytes: Some(8 << 20), busy: Some((Busy::EachSecond, 1)), ..Limits::default() },
+    ];
+    let place = Place::new();
+    let bytes = random(64 << 20, 75);
+    let file = place.file("f", &bytes);
+    for limits in cases {
+        let inbox = Place::new();
+        let receiver = Receiver::start(&inbox, &[]);
+        let gateway = Gateway::start(receiver.address(), limits);
+        let sending = Running::start(wsferry().arg("send").arg(&file).arg(gateway.url()).arg("--json"));
+        let ended = sending.end_within(5 * PATIENCE);
+        assert_eq!(ended.code(), 0, "{limits:?}: {ended:?}");
+        assert!(inbox.received("f") == bytes, "{limits:?}");
+        let (finished, connections) = (ended.event("finished"), gateway.connections.load(Ordering::Relaxed));
+        let (resent, seconds) = (&finished["resent_bytes"], &finished["seconds"]);
+        println!("{limits:?}: {seconds} s, {resent} bytes again, {connections} connections");
+        if limits.life.is_some() || limits.bytes.is_some() {
+            assert!(connections > 1, "{limits:?}");
+        }
     }
 }
 

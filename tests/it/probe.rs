@@ -45,11 +45,13 @@ fn the_largest_frame_is_found_whatever_becomes_of_larger_ones() {
     for (too_large, expected) in [
         (TooLarge::Close(1009), json!({ "kind": "closed", "code": 1009 })),
         (TooLarge::Close(1008), json!({ "kind": "closed", "code": 1008 })),
+        (TooLarge::Close(1002), json!({ "kind": "closed", "code": 1002 })),
         (TooLarge::Reset, json!({ "kind": "lost" })),
         (TooLarge::Truncate, json!({ "kind": "damaged" })),
         (TooLarge::Stall, json!({ "kind": "stalled" })),
     ] {
-        for limit in [8192, 65_535] {
+        let least = if too_large == TooLarge::Close(1002) { 32_768 } else { 8192 };
+        for limit in [least, 65_535] {
             let found = probed(
                 Limits { frame: Some((limit, too_large)), ..Limits::default() },
                 &["--patience", "300ms"],
@@ -184,4 +186,17 @@ fn a_probe_that_is_refused_says_which_flag_helps() {
     let receiver = Receiver::start(&place, &[]);
     let front = Front::start(receiver.address(), self_signed(&["localhost"]).server(None));
     probe(&front.url(), &[]).assert_error(1, &["is self-signed", "--ca-cert"]);
+}
+
+#[test]
+fn a_long_way_and_a_gateway_that_is_busy_are_named() {
+    let found = probed(Limits { delay: Some(Duration::from_millis(100)), ..Limits::default() }, &[]);
+    let round_trip = found["round_trip_seconds"].as_f64().unwrap();
+    assert!((0.2..0.4).contains(&round_trip), "{found}");
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let answering = std::thread::spawn(move || crate::gateway::send_away(listener.accept().unwrap().0, 7));
+    probe(&url, &[]).assert_error(1, &["HTTP 429", "try again later"]);
+    answering.join().unwrap();
 }
