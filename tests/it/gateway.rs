@@ -51,7 +51,7 @@ pub enum Busy {
 impl Busy {
     fn has(self, number: usize) -> bool {
         match self {
-            Self::EachSecond => number % 2 == 0,
+            Self::EachSecond => number.is_multiple_of(2),
             Self::Twice => number == 2 || number == 3,
         }
     }
