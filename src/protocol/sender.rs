@@ -211,11 +211,6 @@ impl Sender {
             && self.outgoing.next_offset().is_some_and(|offset| self.there_is(offset, u64::MAX) > 0)
     }
 
-    /// Whether it is a file of one block, of which a part was sent.
-    pub(super) fn is_mid_piece(&self) -> bool {
-        self.geometry.blocks() == 1 && self.outgoing.is_mid_block()
-    }
-
     /// The held block to hash next, behind the transfer. Each is named once.
     pub(super) fn next_check(&mut self, agreed: &Agreed, out: &mut Out) -> Option<u64> {
         if self.state != State::Streaming {

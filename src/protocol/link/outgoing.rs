@@ -146,7 +146,7 @@ impl Link {
     }
 
     /// Holds back what was not sent yet, or no longer does: another connection is about to go on with it. What came damaged
-    /// is sent again here, and a file of one block to its end, since a receiver keeps no part of such.
+    /// is sent again here.
     pub fn hold(&mut self, holds: bool) {
         self.holds = holds;
     }
@@ -156,12 +156,7 @@ impl Link {
     pub fn is_drained(&self) -> bool {
         self.flight.is_empty()
             && self.flight.damaged().is_none()
-            && self.senders.values().all(|sender| !sender.is_accepted() || self.is_held(sender))
-    }
-
-    /// Whether what a transfer has to send is held back.
-    fn is_held(&self, sender: &Sender) -> bool {
-        self.holds && sender.has_more() && !sender.is_mid_piece()
+            && self.senders.values().all(|sender| !sender.is_accepted() || sender.has_more())
     }
 
     /// The next run of zeros to tell of, as a frame. Ask before [`next_chunk`](Self::next_chunk).
@@ -194,11 +189,9 @@ impl Link {
         let (transfer, offset, left) = match self.first_damaged() {
             Some(sent) if sent.zeros => return None,
             Some(sent) => (sent.transfer, sent.offset, sent.len),
+            None if self.holds => return None,
             None => {
-                let (transfer, sender) = match self.holds {
-                    true => mid_piece(&mut self.senders)?,
-                    false => first_active(&mut self.active, &mut self.senders)?,
-                };
+                let (transfer, sender) = first_active(&mut self.active, &mut self.senders)?;
                 let (offset, left) = sender.next_bytes()?;
                 (transfer, offset, left)
             }
@@ -397,12 +390,6 @@ fn first_active<'a>(
         }
         active.remove(&transfer);
     }
-}
-
-/// The transfer of which the only block was begun.
-fn mid_piece(senders: &mut std::collections::BTreeMap<u32, Box<Sender>>) -> Option<(u32, &mut Sender)> {
-    let mut begun = senders.iter_mut().filter(|(_, sender)| sender.is_mid_piece());
-    begun.next().map(|(&transfer, sender)| (transfer, &mut **sender))
 }
 
 /// A transfer that a peer speaks of: `None` if it has ended, a violation if it was never begun.

@@ -194,11 +194,6 @@ impl Outgoing {
         self.pending.is_empty() && self.cursor.is_none()
     }
 
-    /// Whether a part of a block was sent, and not all of it.
-    pub(super) fn is_mid_block(&self) -> bool {
-        self.cursor.as_ref().is_some_and(|cursor| cursor.offset > self.geometry.block_start(cursor.block))
-    }
-
     /// Everything was acknowledged, so that blocks that were gone on with are whole there: whether nothing is left to
     /// compare either.
     pub(super) fn is_compared(&mut self) -> bool {
