@@ -211,6 +211,11 @@ impl Sender {
             && self.outgoing.next_offset().is_some_and(|offset| self.there_is(offset, u64::MAX) > 0)
     }
 
+    /// Whether it has more to send, now or once its source has.
+    pub(super) fn may_go_on_elsewhere(&self) -> bool {
+        self.has_more() || (self.state == State::Streaming && self.geometry.is_open())
+    }
+
     /// The held block to hash next, behind the transfer. Each is named once.
     pub(super) fn next_check(&mut self, agreed: &Agreed, out: &mut Out) -> Option<u64> {
         if self.state != State::Streaming {

@@ -410,6 +410,7 @@ impl Files<'_> {
             if acknowledged + 3 > told.bytes {
                 // It is not the path that keeps it waiting.
                 self.run.note_move();
+                self.carried |= acknowledged > 0;
             }
             if told.is_all {
                 return true;

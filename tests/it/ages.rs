@@ -1,6 +1,8 @@
 //! Connections that are left before they are ended: the next is open, nothing is cut, nothing is sent twice.
 
+use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -44,6 +46,31 @@ fn a_file_goes_over_many_connections_and_no_byte_of_it_twice() {
     assert_eq!((resent(&ended), ended.events("reconnecting").len()), (0, 0), "{ended:?}");
     assert_eq!(gateway.expired.load(Ordering::Relaxed), 0, "none was there to be cut");
     assert_crossed_once(&gateway, 64 << 20);
+    assert!(place.received("f") == bytes);
+}
+
+#[test]
+fn input_that_pauses_moves_to_the_next_connection_meanwhile() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let limits = Limits { life: Some(Duration::from_secs(4)), ..Limits::default() };
+    let gateway = Gateway::start(receiver.address(), limits);
+    let bytes = random(9 << 20, 132);
+    let mut command = wsferry();
+    command.args(["send", "-", "--name", "f", &gateway.url(), "--json", "--max-connection-age", "1s"]);
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    let mut input = running.input();
+    // In the middle of a block, and of three bytes.
+    input.write_all(&bytes[..(4 << 20) + 1]).unwrap();
+    while gateway.connections.load(Ordering::Relaxed) < 4 {
+        std::thread::yield_now();
+    }
+    input.write_all(&bytes[(4 << 20) + 1..]).unwrap();
+    drop(input);
+    let ended = running.end();
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    assert_eq!((resent(&ended), ended.events("reconnecting").len()), (0, 0), "{ended:?}");
+    assert_eq!(gateway.expired.load(Ordering::Relaxed), 0, "none was there to be cut");
     assert!(place.received("f") == bytes);
 }
 

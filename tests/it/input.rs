@@ -174,18 +174,17 @@ fn what_the_receiver_called_durable_and_lost_is_said_to_be_gone() {
     let bytes = random(80 * MIB, 6);
     let mut running = sending("f", &receiver.url, &[]);
     let mut input = running.input();
-    let writing = thread::spawn(move || {
-        let _ = input.write_all(&bytes);
-        input
-    });
+    // It goes on for as long as somebody takes it.
+    let writing = thread::spawn(move || while input.write_all(&bytes).is_ok() {});
     // More than is kept has come by then.
     receiver.running.wait_for(|event| event["durable"].as_u64() >= Some(60 << 20));
     receiver.running.kill();
     std::fs::remove_dir_all(place.inbox().join(".wsferry")).unwrap();
     let _receiver = Receiver::start_on(&place, &address, &[]);
     running.wait_for(|event| event["event"] == "failed");
-    drop(writing.join().unwrap());
-    running.end().assert_error(1, &["cannot be read twice", "byte 0 "]);
+    let ended = running.end();
+    writing.join().unwrap();
+    ended.assert_error(1, &["cannot be read twice", "byte 0 "]);
     assert!(!place.inbox().join("f").exists());
 }
 

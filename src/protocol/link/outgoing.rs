@@ -156,7 +156,7 @@ impl Link {
     pub fn is_drained(&self) -> bool {
         self.flight.is_empty()
             && self.flight.damaged().is_none()
-            && self.senders.values().all(|sender| !sender.is_accepted() || sender.has_more())
+            && self.senders.values().all(|sender| !sender.is_accepted() || sender.may_go_on_elsewhere())
     }
 
     /// The next run of zeros to tell of, as a frame. Ask before [`next_chunk`](Self::next_chunk).
