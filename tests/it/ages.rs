@@ -4,10 +4,15 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use wsferry::protocol::message::frame_of;
+use wsferry::protocol::{HeartbeatConfig, Link, LinkConfig, Receiving, chunk};
 
 use crate::gateway::{Busy, Gateway, Limits};
-use crate::support::{Ended, PATIENCE, Place, Receiver, Running, random, wsferry};
+use crate::link::File;
+use crate::support::{Ended, PATIENCE, Place, Receiver, Running, hello, random, wsferry};
 
 const MB: u64 = 1_000_000;
 
@@ -132,4 +137,49 @@ fn a_receiver_of_one_sender_waits_for_it_on_all_its_connections() {
     assert_eq!(resent(&ended), 0, "{ended:?}");
     assert_eq!(receiver.running.end().code(), 0);
     assert!(place.received("f") == bytes);
+}
+
+#[test]
+fn a_connection_that_is_held_begins_nothing_and_is_drained_once_everything_has_arrived() {
+    let now = Instant::now();
+    let config = LinkConfig {
+        hello: serde_json::from_value(hello()).unwrap(),
+        path: wsferry::protocol::Path::default(),
+        receiving: Receiving::default(),
+        heartbeat: HeartbeatConfig::default(),
+    };
+    let mut link = Link::new(config, now);
+    let hear = |link: &mut Link, message: Value| {
+        link.handle_frame(frame_of(&message.to_string()).as_bytes(), &mut Vec::new(), now).unwrap();
+    };
+    hear(&mut link, hello());
+    let file = File::new(random(5_000_000, 134));
+    link.offer(file.offer(), file.sending(3 << 20)).unwrap();
+    while link.poll_message(now).is_some() {}
+    assert!(link.is_drained(), "an offer may be made again");
+    hear(&mut link, json!({"type": "accept", "transfer": 0}));
+    let due = link.next_chunk().unwrap();
+    let mut frame = vec![0; chunk::frame_len(due.len)];
+    link.encode_chunk(&file.bytes[..due.len], &mut frame, now);
+    assert!(link.next_chunk().is_some() && !link.is_drained());
+    link.hold(true);
+    assert!(link.next_chunk().is_none() && !link.is_drained(), "a chunk is in flight");
+    // What came damaged goes out again, whatever is held back.
+    hear(&mut link, json!({"type": "nak", "sequence": 0}));
+    hear(&mut link, json!({"type": "ack", "sequence": 1}));
+    assert!(!link.is_drained(), "a chunk came damaged");
+    // In smaller chunks than before.
+    let (mut again, mut sequence) = (0, 1);
+    while let Some(part) = link.next_chunk() {
+        assert_eq!(part.offset, again as u64);
+        let mut frame = vec![0; chunk::frame_len(part.len)];
+        link.encode_chunk(&file.bytes[again..again + part.len], &mut frame, now);
+        (again, sequence) = (again + part.len, sequence + 1);
+    }
+    assert_eq!(again, due.len);
+    hear(&mut link, json!({"type": "ack", "sequence": sequence}));
+    assert!(link.is_drained() && link.next_chunk().is_none());
+    // The next connection did not last: this one goes on.
+    link.hold(false);
+    assert_eq!(link.next_chunk().unwrap().offset, due.len as u64);
 }
