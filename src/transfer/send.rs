@@ -99,7 +99,7 @@ where
         event => observer(event),
     };
     let link = Link::new(link_config(options, None), Instant::now());
-    let ended = attempt(connection, link, &mut run, options, None, &mut watch).await;
+    let (ended, _) = attempt(connection, link, &mut run, options, None, &mut watch).await;
     if let Err(error) = &ended {
         tell(connection, error).await;
     }
@@ -118,19 +118,21 @@ pub(super) fn link_config(options: &SendOptions, session: Option<String>) -> Lin
     }
 }
 
-/// Offers and sends what there is in a run, as far as one connection gets, or until the next one is there. What is on its way when the connection ends is
-/// ready to be offered again; the receiver is not told of an error yet.
+/// Offers and sends what there is in a run, as far as one connection gets, or until the next one is there. What is on its
+/// way when the connection ends is ready to be offered again; the receiver is not told of an error yet. Gives the
+/// machine back, which another run may go on with as long as the connection stands.
 pub(super) async fn attempt<S>(
     connection: &mut Connection<S>,
-    link: Link,
+    mut link: Link,
     run: &mut Run,
     options: &SendOptions,
     succession: Option<&mut Succession>,
     observer: &mut (dyn FnMut(Option<u64>, Event) + Send),
-) -> Result<(), Error>
+) -> (Result<(), Error>, Link)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    link.hold(false);
     let side = Files {
         run,
         options,
@@ -148,9 +150,9 @@ where
     let mut pump = Pump::new(link, side, connection);
     let result = pump.run(connection).await;
     pump.side.wire_bytes = connection.wire_bytes();
-    let Pump { link, side, .. } = pump;
-    side.conclude(link, result.is_err());
-    result
+    let Pump { mut link, side, .. } = pump;
+    side.conclude(&mut link, result.is_err());
+    (result, link)
 }
 
 /// Tells the receiver of an error that it does not know of, and ends the connection with it.
@@ -410,7 +412,7 @@ impl Files<'_> {
             if acknowledged + 3 > told.bytes {
                 // It is not the path that keeps it waiting.
                 self.run.note_move();
-                self.carried |= acknowledged > 0;
+                moved |= acknowledged > 0 && !std::mem::replace(&mut self.carried, acknowledged > 0);
             }
             if told.is_all {
                 return true;

@@ -243,10 +243,13 @@ impl Session {
             .map(|age| Succession::new(self.dialer.clone(), config.clone(), self.retry, self.since + age));
         let mut link = self.link.take().unwrap_or_else(|| Link::new(config, Instant::now()));
         link.set_path(run.path.clone());
-        let result = attempt(connection, link, run, &self.options, succession.as_mut(), observer).await;
+        let (result, link) =
+            attempt(connection, link, run, &self.options, succession.as_mut(), observer).await;
         self.owes = run.owes;
-        if !matches!(result, Ok(()) | Err(Error::Violation { .. })) {
-            self.connection = None;
+        match result {
+            Ok(()) => self.link = Some(link),
+            Err(Error::Violation { .. }) => {}
+            Err(_) => self.connection = None,
         }
         if let Some(mut another) = succession.and_then(Succession::take) {
             match result {

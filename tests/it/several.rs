@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use wsferry::runtime;
 use wsferry::storage::{Root, Scan, ScanOptions};
 use wsferry::transfer::{Event, RetryOptions, SendOptions, Session};
+use wsferry::transport::Endpoint;
 
 use crate::proxy::{Plan, Proxy};
 use crate::support::{
@@ -95,8 +96,7 @@ fn a_cut_while_a_thread_looks_at_what_is_next_loses_none_of_it() {
     let place = Place::new();
     let files = files(&place, 200);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint: wsferry::transport::Endpoint =
-        format!("ws://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let endpoint: Endpoint = format!("ws://{}", listener.local_addr().unwrap()).parse().unwrap();
     // Behind the first hundred the walk stands still until the cut was noticed.
     let (go_on, waiting) = std::sync::mpsc::channel();
     let scan = Scan::new(files.into_iter().map(Root::new), ScanOptions::default());
@@ -269,6 +269,26 @@ fn receiver_with_room_for(place: &Place, bytes: u64, flag: &str) -> Receiver {
     command.args(["--json", "--listen", "127.0.0.1:0", flag]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Receiver::launch(&mut command)
+}
+
+#[test]
+fn a_session_sends_one_file_after_another_over_one_connection() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let endpoint: Endpoint = receiver.url.parse().unwrap();
+    let mut session = Session::new(endpoint, SendOptions::default(), RetryOptions::default());
+    for number in 0..3 {
+        let bytes = random(100_000 + 4_000_000 * number as usize, number);
+        let path = place.file(&format!("f{number}"), &bytes);
+        let sent = runtime::block_on(session.send(&path, None, &mut |_| {}));
+        let summary = sent.unwrap_or_else(|error| panic!("file {number}: {error}"));
+        assert_eq!(summary.size(), bytes.len() as u64);
+        assert!(place.received(&format!("f{number}")) == bytes, "{number}");
+    }
+    let name = "input".parse().unwrap();
+    runtime::block_on(session.send_stream(&b"hello"[..], name, &mut |_| {})).unwrap();
+    assert_eq!(place.received("input"), b"hello");
+    runtime::block_on(session.close());
 }
 
 #[test]

@@ -130,14 +130,15 @@ impl Link {
         }
     }
 
-    /// The connection ended, with all transfers or (`cut`) before it: what was learnt of the path.
-    pub fn into_path(mut self, cut: bool) -> Path {
+    /// Nothing more is sent for now: all transfers are over, or (`cut`) the connection ended before them. What was learnt of
+    /// the path.
+    pub fn leave(&mut self, cut: bool) -> Path {
         if cut {
             self.path.on_cut(self.flight.largest());
         } else {
             self.path.on_left();
         }
-        self.path
+        self.path.clone()
     }
 
     /// What is known of the path, by another connection.

@@ -145,7 +145,7 @@ impl Files<'_> {
     }
 
     /// The connection has ended: what is on its way is ready to be offered again, in order.
-    pub(super) fn conclude(self, mut link: Link, cut: bool) {
+    pub(super) fn conclude(self, link: &mut Link, cut: bool) {
         for (number, mut transfer) in self.open.into_iter().rev() {
             if let Some(progress) = link.progress(number) {
                 if transfer.note_progress(&progress) {
@@ -163,6 +163,6 @@ impl Files<'_> {
             self.run.offer_first(transfer);
         }
         self.run.owes = self.last_left;
-        self.run.path = link.into_path(cut);
+        self.run.path = link.leave(cut);
     }
 }
