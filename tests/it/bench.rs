@@ -94,7 +94,7 @@ fn a_path_with_tls_and_a_token_is_measured_with_the_flags_that_sending_takes() {
             ended.events("measured").iter().map(|row| row["chunk_size"].as_u64().unwrap()).collect();
         assert!(matches!(chunks[..], [3072, 6000..=6144]), "{chunks:?}");
         let command = ended.event("recommended")["command"].as_str().unwrap().to_owned();
-        assert!(command.ends_with(" --window 16MiB --frame-limit 8KiB --profile tomcat"), "{command}");
+        assert!(command.ends_with(" --window 32MiB --frame-limit 8KiB --profile tomcat"), "{command}");
         assert!(!format!("{ended:?}").contains("SECRET"), "{ended:?}");
     }
     bench(&trusting).assert_error(1, &["HTTP 401"]);
