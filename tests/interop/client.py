@@ -4,7 +4,8 @@
     client.py receive DIR PORT [--cut BYTES...]
 
 Every connection ends with a line of JSON about the bytes of chunks that crossed on it. --cut hangs up without a word
-after so many bytes: a receiver once for each number, and counts on over its connections.
+after so many bytes: a receiver once for each number, and counts on over its connections. What minimal.py leaves out is
+here: a window full of chunks in flight, a receiver that keeps what is begun of a block, several files at a time.
 """
 
 import argparse

@@ -1,5 +1,5 @@
-//! The exercise with other people's libraries, both ways: Autobahn, `websockets`, Node's `ws`; and the protocol with a
-//! second implementation, which was written from its document alone.
+//! The exercise with other people's libraries, both ways: Autobahn, `websockets`, Node's `ws`; and the protocol with two
+//! other implementations, which were written from its document alone: `client.py`, and `minimal.py`, the least there is.
 //!
 //! `.ci/run` installs them and says where in `WSFERRY_INTEROP`; by hand:
 //!
@@ -16,7 +16,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{Place, Receiver, Running, random, send, send_well};
+use crate::proxy::{Plan, Proxy};
+use crate::support::{Place, Receiver, Running, random, send, send_well, wsferry};
 
 const WAYS: [&str; 2] = ["frame", "fragments"];
 
@@ -103,7 +104,12 @@ const LARGE: u64 = 10_000_000;
 
 /// The client in Python sends a file, or a part of it; gives the bytes of the chunks that it sent.
 fn python_sends(file: &Path, url: &str, flags: &[&str]) -> u64 {
-    let ended = Running::start(run("client.py").arg("send").arg(file).arg(url).args(flags)).end();
+    sends("client.py", file, url, flags)
+}
+
+/// The same, by either script.
+fn sends(script: &str, file: &Path, url: &str, flags: &[&str]) -> u64 {
+    let ended = Running::start(run(script).arg("send").arg(file).arg(url).args(flags)).end();
     assert_eq!(ended.code(), 0, "{ended:?}");
     let report: Value = serde_json::from_str(&ended.lines[0]).expect("a line of JSON");
     report["sent"].as_u64().expect("the bytes that were sent")
@@ -117,7 +123,11 @@ struct PythonReceiver {
 
 impl PythonReceiver {
     fn start(place: &Place, flags: &[&str]) -> Self {
-        let running = Running::start(run("client.py").arg("receive").arg(place.inbox()).arg("0").args(flags));
+        Self::of("client.py", place, flags)
+    }
+
+    fn of(script: &str, place: &Place, flags: &[&str]) -> Self {
+        let running = Running::start(run(script).arg("receive").arg(place.inbox()).arg("0").args(flags));
         let port = Self::number(&running, "port");
         Self { running, url: format!("ws://127.0.0.1:{port}") }
     }
@@ -257,4 +267,132 @@ fn a_second_implementation_sends_the_held_block_that_its_source_has_changed_agai
     let behind = python_sends(&file, &receiver.url, &[]);
     assert_between(before + behind, LARGE + BLOCK..=LARGE + BLOCK + WINDOW);
     assert!(place.received("changed") == std::fs::read(&file).unwrap());
+}
+
+const LEAST: &str = "minimal.py";
+const SIZE: u64 = 20_000_000;
+/// What the least implementation has in flight, and so what a cut may cost it.
+const CHUNK: u64 = 192 << 10;
+
+#[test]
+#[ignore = "needs Python, websockets and blake3"]
+fn the_least_implementation_sends_over_two_cuts_and_sends_nothing_twice() {
+    let place = Place::new();
+    let bytes = random(SIZE as usize, 7);
+    let file = place.file("least", &bytes);
+    let receiver = Receiver::start(&place, &[]);
+    let cut = ["--cut", "8000000"];
+    let sent = [&cut[..], &cut, &[]].map(|flags| sends(LEAST, &file, &receiver.url, flags));
+    assert!(sent[0] >= 8_000_000 && sent[1] >= 8_000_000, "{sent:?}");
+    assert_between(sent.iter().sum(), SIZE..=SIZE + 2 * CHUNK);
+    assert!(place.received("least") == bytes);
+    assert_eq!(sends(LEAST, &file, &receiver.url, &[]), 0, "it is there already");
+}
+
+#[test]
+#[ignore = "needs Python, websockets and blake3"]
+fn the_least_implementation_receives_over_a_cut_and_gets_no_held_block_twice() {
+    let place = Place::new();
+    let bytes = random(SIZE as usize, 8);
+    let file = place.file("least", &bytes);
+    let receiver = PythonReceiver::of(LEAST, &place, &["--cut", "8000000"]);
+    send_well(&file, &receiver.url, &[]);
+    let received = [receiver.received(), receiver.received()];
+    assert!(received[0] >= 8_000_000, "{received:?}");
+    assert_eq!(received[1], SIZE - received[0] / BLOCK * BLOCK, "{received:?}");
+    assert!(place.received("least") == bytes);
+    assert_eq!(send_well(&file, &receiver.url, &[])["already_there"], true);
+    assert_eq!(receiver.received(), 0, "it is there already");
+}
+
+#[test]
+#[ignore = "needs Python, websockets and blake3"]
+fn the_least_implementation_sends_the_held_block_that_its_source_has_changed_again() {
+    let place = Place::new();
+    let file = place.file("least", &random(SIZE as usize, 9));
+    let receiver = Receiver::start(&place, &[]);
+    let before = sends(LEAST, &file, &receiver.url, &["--cut", "8000000"]);
+    change(&file);
+    let behind = sends(LEAST, &file, &receiver.url, &[]);
+    assert_between(before + behind, SIZE + BLOCK..=SIZE + BLOCK + CHUNK);
+    assert!(place.received("least") == std::fs::read(&file).unwrap());
+}
+
+#[test]
+#[ignore = "needs Python, websockets and blake3"]
+fn the_least_implementation_is_sent_the_held_block_that_has_rotted_again() {
+    let place = Place::new();
+    let bytes = random(SIZE as usize, 10);
+    let file = place.file("least", &bytes);
+    let receiver = PythonReceiver::of(LEAST, &place, &["--cut", "8000000"]);
+    let cut = send(&file, &receiver.url, &["--retry-for", "0s"]);
+    assert_ne!(cut.code(), 0, "{cut:?}");
+    let before = receiver.received();
+    rot(&place.inbox().join(".wsferry"));
+    assert_eq!(send_well(&file, &receiver.url, &[])["repaired_blocks"], 1);
+    assert_eq!(receiver.received(), SIZE - before / BLOCK * BLOCK + BLOCK);
+    assert!(place.received("least") == bytes);
+}
+
+/// A file of this size and time is there: only `finish` tells that it is another, and `repair` asks for all of its blocks.
+#[test]
+#[ignore = "needs Python, websockets and blake3"]
+fn the_least_implementation_sends_what_is_asked_for_behind_its_finish() {
+    let place = Place::new();
+    let file = place.file("least", &random(SIZE as usize, 11));
+    let receiver = Receiver::start(&place, &["--overwrite"]);
+    assert_eq!(sends(LEAST, &file, &receiver.url, &[]), SIZE);
+    change(&file);
+    assert_eq!(sends(LEAST, &file, &receiver.url, &[]), SIZE);
+    assert!(place.received("least") == std::fs::read(&file).unwrap());
+}
+
+#[test]
+#[ignore = "needs Python, websockets and blake3"]
+fn the_least_implementation_sends_a_chunk_that_was_damaged_again() {
+    let place = Place::new();
+    let bytes = random(SIZE as usize, 12);
+    let file = place.file("least", &bytes);
+    let receiver = Receiver::start(&place, &[]);
+    let damage = || Plan { flip_at: Some(5_000_000), ..Plan::default() };
+    let proxy = Proxy::start(receiver.address(), move |_| (damage(), Plan::default()));
+    assert_eq!(sends(LEAST, &file, &proxy.url(), &[]), SIZE + CHUNK);
+    assert!(place.received("least") == bytes);
+}
+
+#[test]
+#[ignore = "needs Python, websockets and blake3"]
+fn the_least_implementation_is_sent_a_chunk_that_was_damaged_again() {
+    let place = Place::new();
+    let bytes = random(SIZE as usize, 13);
+    let file = place.file("least", &bytes);
+    let receiver = PythonReceiver::of(LEAST, &place, &[]);
+    let address = receiver.url.trim_start_matches("ws://").parse().unwrap();
+    let damage = || Plan { flip_at: Some(5_000_000), ..Plan::default() };
+    let proxy = Proxy::start(address, move |_| (damage(), Plan::default()));
+    let finished = send_well(&file, &proxy.url(), &["--chunk-size", "30000B"]);
+    assert_eq!(
+        (&finished["damaged_chunks"], &finished["resent_bytes"]),
+        (&1.into(), &30_000.into()),
+        "{finished}"
+    );
+    assert_eq!(receiver.received(), SIZE);
+    assert!(place.received("least") == bytes);
+}
+
+/// It answers an offer when the file before has ended; the sender makes more of them at once.
+#[test]
+#[ignore = "needs Python, websockets and blake3"]
+fn the_least_implementation_receives_several_files_one_behind_the_other() {
+    let place = Place::new();
+    let receiver = PythonReceiver::of(LEAST, &place, &[]);
+    let files = SIZES.map(|size| (format!("file-{size}"), random(size, size as u64)));
+    let mut command = wsferry();
+    command.arg("send").args(files.iter().map(|(name, bytes)| place.file(name, bytes))).arg(&receiver.url);
+    let ended = Running::start(&mut command).end();
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    assert_eq!(receiver.received(), SIZES.iter().sum::<usize>() as u64);
+    for (name, bytes) in files {
+        assert!(place.received(&name) == bytes, "{name}");
+    }
 }
