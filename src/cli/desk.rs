@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use indicatif::{BinaryBytes, DecimalBytes, ProgressBar};
+use indicatif::{BinaryBytes, DecimalBytes};
 use serde_json::json;
 use wsferry::protocol::OfferKind;
 use wsferry::storage::{SkipReason, Skipped, What};
@@ -13,6 +13,7 @@ use wsferry::transfer::{Error, Event, Summary};
 
 use super::advice;
 use super::args::SendArgs;
+use super::bar::Bar;
 use super::exit::Exit;
 use super::output::{self, Mode, Output};
 use super::progress::{self, View};
@@ -41,7 +42,7 @@ pub struct Desk<'a> {
 
 /// The bar over all files, and what there is of them.
 struct Overall {
-    bar: ProgressBar,
+    bar: Bar,
     total: Arc<Total>,
 }
 
@@ -95,7 +96,12 @@ impl<'a> Desk<'a> {
     pub fn show(&mut self, file: Option<u64>, event: &Event) {
         let Some(file) = file else {
             let views: Vec<&View> = self.views.values().collect();
-            return progress::connection(self.output, &views, event);
+            return progress::connection(
+                self.output,
+                &views,
+                self.overall.as_ref().map(|all| &all.bar),
+                event,
+            );
         };
         match event {
             Event::Offered { name, .. } => {
@@ -146,7 +152,7 @@ impl<'a> Desk<'a> {
     pub fn close(mut self) -> Exit {
         if let Some(overall) = self.overall.take() {
             overall.total.is_over.store(true, Ordering::Relaxed);
-            overall.bar.finish_and_clear();
+            overall.bar.clear(self.output);
         }
         let line = if self.is_tree { self.describe_tree() } else { self.describe_files() };
         if let Some(line) = line {
@@ -322,16 +328,13 @@ impl Overall {
                 }
             });
         }
-        Self { bar: progress::overall(output), total }
+        Self { bar: Bar::new(output, None), total }
     }
 
     fn show(&self, bytes: u64, files: u64, current: Option<&str>) {
         let of = |total: &AtomicU64| total.load(Ordering::Relaxed);
-        self.bar.set_length(of(&self.total.bytes).max(bytes));
-        self.bar.set_position(bytes);
-        self.bar.set_prefix(format!("{files}/{} files", of(&self.total.files).max(files)));
-        if let Some(current) = current {
-            self.bar.set_message(progress::shorten(current, progress::NAME_WIDTH));
-        }
+        let files = (files, of(&self.total.files).max(files));
+        self.bar.advance_files(files, of(&self.total.bytes).max(bytes), current.unwrap_or_default());
+        self.bar.advance(bytes, None);
     }
 }

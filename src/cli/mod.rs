@@ -2,6 +2,7 @@
 
 mod advice;
 mod args;
+mod bar;
 mod bench;
 mod demo;
 mod desk;
@@ -9,6 +10,7 @@ mod dial;
 mod exit;
 mod flood;
 mod limits;
+mod line;
 mod listen;
 mod log;
 mod output;
@@ -25,6 +27,7 @@ mod signals;
 mod token;
 mod tree;
 mod usage;
+mod words;
 mod writer;
 
 pub use args::Args;

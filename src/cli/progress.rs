@@ -2,28 +2,28 @@
 
 use std::time::{Duration, Instant};
 
-use indicatif::{BinaryBytes, DecimalBytes, ProgressBar, ProgressStyle};
+use indicatif::ProgressStyle;
 use serde_json::json;
 use wsferry::protocol::{OfferKind, Progress};
 use wsferry::transfer::Event;
 
+use super::bar::Bar;
 use super::output::{Mode, Output};
+use super::words;
 
 /// Between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two `progress` events.
 const EVENT_INTERVAL: Duration = Duration::from_millis(500);
-/// The columns of a name.
-pub const NAME_WIDTH: usize = 24;
 
 /// The view of one transfer.
 pub struct View {
     output: Output,
     transfer: u64,
     name: String,
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
     /// The bar over all files, if there are several: this one goes above it.
-    overall: Option<ProgressBar>,
+    overall: Option<Bar>,
     started: Instant,
     next_tell: Instant,
     is_endless: bool,
@@ -31,7 +31,7 @@ pub struct View {
 }
 
 impl View {
-    pub fn new(output: Output, transfer: u64, name: String, overall: Option<ProgressBar>) -> Self {
+    pub fn new(output: Output, transfer: u64, name: String, overall: Option<Bar>) -> Self {
         let now = Instant::now();
         Self {
             output,
@@ -74,11 +74,9 @@ impl View {
                 self.output.event(json!({
                     "event": "resumed", "transfer": self.transfer, "name": self.name, "offset": held,
                 }));
-                self.output.notice(&format!("{}: resuming at {}", self.name, BinaryBytes(*held)));
+                self.output.notice(&format!("{}: resuming at {}", self.name, words::size(*held)));
                 if let Some(bar) = &self.bar {
-                    // The estimate counts from here: what was held took no time.
-                    bar.set_position(*held);
-                    bar.reset_eta();
+                    bar.resume_at(*held);
                 }
             }
             Event::Progress(progress) => self.progress(progress),
@@ -89,7 +87,7 @@ impl View {
                 self.output.notice(what);
             }
             Event::Connecting { .. } | Event::Reconnecting { .. } => {
-                connection(&self.output, std::slice::from_ref(&self), event);
+                connection(&self.output, std::slice::from_ref(&self), None, event);
             }
             Event::Finished(_) | Event::Failed(_) => self.clear(),
             _ => {}
@@ -99,8 +97,7 @@ impl View {
     /// Takes the bar off the screen.
     pub fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-            self.output.bars.remove(&bar);
+            bar.clear(&self.output);
         }
     }
 
@@ -119,18 +116,8 @@ impl View {
             && self.output.mode == Mode::Human
             && !self.output.bars.is_hidden()
         {
-            let new = size.map_or_else(ProgressBar::no_length, ProgressBar::new);
-            let bar = match &self.overall {
-                Some(overall) => self.output.bars.insert_before(overall, new),
-                None => self.output.bars.add(new),
-            };
-            bar.set_style(style(match size {
-                Some(_) => {
-                    "{prefix:24!} {wide_bar} {bytes}/{total_bytes} {decimal_bytes_per_sec} {eta} {msg}"
-                }
-                None => "{prefix:24!} {bytes} {decimal_bytes_per_sec} {elapsed} {msg}",
-            }));
-            bar.set_prefix(shorten(name, NAME_WIDTH));
+            let bar = Bar::new(&self.output, self.overall.as_ref());
+            bar.start(name, size);
             self.bar = Some(bar);
         }
         if self.output.mode == Mode::Human {
@@ -140,8 +127,7 @@ impl View {
 
     fn progress(&mut self, progress: &Progress) {
         if let Some(bar) = &self.bar {
-            bar.set_position(progress.acknowledged);
-            bar.set_message(checking(progress));
+            bar.advance(progress.acknowledged, checking(progress));
         }
         let now = Instant::now();
         if now < self.next_tell {
@@ -164,16 +150,20 @@ impl View {
                 let (of, left) = match progress.total {
                     Some(total) => {
                         let left = total.saturating_sub(progress.acknowledged) as f64 / rate.max(1.0);
-                        (format!(" of {}", BinaryBytes(total)), format!(", {left:.0} s left"))
+                        (
+                            format!(" of {}", words::size(total)),
+                            format!(", {} left", words::duration(left as u64)),
+                        )
                     }
                     None => Default::default(),
                 };
+                let checking = checking(progress).map(|percent| format!(", verifying {percent}%"));
                 self.output.notice(&format!(
-                    "{}: {}{of}, {}/s{left} {}",
+                    "{}: {}{of}, {}{left}{}",
                     self.name,
-                    BinaryBytes(progress.acknowledged),
-                    DecimalBytes(rate as u64),
-                    checking(progress),
+                    words::size(progress.acknowledged),
+                    words::rate(rate),
+                    checking.unwrap_or_default(),
                 ));
             }
             _ => {}
@@ -182,14 +172,20 @@ impl View {
 }
 
 /// Says what becomes of the connection: on the bars of what is under way, if there are any.
-pub fn connection<V: std::ops::Deref<Target = View>>(output: &Output, views: &[V], event: &Event) {
+pub fn connection<V: std::ops::Deref<Target = View>>(
+    output: &Output,
+    views: &[V],
+    overall: Option<&Bar>,
+    event: &Event,
+) {
     let one = if let [view] = views { Some(view) } else { None };
     let (transfer, name) = (one.map(|view| view.transfer), one.map(|view| &view.name));
-    let (text, line) = match event {
+    let bars: Vec<&Bar> = views.iter().filter_map(|view| view.bar.as_ref()).chain(overall).collect();
+    let line = match event {
         Event::Connecting { to } => {
             output.event(json!({"event": "connecting", "transfer": transfer, "name": name, "to": to}));
-            let text = format!("connecting to {to} ...");
-            (text.clone(), text)
+            bars.iter().for_each(|bar| bar.connecting());
+            format!("connecting to {to} ...")
         }
         Event::Notice { what } => {
             output.event(json!({"event": "notice", "transfer": transfer, "name": name, "reason": what}));
@@ -201,60 +197,22 @@ pub fn connection<V: std::ops::Deref<Target = View>>(output: &Output, views: &[V
                 "event": "reconnecting", "transfer": transfer, "name": name,
                 "seconds": seconds, "attempt": attempt, "reason": why,
             }));
-            let text = format!("trying again in {seconds:.1} s (attempt {attempt})");
-            (text.clone(), format!("{why}; {text}"))
+            bars.iter().for_each(|bar| bar.cut(why, *delay, *attempt));
+            format!("{why}; trying again in {seconds:.1} s (attempt {attempt})")
         }
         _ => return,
     };
-    let bars: Vec<&ProgressBar> = views.iter().filter_map(|view| view.bar.as_ref()).collect();
-    for bar in &bars {
-        bar.set_message(text.clone());
-    }
     if bars.is_empty() {
         output.notice(&line);
     }
-}
-
-/// The bar over all files.
-pub fn overall(output: &Output) -> ProgressBar {
-    let bar = output.bars.add(ProgressBar::new(0));
-    bar.set_style(style("{prefix:24!} {wide_bar} {bytes}/{total_bytes} {decimal_bytes_per_sec} {eta} {msg}"));
-    bar
 }
 
 pub fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the template is a constant").progress_chars("━╸─")
 }
 
-/// How far the comparison of what the receiver held is, while it runs.
-fn checking(progress: &Progress) -> String {
-    if progress.held == 0 || progress.verified == 0 || progress.verified >= progress.held {
-        return String::new();
-    }
-    format!("verifying {}%", progress.verified * 100 / progress.held)
-}
-
-/// A name that is at most `width` characters long: its middle gives way, so that the ending stays.
-pub fn shorten(name: &str, width: usize) -> String {
-    let chars: Vec<char> = name.chars().collect();
-    if chars.len() <= width {
-        return name.to_owned();
-    }
-    let tail = (width - 1) / 2;
-    let head = width - 1 - tail;
-    chars[..head].iter().chain(&['…']).chain(&chars[chars.len() - tail..]).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_name_loses_its_middle_and_keeps_its_ending() {
-        assert_eq!(shorten("short.txt", 24), "short.txt");
-        let long = shorten("a-very-long-name-of-some-backup-2026-11-22.tar.zst", 24);
-        assert_eq!(long.chars().count(), 24);
-        assert!(long.starts_with("a-very-long-") && long.ends_with("-22.tar.zst"), "{long}");
-        assert_eq!(shorten(&"é".repeat(300), 24).chars().count(), 24);
-    }
+/// How far the comparison of what the receiver held is, in percent, while it runs.
+fn checking(progress: &Progress) -> Option<u64> {
+    let runs = progress.verified > 0 && progress.verified < progress.held;
+    runs.then(|| progress.verified * 100 / progress.held)
 }

@@ -38,6 +38,11 @@ impl Screen {
         if count == 0 { Ok(()) } else { self.draw(&format!("\x1b[{count}{direction}")) }
     }
 
+    /// Columns, now: a window may have changed since.
+    pub fn columns() -> usize {
+        Self::size().0.into()
+    }
+
     fn size() -> (u16, u16) {
         let size = tcgetwinsize(io::stderr()).map_or(SIZE, |size| (size.ws_col, size.ws_row));
         if size.0 == 0 || size.1 == 0 { SIZE } else { size }
@@ -75,7 +80,9 @@ impl TermLike for Screen {
     }
 
     fn write_str(&self, s: &str) -> io::Result<()> {
-        self.draw(s)
+        // Spaces alone fill the last line up to its end. They would wrap where the terminal takes a name for wider
+        // than it is, and would be wrapped anew where a window becomes narrower.
+        if s.bytes().all(|byte| byte == b' ') { Ok(()) } else { self.draw(s) }
     }
 
     fn clear_line(&self) -> io::Result<()> {

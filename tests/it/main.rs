@@ -61,6 +61,7 @@ mod programs;
 mod programs_proxies;
 mod resume;
 mod scan;
+mod screen;
 mod serving;
 mod sets;
 mod several;

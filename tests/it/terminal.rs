@@ -16,7 +16,7 @@ use crate::proxy::{Plan, Proxy};
 use crate::support::{PATIENCE, Peer, Place, Receiver, Running, random, send_well, wsferry};
 
 /// The two ends of a new terminal: the one that shows, and the one that a program writes to.
-fn terminal() -> (File, File) {
+pub fn terminal() -> (File, File) {
     let shows = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&shows).unwrap();
     unlockpt(&shows).unwrap();
@@ -27,11 +27,11 @@ fn terminal() -> (File, File) {
 }
 
 /// A program that is killed when dropped.
-struct Guard(Child);
+pub struct Guard(Child);
 
 impl Guard {
     /// Starts the program with both outputs on this terminal.
-    fn on(terminal: File, command: &mut Command) -> Self {
+    pub fn on(terminal: File, command: &mut Command) -> Self {
         command.stdout(terminal.try_clone().unwrap()).stderr(terminal).env("TERM", "xterm");
         let child = command.spawn().unwrap();
         // The command holds the terminal's end as long as it is there.
