@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 use futures::future::{Either, select};
-use indicatif::BinaryBytes;
 use wsferry::runtime;
 use wsferry::storage::{Inbox, InboxOptions};
 use wsferry::transfer::{
@@ -22,6 +21,7 @@ use super::output::{self, Output};
 use super::progress::View;
 use super::random;
 use super::signals::{self, Hangup};
+use super::words;
 
 pub fn run(args: DemoArgs, output: &Output) -> Exit {
     let (mut shutdown, signalled) = match signals::watch(Hangup::Stops, None, output) {
@@ -34,7 +34,7 @@ pub fn run(args: DemoArgs, output: &Output) -> Exit {
     };
     let (source, inbox) = (dir.path().join("random.bin"), dir.path().join("inbox"));
     let size = args.size.as_u64();
-    output.line(&format!("making {} of random bytes in {}", BinaryBytes(size), dir.path().display()));
+    output.line(&format!("making {} of random bytes in {}", words::size(size), dir.path().display()));
     match random::make(&source, size, 2, &mut shutdown) {
         Ok(()) => {}
         Err(error @ random::Error::Stopped) => return output.error(&error, signalled.exit()),
@@ -66,7 +66,7 @@ async fn demo(
 
     let summary = match send_until(source, &url, size / 2, output).await? {
         Sent::Cut(at) => {
-            output.line(&format!("the connection was cut at {}; the same command again:", BinaryBytes(at)));
+            output.line(&format!("the connection was cut at {}; the same command again:", words::size(at)));
             match send_until(source, &url, u64::MAX, output).await? {
                 Sent::Whole(summary) => *summary,
                 Sent::Cut(_) => return Err("the second run was cut as well".into()),
@@ -75,7 +75,7 @@ async fn demo(
         // Too small to be cut half-way.
         Sent::Whole(summary) => *summary,
     };
-    output.line(&output::describe(true, &summary));
+    output.line(&output::describe(true, &summary, output.is_short()));
     stop.stop();
     receiver.await?;
 

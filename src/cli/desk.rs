@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use indicatif::{BinaryBytes, DecimalBytes};
 use serde_json::json;
 use wsferry::protocol::OfferKind;
 use wsferry::storage::{SkipReason, Skipped, What};
@@ -18,6 +17,7 @@ use super::exit::Exit;
 use super::output::{self, Mode, Output};
 use super::progress::{self, View};
 use super::tree;
+use super::words;
 
 /// Shows what happens to all files.
 pub struct Desk<'a> {
@@ -165,7 +165,7 @@ impl<'a> Desk<'a> {
         let Counts { sent, there, moved, .. } = self.counts;
         let files = self.args.files().len();
         let there = if there > 0 { format!(", {there} already there") } else { String::new() };
-        (files > 1).then(|| format!("{sent} of {files} files sent{there}, {} new", BinaryBytes(moved)))
+        (files > 1).then(|| format!("{sent} of {files} files sent{there}, {} new", words::size(moved)))
     }
 
     /// The last line of a tree.
@@ -180,13 +180,13 @@ impl<'a> Desk<'a> {
         let there_as = if self.args.tree.quick { "already there by size and time" } else { "already there" };
         let rate = match moved {
             0 => String::new(),
-            moved => format!(" ({}/s)", DecimalBytes((moved as f64 / seconds.max(1e-9)) as u64)),
+            moved => format!(" ({})", words::rate(moved as f64 / seconds.max(1e-9))),
         };
         Some(format!(
             "sent {sent} {}, {} of {} in {seconds:.2} s{rate}{}{}{}{}{}{}",
             if sent == 1 { "file" } else { "files" },
-            BinaryBytes(moved),
-            BinaryBytes(bytes),
+            words::size(moved),
+            words::size(bytes),
             part(there, there_as, there_as),
             part(directories, "directory", "directories"),
             part(links, "link", "links"),
@@ -224,7 +224,7 @@ impl<'a> Desk<'a> {
         self.end(file);
         self.output.finished(file + 1, summary);
         if !self.is_tree {
-            self.output.line(&output::describe(true, summary));
+            self.output.line(&output::describe(true, summary, self.output.is_short()));
         }
         *match summary.kind {
             OfferKind::Directory => &mut self.counts.directories,

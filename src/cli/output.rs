@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use indicatif::{BinaryBytes, DecimalBytes, MultiProgress, ProgressDrawTarget};
+use indicatif::{MultiProgress, ProgressDrawTarget};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 use wsferry::protocol::ChunkSize;
@@ -14,6 +14,7 @@ use super::args::OutputArgs;
 use super::exit::Exit;
 use super::screen::Screen;
 use super::usage;
+use super::words;
 use super::writer::{Stream, Weight, Writer};
 
 /// How often bars are drawn, in a second.
@@ -63,6 +64,11 @@ impl Output {
             ProgressDrawTarget::hidden()
         };
         Self { mode, bars: MultiProgress::with_draw_target(target), out, err, on_terminal }
+    }
+
+    /// Whether lines are read by people on a terminal, where short ones are better.
+    pub fn is_short(&self) -> bool {
+        self.on_terminal
     }
 
     /// A result, for people.
@@ -179,13 +185,15 @@ fn printable(text: &str) -> Cow<'_, str> {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// The last line of a transfer: of one that was sent, or of one that was received.
-pub fn describe(sent: bool, summary: &Summary) -> String {
+/// The last line of a transfer: of one that was sent, or of one that was received. `is_short`: the digest's beginning will
+/// do, for people.
+pub fn describe(sent: bool, summary: &Summary, is_short: bool) -> String {
     let Summary { name, digest, elapsed, progress, complete, discarded, .. } = summary;
-    let size = BinaryBytes(summary.size());
+    let size = words::size(summary.size());
     let warnings: String = summary.warnings.iter().map(|warning| format!("; {warning}")).collect();
     let seconds = elapsed.as_secs_f64();
     let (digest, same) = match digest {
+        Some(digest) if is_short => (format!(", blake3 {:.12}…", digest.to_string()), "content"),
         Some(digest) => (format!(", blake3 {digest}"), "content"),
         None => (String::new(), "size and time, which was not compared"),
     };
@@ -196,7 +204,7 @@ pub fn describe(sent: bool, summary: &Summary) -> String {
     }
     let resumed = match progress.held {
         0 => String::new(),
-        held => format!(", resumed at {}", BinaryBytes(held)),
+        held => format!(", resumed at {}", words::size(held)),
     };
     let count = |count: u64, what: &str| match count {
         0 => String::new(),
@@ -208,9 +216,12 @@ pub fn describe(sent: bool, summary: &Summary) -> String {
     // What was only repaired has none.
     let rate = match summary.rate() as u64 {
         0 => String::new(),
-        rate => format!(" ({}/s)", DecimalBytes(rate)),
+        rate => format!(" ({})", words::rate(rate as f64)),
     };
-    let resent = if sent { format!(", {} bytes re-sent", progress.resent) } else { String::new() };
+    let resent = match progress.resent {
+        resent if sent && resent > 0 => format!(", {} sent twice", words::size(resent)),
+        _ => String::new(),
+    };
     let done = match (sent, discarded) {
         (true, _) => "sent",
         (false, false) => "received",

@@ -31,7 +31,7 @@ pub async fn send_all(args: &SendArgs, dialer: &Dialer, chunk: Option<ChunkSize>
         match sent {
             Ok(summary) => {
                 output.finished(number, &summary);
-                output.line(&output::describe(true, &summary));
+                output.line(&output::describe(true, &summary, output.is_short()));
             }
             Err(error) => {
                 let exit = Exit::from(error.kind());

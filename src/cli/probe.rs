@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use indicatif::{DecimalBytes, ProgressBar};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use wsferry::protocol::MAX_FRAME;
 use wsferry::runtime;
@@ -17,6 +17,7 @@ use super::output::{Mode, Output};
 use super::profile;
 use super::progress;
 use super::signals::{self, Hangup};
+use super::words;
 
 pub fn run(args: &ProbeArgs, output: &Output) -> Exit {
     if args.profiles {
@@ -116,7 +117,7 @@ fn lines(report: &PathReport) -> Vec<String> {
         },
         format!("round trip     {:.1} ms", report.round_trip.as_secs_f64() * 1e3),
         match report.bytes_per_second {
-            Some(rate) => format!("rate           {}/s towards the receiver", DecimalBytes(rate as u64)),
+            Some(rate) => format!("rate           {} towards the receiver", words::rate(rate)),
             None => "rate           connections do not live long enough to tell".to_owned(),
         },
     ]);

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use futures::FutureExt;
-use indicatif::BinaryBytes;
 use wsferry::transfer::Shutdown;
+
+use super::words;
 
 /// Why there is no file.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +25,7 @@ pub fn make(path: &Path, size: u64, copies: u64, stop: &mut Shutdown) -> Result<
     if let Ok(free) = free(dir)
         && needed > free
     {
-        let (dir, needed, free) = (dir.display(), BinaryBytes(needed), BinaryBytes(free));
+        let (dir, needed, free) = (dir.display(), words::size(needed), words::size(free));
         return Err(Error::Failed(format!(
             "{needed} are needed in {dir} and {free} are free; choose a smaller --size"
         )));

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use indicatif::BinaryBytes;
 use serde_json::json;
 use wsferry::protocol::{HeartbeatConfig, OfferKind};
 use wsferry::runtime;
@@ -24,6 +23,7 @@ use super::log;
 use super::output::{self, Output};
 use super::progress::View;
 use super::signals::{self, Hangup};
+use super::words;
 
 /// How often partial files that have become too old are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -98,12 +98,10 @@ pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
         Ok(Some(exit)) => exit,
         Ok(None) => {
             for partial in inbox.resumable() {
-                output.notice(&format!(
-                    "can be resumed: {}, {} of {} received",
-                    partial.name,
-                    BinaryBytes(partial.received),
-                    BinaryBytes(partial.size)
-                ));
+                let of = partial.size.map(|size| format!(" of {}", words::size(size)));
+                let (name, received, of) =
+                    (partial.name, words::size(partial.received), of.unwrap_or_default());
+                output.notice(&format!("can be resumed: {name}, {received}{of} received"));
             }
             signalled.exit()
         }
@@ -256,7 +254,7 @@ impl Tree {
         format!(
             "received {files} {} in directories, {} in {seconds:.2} s{}{}{}",
             if *files == 1 { "file" } else { "files" },
-            BinaryBytes(*bytes),
+            words::size(*bytes),
             part(*there, "already there", "already there"),
             part(*directories, "directory", "directories"),
             part(*links, "link", "links"),
@@ -314,7 +312,7 @@ impl Desk {
                 if is_in_tree(&summary.name, summary.kind) {
                     shown.trees.entry(key.0).or_insert_with(Tree::new).add(summary);
                 } else {
-                    self.output.line(&output::describe(false, summary));
+                    self.output.line(&output::describe(false, summary, self.output.is_short()));
                 }
                 return;
             }

@@ -61,8 +61,8 @@ pub struct Inbox {
 pub struct Resumable {
     /// The path it will have, below the destination; nothing if it is longer than is kept of it.
     pub name: String,
-    /// The size it will have.
-    pub size: u64,
+    /// The size it will have, if its sender knew.
+    pub size: Option<u64>,
     /// Bytes that are there.
     pub received: u64,
 }

@@ -7,7 +7,7 @@ use super::folder::Folder;
 use super::inbox::Resumable;
 use super::journal::{Header, read_header};
 use super::part;
-use crate::protocol::RelativePath;
+use crate::protocol::{MAX_FILE, RelativePath};
 
 /// As of [`Inbox::resumable`](super::Inbox::resumable).
 pub(super) fn resumable(destination: &Destination) -> Vec<Resumable> {
@@ -19,7 +19,8 @@ pub(super) fn resumable(destination: &Destination) -> Vec<Resumable> {
             return None;
         }
         let received = shelf.lookup(&names.part).ok()??.len.min(header.size);
-        Some(Resumable { name: header.name, size: header.size, received })
+        let size = Some(header.size).filter(|&size| size < MAX_FILE);
+        Some(Resumable { name: header.name, size, received })
     });
     partials.collect()
 }

@@ -9,7 +9,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use indicatif::{BinaryBytes, ProgressBar};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use wsferry::protocol::DEFAULT_WINDOW;
 use wsferry::transfer::Shutdown;
@@ -23,6 +23,7 @@ use super::exit::Exit;
 use super::output::{Mode, Output};
 use super::progress;
 use super::signals::{self, Hangup};
+use super::words;
 
 /// The size over loopback, and over a real path.
 const SIZE: u64 = 1 << 30;
@@ -134,7 +135,7 @@ impl Report {
 
     fn title(&self) -> String {
         let runs = if self.runs == 1 { "1 run".to_owned() } else { format!("medians of {} runs", self.runs) };
-        format!("{} {}, {runs}", BinaryBytes(self.size), self.path)
+        format!("{} {}, {runs}", words::size(self.size), self.path)
     }
 
     fn json(&self, row: &Row) -> Value {
