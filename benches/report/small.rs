@@ -81,8 +81,8 @@ pub fn measure(plan: &Plan) -> Table {
     std::fs::remove_dir_all(&source).expect("it is there");
 
     let delay = format!("{} ms each way", ONE_WAY.as_millis());
-    full.rows(&mut table, "in memory", "`rsync -a`", "");
-    disk.rows(&mut table, "to a disk, synced", "`rsync -a --fsync`", "");
+    full.rows(&mut table, "in memory", "`rsync -a`", "1.5");
+    disk.rows(&mut table, "to a disk, synced", "`rsync -a --fsync`", "1.0");
     nothing.rows(&mut table, "nothing to send", "`rsync -a --checksum`", "1.5");
     far.rows(&mut table, &delay, "`rsync -a`", "1.2");
     let what = format!("{many} files of 1 KiB, in memory");

@@ -249,13 +249,10 @@ impl State {
 mod tests {
     use super::*;
     use crate::protocol::DigestTree;
-    use futures::executor::block_on;
-    use futures::future::poll_fn;
-    use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 
     fn random(len: usize, seed: u64) -> Vec<u8> {
         let mut bytes = vec![0; len];
-        StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
+        fastrand::Rng::with_seed(seed).fill(&mut bytes);
         bytes
     }
 
@@ -263,12 +260,22 @@ mod tests {
         Stream::new("input.bin".parse().unwrap(), "0".repeat(32), reader).unwrap()
     }
 
+    /// The thread that reads goes on meanwhile.
+    fn wait_beyond(stream: &Stream, bytes: u64) -> Result<(), SourceError> {
+        loop {
+            match stream.poll_beyond(bytes, &mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(come) => return come,
+                Poll::Pending => std::thread::yield_now(),
+            }
+        }
+    }
+
     /// Gives pieces of all lengths.
-    struct Pieces(io::Cursor<Vec<u8>>, StdRng);
+    struct Pieces(io::Cursor<Vec<u8>>, fastrand::Rng);
 
     impl Read for Pieces {
         fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-            let most = self.1.random_range(1..=bytes.len());
+            let most = self.1.usize(1..=bytes.len());
             self.0.read(&mut bytes[..most])
         }
     }
@@ -276,13 +283,13 @@ mod tests {
     #[test]
     fn no_more_is_kept_than_may_be_and_all_of_it_comes_in_order() {
         let all = random(3 * MOST_KEPT as usize + 12_345, 1);
-        let stream = stream(Pieces(io::Cursor::new(all.clone()), StdRng::seed_from_u64(2)));
+        let stream = stream(Pieces(io::Cursor::new(all.clone()), fastrand::Rng::with_seed(2)));
         let mut read = 0;
         let mut tree = None;
         let mut hashes = Vec::new();
         while read < all.len() {
-            block_on(poll_fn(|cx| stream.poll_beyond(read as u64, cx))).unwrap();
-            let come = block_on(poll_fn(|cx| Poll::Ready(stream.poll_come(cx)))).unwrap();
+            wait_beyond(&stream, read as u64).unwrap();
+            let come = stream.poll_come(&mut Context::from_waker(Waker::noop())).unwrap();
             let end = (come.bytes as usize).min((read / BLOCK as usize + 1) * BLOCK as usize);
             let mut bytes = vec![0; end - read];
             stream.read_exact_at(&mut bytes, read as u64).unwrap();
@@ -295,7 +302,7 @@ mod tests {
                 stream.let_go_below(read as u64);
             }
         }
-        block_on(poll_fn(|cx| stream.poll_beyond(all.len() as u64, cx))).unwrap();
+        wait_beyond(&stream, all.len() as u64).unwrap();
         let geometry = stream.geometry();
         assert_eq!(geometry.known_size(), Some(all.len() as u64));
         hashes.push(stream.hash_block(geometry.blocks() - 1).unwrap());
@@ -318,7 +325,7 @@ mod tests {
         }
         let alive = Arc::new(());
         let stream = stream(Endless(alive.clone()));
-        block_on(poll_fn(|cx| stream.poll_beyond(MOST_KEPT - PIECE as u64, cx))).unwrap();
+        wait_beyond(&stream, MOST_KEPT - PIECE as u64 - 1).unwrap();
         drop(stream);
         while Arc::strong_count(&alive) > 1 {
             std::thread::yield_now();
@@ -334,7 +341,7 @@ mod tests {
             }
         }
         let stream = stream(Broken);
-        let error = block_on(poll_fn(|cx| stream.poll_beyond(0, cx))).unwrap_err().to_string();
+        let error = wait_beyond(&stream, 0).unwrap_err().to_string();
         assert!(error.contains("the tape tore") && error.contains("input.bin"), "{error}");
     }
 }
