@@ -227,6 +227,16 @@ pub(super) fn remove_name_of(folder: &dyn Folder, name: &str, file: FileId) {
     }
 }
 
+/// Removes what a program that was killed left under names that something has for a moment, while it takes the place of
+/// another or is put back. Whoever holds the journal's lock may.
+pub(super) fn remove_stopgaps(shelf: &dyn Folder, names: &Names) {
+    for name in
+        [format!("{}-new", names.journal), format!("{}-new", names.part), format!("{}-whole", names.part)]
+    {
+        let _ = shelf.remove_file(&name);
+    }
+}
+
 /// Opens a regular file to read and write; `None` if there is none, or something that is no file of ours.
 pub(super) fn open_ours(
     folder: &dyn Folder,

@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::destination::{Destination, Names, create_anew, means, open_ours, remove_name_of};
+use super::destination::{
+    Destination, Names, create_anew, means, open_ours, remove_name_of, remove_stopgaps,
+};
 use super::error::StorageError;
 use super::folder::{FileId, Folder, FolderFile};
 use super::journal::Journal;
@@ -137,6 +139,7 @@ impl Partial {
     /// Removes the partial file's name and the journal.
     pub(super) fn remove(&self, destination: &Destination) {
         remove_name_of(&*self.shelf, &self.names.part, self.id);
+        remove_stopgaps(&*self.shelf, &self.names);
         remove_name_of(&*self.shelf, &self.names.journal, self.journal.id);
         destination.clear_shelf();
     }

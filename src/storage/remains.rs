@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::destination::{Destination, Names, TRIES, create_anew, means, open_ours, remove_name_of};
+use super::destination::{
+    Destination, Names, TRIES, create_anew, means, open_ours, remove_name_of, remove_stopgaps,
+};
 use super::error::StorageError;
 use super::folder::{FileId, FileInfo, Folder, FolderFile};
 use super::journal::Journal;
@@ -102,6 +104,7 @@ impl Remains {
     pub(super) fn clear(&self, destination: &Destination, names: &Names, finished: FileId) {
         let Ok(Some(shelf)) = destination.shelf() else { return };
         remove_name_of(&*shelf, &names.part, finished);
+        remove_stopgaps(&*shelf, names);
         if let (Some(journal), Ok(None)) = (&self.journal, shelf.lookup(&names.part)) {
             remove_name_of(&*shelf, &names.journal, journal.id);
         }

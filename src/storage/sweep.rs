@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::destination::{BENCH_ENDINGS, Destination, ENDINGS, Names, open_ours, remove_name_of};
+use super::destination::{
+    BENCH_ENDINGS, Destination, ENDINGS, Names, open_ours, remove_name_of, remove_stopgaps,
+};
 use super::folder::Folder;
 use super::inbox::Resumable;
 use super::journal::{Header, read_header};
@@ -78,6 +80,7 @@ fn sweep_one(destination: &Destination, shelf: &dyn Folder, journal: &str, keep:
     if let Some(part) = part {
         remove_name_of(shelf, &names.part, part.id);
     }
+    remove_stopgaps(shelf, &names);
     remove_name_of(shelf, journal, info.id);
     Some(())
 }

@@ -94,6 +94,32 @@ fn a_killed_receiver_resumes_where_it_was() {
 }
 
 #[test]
+fn what_a_killed_receiver_was_just_putting_in_order_is_not_left_behind() {
+    let place = Place::new();
+    let mut receiver = Receiver::start(&place, &[]);
+    let proxy = slow(&receiver);
+    let bytes = random(40 * B + 5, 2);
+    let file = place.file("f", &bytes);
+    let sender = send_until(&place, "f", &proxy.url(), 20_000_000);
+    receiver.running.kill();
+    sender.end().assert_error(3, &["same command", "resume"]);
+    // As if that had been in the middle of a renewal.
+    let shelf = place.inbox().join(".wsferry");
+    let names =
+        std::fs::read_dir(&shelf).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    for name in names.collect::<Vec<_>>() {
+        std::fs::write(shelf.join(format!("{name}-new")), b"half").unwrap();
+        if name.ends_with(".part") {
+            std::fs::hard_link(shelf.join(&name), shelf.join(format!("{name}-whole"))).unwrap();
+        }
+    }
+    let receiver = Receiver::start(&place, &[]);
+    send_well(&file, &receiver.url, &[]);
+    assert!(place.received("f") == bytes);
+    assert_eq!(place.listing(), ["f"]);
+}
+
+#[test]
 fn a_stopped_receiver_says_what_can_be_resumed_and_the_sender_how() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
