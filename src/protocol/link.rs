@@ -35,6 +35,9 @@ pub use vocabulary::{Action, Done, Due, LinkConfig, LinkEvent};
 /// How long a sender may hold names with signs of life alone, as a multiple of the time after which silence is a stall.
 const IDLE_STALLS: u32 = 10;
 
+/// How much longer a sender is waited for that waits for what it sends: somebody may be typing it.
+const INPUT_PATIENCE: Duration = Duration::from_secs(60 * 60);
+
 /// Messages that wait to be sent, beyond which nothing more is to be read: a peer that asks and does not listen is one
 /// that waits.
 const MAX_UNSENT: usize = 1024;
@@ -336,11 +339,12 @@ impl Link {
 
     /// How long a sender may give nothing but signs of life.
     fn idle_limit(&self) -> Duration {
-        let waits = self.receivers.values().map(|receiver| receiver.input_patience());
+        let receivers = || self.receivers.values();
         // Whoever waits for its input holds up nothing else.
-        let waits = waits.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max());
-        let reads = || self.receivers.values().map(|receiver| receiver.patience()).max().unwrap_or_default();
-        let patience = waits.unwrap_or_else(reads);
+        let patience = match receivers().all(|receiver| receiver.is_endless()) {
+            true => INPUT_PATIENCE,
+            false => receivers().map(|receiver| receiver.patience()).max().unwrap_or_default(),
+        };
         self.config.heartbeat.stall * IDLE_STALLS + patience
     }
 }

@@ -40,9 +40,6 @@ impl State {
     }
 }
 
-/// How much longer a sender is waited for that waits for what it sends: somebody may be typing it.
-const INPUT_PATIENCE: Duration = Duration::from_secs(60 * 60);
-
 /// As many bytes of a file without a known end are made durable at a time: the sender keeps what is not.
 const SYNC_INPUT: u64 = 16 << 20;
 
@@ -235,10 +232,9 @@ impl Receiver {
         Duration::from_secs(bytes / SLOWEST_SOURCE)
     }
 
-    /// As [`patience`](Self::patience), where nothing else is open: the file has no end yet, and its sender may wait for more
-    /// of it.
-    pub(super) fn input_patience(&self) -> Option<Duration> {
-        self.assembly.geometry().is_open().then_some(INPUT_PATIENCE)
+    /// Whether the file has no end yet: its sender may wait for more of it.
+    pub(super) fn is_endless(&self) -> bool {
+        self.assembly.geometry().is_open()
     }
 
     /// Whether every byte is there.

@@ -227,12 +227,20 @@ pub(super) fn remove_name_of(folder: &dyn Folder, name: &str, file: FileId) {
     }
 }
 
-/// Removes what a program that was killed left under names that something has for a moment, while it takes the place of
-/// another or is put back. Whoever holds the journal's lock may.
-pub(super) fn remove_stopgaps(shelf: &dyn Folder, names: &Names) {
-    for name in
-        [format!("{}-new", names.journal), format!("{}-new", names.part), format!("{}-whole", names.part)]
-    {
+/// The name on the shelf of what takes the place of this, for a moment.
+pub(super) fn successor(name: &str) -> String {
+    format!("{name}-new")
+}
+
+/// The name on the shelf that a whole partial file has beside its own, for a moment.
+pub(super) fn second_name(part: &str) -> String {
+    format!("{part}-whole")
+}
+
+/// Removes what a program that was killed left under the names that something has for a moment. Whoever holds the journal's
+/// lock may.
+pub(super) fn remove_stopgaps(shelf: &dyn Folder, Names { part, journal }: &Names) {
+    for name in [successor(journal), successor(part), second_name(part)] {
         let _ = shelf.remove_file(&name);
     }
 }

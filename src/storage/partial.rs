@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::destination::{
-    Destination, Names, create_anew, means, open_ours, remove_name_of, remove_stopgaps,
+    Destination, Names, create_anew, means, open_ours, remove_name_of, remove_stopgaps, second_name,
+    successor,
 };
 use super::error::StorageError;
 use super::folder::{FileId, Folder, FolderFile};
@@ -170,7 +171,7 @@ pub(super) fn give_name(
                 return Err(StorageError::Exists { name: path.to_owned() });
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let second = format!("{}-whole", whole.part);
+                let second = second_name(whole.part);
                 let _ = whole.shelf.remove_file(&second);
                 if whole.shelf.link(whole.file, &second).is_ok() {
                     from = second;
@@ -213,7 +214,7 @@ pub(super) fn renew(
     names: &Names,
     journal: &Journal,
 ) -> io::Result<Journal> {
-    let new = format!("{}-new", names.journal);
+    let new = successor(&names.journal);
     let file = create_anew(shelf, &new, 0o600)?;
     if !destination.lock(&*file)? {
         return Err(io::ErrorKind::WouldBlock.into());
@@ -231,7 +232,7 @@ pub(super) fn put_back(
     name: &str,
     file: &dyn FolderFile,
 ) -> io::Result<Option<(Box<dyn FolderFile>, FileId)>> {
-    let new = format!("{name}-new");
+    let new = successor(name);
     match shelf.remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

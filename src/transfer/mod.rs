@@ -3,6 +3,7 @@
 mod addresses;
 mod berths;
 mod claims;
+mod content;
 mod error;
 mod event;
 mod greeting;

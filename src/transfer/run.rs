@@ -5,13 +5,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::content::{Content, Place};
 use super::recovery::Facts;
 use super::{Error, Event, RetryOptions, SendOptions, Summary};
-use crate::protocol::message::transfer_id;
-use crate::protocol::{
-    BlockDigest, BlockHashes, FileDigest, Hashed, Offer, OfferKind, Path, Progress, RelativePath,
-};
-use crate::storage::{Entry, Skipped, Source, SourceError, Standing, Stream, What};
+use crate::protocol::{FileDigest, Hashed, Offer, OfferKind, Path, Progress};
+use crate::storage::{Entry, Skipped, Source, SourceError, Stream, What};
 
 /// Files that are opened ahead of being offered.
 const AHEAD: usize = 256;
@@ -237,55 +235,6 @@ impl Run {
     }
 }
 
-/// What is sent.
-#[derive(Clone)]
-pub(super) enum Content {
-    File(Arc<Source>),
-    /// It cannot be read twice, and may not have ended.
-    Stream(Arc<Stream>),
-    /// A directory, or a link: there is nothing in it.
-    Place(Place),
-}
-
-impl Content {
-    pub(super) fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> Result<(), SourceError> {
-        match self {
-            Self::File(source) => source.read_exact_at(bytes, offset),
-            Self::Stream(stream) => stream.read_exact_at(bytes, offset),
-            Self::Place(_) => unreachable!("there is nothing in it"),
-        }
-    }
-
-    /// Hashes a block, and the digest of it that is compared. Blocks.
-    pub(super) fn hash(&self, block: u64, tree: bool) -> Result<(BlockHashes, BlockDigest), SourceError> {
-        let plain = |plain: Result<BlockDigest, SourceError>, hashes: BlockHashes| Ok((hashes, plain?));
-        match self {
-            Self::File(source) if tree => source.hash_block(block).map(|hashes| (hashes, hashes.digest())),
-            Self::File(source) => plain(source.plain_digest(block), source.hash_block(block)?),
-            Self::Stream(stream) if tree => stream.hash_block(block).map(|hashes| (hashes, hashes.digest())),
-            Self::Stream(stream) => plain(stream.plain_digest(block), stream.hash_block(block)?),
-            Self::Place(_) => unreachable!("there is nothing in it"),
-        }
-    }
-
-    /// Whether it is still what was offered; if that is not clear, its digest. Blocks.
-    pub(super) fn confirm(&self) -> Result<Option<FileDigest>, SourceError> {
-        match self {
-            Self::File(source) => match source.standing()? {
-                Standing::Same => Ok(None),
-                Standing::Unclear => source.digest(),
-            },
-            Self::Stream(_) | Self::Place(_) => Ok(None),
-        }
-    }
-}
-
-#[derive(Clone)]
-pub(super) struct Place {
-    to: RelativePath,
-    what: What,
-}
-
 /// One file on its way, over as many connections as it takes.
 pub(super) struct Transfer {
     pub(super) id: u64,
@@ -397,19 +346,11 @@ impl Transfer {
 
     /// Bytes of the file, if that is known.
     pub(super) fn size(&self) -> Option<u64> {
-        match &self.content {
-            Content::File(source) => Some(source.geometry().size()),
-            Content::Stream(stream) => stream.geometry().known_size(),
-            Content::Place(_) => Some(0),
-        }
+        self.content.size()
     }
 
     pub(super) fn offer(&self) -> Offer {
-        match &self.content {
-            Content::File(source) => Offer { digest: self.digest, ..source.offer() },
-            Content::Stream(stream) => stream.offer(),
-            Content::Place(place) => place.offer(),
-        }
+        Offer { digest: self.digest, ..self.content.offer() }
     }
 
     /// The source became another version, which is begun anew.
@@ -461,18 +402,11 @@ impl Transfer {
     }
 
     pub(super) fn name(&self) -> String {
-        match &self.content {
-            Content::File(source) => source.name().to_string(),
-            Content::Stream(stream) => stream.name().to_string(),
-            Content::Place(place) => place.to.to_string(),
-        }
+        self.content.name()
     }
 
     pub(super) fn kind(&self) -> OfferKind {
-        match &self.content {
-            Content::File(_) | Content::Stream(_) => OfferKind::File,
-            Content::Place(place) => place.kind(),
-        }
+        self.content.kind()
     }
 
     /// What is said when it was accepted, once.
@@ -480,27 +414,6 @@ impl Transfer {
         let (name, kind, size) = (self.name(), self.kind(), self.size());
         let said = std::mem::replace(&mut self.told_start, true);
         (!said).then(|| Event::Started { name, kind, size, peer: peer.to_owned() })
-    }
-}
-
-impl Place {
-    fn kind(&self) -> OfferKind {
-        match self.what {
-            What::Link { .. } => OfferKind::Link,
-            What::Directory { .. } => OfferKind::Directory,
-            What::File { .. } => unreachable!("a file is opened"),
-        }
-    }
-
-    fn offer(&self) -> Offer {
-        let path = self.to.to_string();
-        let (target, mode, (mtime, mtime_ns)) = match &self.what {
-            What::Link { target, mtime } => (Some(target.clone()), None, *mtime),
-            What::Directory { mode, mtime } => (None, Some(*mode), *mtime),
-            What::File { .. } => unreachable!("a file is opened"),
-        };
-        let id = transfer_id(&path, 0, mtime, mtime_ns, mode);
-        Offer { target, mtime, mtime_ns, mode, ..Offer::new(id, path, self.kind()) }
     }
 }
 

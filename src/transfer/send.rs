@@ -1,6 +1,7 @@
 //! The sending side: joins the files of a run to a connection.
 
 mod hearing;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,8 +11,9 @@ use std::time::{Duration, Instant};
 use futures::{AsyncRead, AsyncWrite};
 use rustix::process::{Resource, getrlimit};
 
+use super::content::Content;
 use super::pump::{Jobs, Pump, Side};
-use super::run::{Content, Run, Transfer};
+use super::run::{Run, Transfer};
 use super::succession::Succession;
 use super::{Error, Event, PROGRESS_INTERVAL, Pace, RetryOptions, Summary, hello, part};
 use crate::protocol::{
@@ -397,44 +399,6 @@ impl Files<'_> {
                 (self.observer)(Some(transfer.id), Event::Failed(refused));
             }
         }
-    }
-}
-
-impl Files<'_> {
-    /// Tells the machine what has come of streams, and lets go of what it is done with. Whether anything has come.
-    fn follow_streams(&mut self, link: &mut Link, cx: &mut Context<'_>) -> bool {
-        let mut moved = false;
-        let mut failed = Vec::new();
-        self.streams.retain_mut(|(number, told)| {
-            let Some(stream) = self.open.get(number).and_then(Transfer::stream) else { return false };
-            stream.let_go_below(link.done_below(*number));
-            let acknowledged = link.progress(*number).unwrap_or_default().acknowledged;
-            if acknowledged + 3 > told.bytes {
-                // It is not the path that keeps it waiting.
-                self.run.note_move();
-                moved |= acknowledged > 0 && !std::mem::replace(&mut self.carried, acknowledged > 0);
-            }
-            if told.is_all {
-                return true;
-            }
-            match stream.poll_come(cx) {
-                Ok(come) if come == *told => {}
-                Ok(come) => {
-                    link.grown(*number, come.bytes);
-                    if come.is_all {
-                        link.ended(*number, come.bytes);
-                    }
-                    (*told, moved) = (come, true);
-                }
-                Err(error) => failed.push((*number, error)),
-            }
-            true
-        });
-        for (number, error) in failed {
-            self.failed(number, error.into(), link);
-            moved = true;
-        }
-        moved
     }
 }
 

@@ -6,8 +6,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::content::Content;
 use super::recovery::{self, Next};
-use super::run::{Content, Run, Transfer};
+use super::run::{Run, Transfer};
 use super::send::{attempt, link_config, tell};
 use super::succession::{Next as Another, Succession};
 use super::{Error, Event, SendOptions, Summary, part};

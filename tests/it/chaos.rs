@@ -377,14 +377,11 @@ fn finish(stage: &Arc<Stage>, receiver: &mut Receiver, proxy: &Proxy, flags: &[&
     }
     assert_eq!(ended.code(), 0, "seed {seed}: {ended:?}");
     assert!(ours(), "seed {seed}: a wrong file was called right");
-    // The place for partial files goes once nothing of it is open any more, which may be a moment behind the receipt.
-    let waiting = Instant::now();
-    while stage.place.listing() != ["f"] {
-        let left: Vec<_> = fs::read_dir(stage.place.inbox().join(".wsferry")).into_iter().flatten().collect();
-        let all = stage.place.listing();
-        assert!(waiting.elapsed() < PATIENCE, "seed {seed}: litter: {all:?}, {left:?}");
-        thread::sleep(Duration::from_millis(2));
-    }
+    let left = || {
+        let shelf = fs::read_dir(stage.place.inbox().join(".wsferry"));
+        shelf.into_iter().flatten().collect::<Vec<_>>()
+    };
+    assert_eq!(stage.place.listing(), ["f"], "seed {seed}: litter: {:?}", left());
 }
 
 /// Two at a time; all that fail are told.

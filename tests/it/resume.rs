@@ -3,6 +3,7 @@
 use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use serde_json::json;
 
@@ -74,16 +75,22 @@ fn room_is_set_aside_ahead_of_the_bytes_and_given_back_when_the_connection_ends(
     assert!(partial().len() > 10_000_000 && !ahead(), "{:?}", partial());
 }
 
-#[test]
-fn a_killed_receiver_resumes_where_it_was() {
-    let place = Place::new();
-    let mut receiver = Receiver::start(&place, &[]);
+/// A receiver that is killed in the middle of a file, whose sender does not wait for it: the file, and its bytes.
+fn killed_receiver(place: &Place) -> (PathBuf, Vec<u8>) {
+    let mut receiver = Receiver::start(place, &[]);
     let proxy = slow(&receiver);
     let bytes = random(40 * B + 5, 2);
     let file = place.file("f", &bytes);
-    let sender = send_until(&place, "f", &proxy.url(), 20_000_000);
+    let sender = send_until(place, "f", &proxy.url(), 20_000_000);
     receiver.running.kill();
     sender.end().assert_error(3, &["same command", "resume"]);
+    (file, bytes)
+}
+
+#[test]
+fn a_killed_receiver_resumes_where_it_was() {
+    let place = Place::new();
+    let (file, bytes) = killed_receiver(&place);
     let receiver = Receiver::start(&place, &[]);
     let finished = send_well(&file, &receiver.url, &[]);
     // What was written and not yet in the journal was hashed and kept: less than a block is sent again.
@@ -96,17 +103,11 @@ fn a_killed_receiver_resumes_where_it_was() {
 #[test]
 fn what_a_killed_receiver_was_just_putting_in_order_is_not_left_behind() {
     let place = Place::new();
-    let mut receiver = Receiver::start(&place, &[]);
-    let proxy = slow(&receiver);
-    let bytes = random(40 * B + 5, 2);
-    let file = place.file("f", &bytes);
-    let sender = send_until(&place, "f", &proxy.url(), 20_000_000);
-    receiver.running.kill();
-    sender.end().assert_error(3, &["same command", "resume"]);
+    let (file, bytes) = killed_receiver(&place);
     // As if that had been in the middle of a renewal.
     let shelf = place.inbox().join(".wsferry");
-    let names =
-        std::fs::read_dir(&shelf).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let entries = std::fs::read_dir(&shelf).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     for name in names.collect::<Vec<_>>() {
         std::fs::write(shelf.join(format!("{name}-new")), b"half").unwrap();
         if name.ends_with(".part") {
