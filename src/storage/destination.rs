@@ -253,10 +253,23 @@ pub(super) fn open_ours(
     let file = match folder.open(name, true) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound || is_no_directory(&error) => return Ok(None),
+        // It has its source's permissions already, and was about to get its final name.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let writable = folder.open(name, false).and_then(|file| make_writable(&*file));
+            match writable.and_then(|()| folder.open(name, true)) {
+                Ok(file) => file,
+                Err(_) => return Err(error),
+            }
+        }
         Err(error) => return Err(error),
     };
     let info = file.info()?;
     Ok(info.is_file.then_some((file, info)))
+}
+
+/// Lets its owner read and write it.
+pub(super) fn make_writable(file: &dyn FolderFile) -> io::Result<()> {
+    file.set_mode(file.info()?.mode & 0o777 | 0o600)
 }
 
 /// Makes a file in the place of what has the name.

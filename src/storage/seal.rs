@@ -2,17 +2,32 @@
 
 use std::sync::atomic::Ordering;
 
+use super::destination::make_writable;
 use super::error::StorageError;
 use super::folder::FileInfo;
 use super::partial::{Partial, disturbed};
-use super::target::{Sealed, Target, lock, partial_of};
+use super::target::{Sealed, Stage, Target, lock, partial_of};
 use super::tree::Walk;
 use super::warning::Warning;
 use crate::protocol::{DigestTree, FileDigest};
 
+/// The permission bit by which a file's owner reads it.
+const OWNER_READS: u32 = 0o400;
+
 impl Target {
     /// Gives the partial file its final name if it has this digest: sync, name, sync of the directory.
     pub(super) fn finish(&self, digest: FileDigest) -> Result<Sealed, StorageError> {
+        let sealed = self.name_whole(digest);
+        // Without write permission it could not be taken up again.
+        if !self.named.load(Ordering::Relaxed)
+            && let Stage::Partial(partial) = &*self.read()
+        {
+            let _ = make_writable(partial.file());
+        }
+        sealed
+    }
+
+    fn name_whole(&self, digest: FileDigest) -> Result<Sealed, StorageError> {
         drop(self.partial()?);
         self.put_in_order_if_need_be()?;
         let stage = self.partial()?;
@@ -36,6 +51,12 @@ impl Target {
         }
         if let Err(error) = file.set_mtime(self.offer.mtime, self.offer.mtime_ns) {
             warnings.push(Warning::Time(error.to_string()));
+        }
+        // What has the final name is all that it is to be, should the machine stop behind it. As long as it is partial its
+        // owner can read it.
+        let is_allowed = self.offer.mode.map_or(Ok(()), |mode| file.restrict_mode(mode | OWNER_READS));
+        if let Err(error) = is_allowed {
+            warnings.push(Warning::Mode(error.to_string()));
         }
         if let Err(error) = file.sync_all() {
             self.destination.memory.doubt(partial.id());
@@ -64,8 +85,7 @@ impl Target {
         walk.sync();
         warnings.append(&mut walk.warnings);
         walk.check_durable(&place)?;
-        // Only now that the new name is durable: a partial file without write permission could not be taken up again.
-        if let Some(mode) = self.offer.mode {
+        if let Some(mode) = self.offer.mode.filter(|mode| mode & OWNER_READS == 0) {
             if let Err(error) = file.restrict_mode(mode) {
                 warnings.push(Warning::Mode(error.to_string()));
             }

@@ -302,6 +302,12 @@ impl Model {
         Some(disk.inodes[inode].now.bytes.clone())
     }
 
+    /// Whether nobody has permission to write to the file at a path.
+    pub fn is_read_only(&self, path: &str) -> bool {
+        let disk = self.disk();
+        disk.find(path).is_some_and(|inode| disk.inodes[inode].read_only)
+    }
+
     /// What the symbolic link at a path says.
     pub fn link_at(&self, path: &str) -> Option<String> {
         let disk = self.disk();

@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -50,8 +50,6 @@ fn a_killed_sender_resumes_where_it_was() {
 
 #[test]
 fn room_is_set_aside_ahead_of_the_bytes_and_given_back_when_the_connection_ends() {
-    use std::os::unix::fs::MetadataExt;
-
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
     let proxy = slow(&receiver);
@@ -116,6 +114,21 @@ fn what_a_killed_receiver_was_just_putting_in_order_is_not_left_behind() {
     }
     let receiver = Receiver::start(&place, &[]);
     send_well(&file, &receiver.url, &[]);
+    assert!(place.received("f") == bytes);
+    assert_eq!(place.listing(), ["f"]);
+}
+
+#[test]
+fn a_receiver_that_is_killed_just_before_the_final_name_is_resumed_although_the_file_is_read_only_by_then() {
+    let place = Place::new();
+    let (file, bytes) = killed_receiver(&place);
+    let shelf = place.inbox().join(".wsferry");
+    let mut entries = std::fs::read_dir(&shelf).unwrap().map(|entry| entry.unwrap().path());
+    let part = entries.find(|path| path.extension().is_some_and(|ending| ending == "part")).unwrap();
+    std::fs::set_permissions(&part, Permissions::from_mode(0o444)).unwrap();
+    let receiver = Receiver::start(&place, &[]);
+    let finished = send_well(&file, &receiver.url, &[]);
+    assert!(finished["resumed_at"].as_u64().unwrap() > 12_000_000, "{finished}");
     assert!(place.received("f") == bytes);
     assert_eq!(place.listing(), ["f"]);
 }
