@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use wsferry::protocol::MAX_FRAME;
 use wsferry::runtime;
-use wsferry::transfer::probe::{self, PathReport, ProbeOptions, ProbeStep, Refusal, Watched};
+use wsferry::transfer::probe::{self, CutLimit, PathReport, ProbeOptions, ProbeStep, Refusal, Watched};
 use wsferry::transport::dial::{Route, TlsRoute};
 
 use super::advice;
@@ -121,6 +121,15 @@ fn lines(report: &PathReport) -> Vec<String> {
             None => "rate           connections do not live long enough to tell".to_owned(),
         },
     ]);
+    lines.extend(report.cut.map(|cut| {
+        let (carried, seconds) = (words::size(cut.characters), cut.lived.as_secs_f64());
+        let what = match cut.limit {
+            CutLimit::Characters => format!("carries {carried} of frames"),
+            CutLimit::Age => format!("lives for {seconds:.1} s"),
+            CutLimit::Unclear => format!("carries {carried} of frames in {seconds:.1} s"),
+        };
+        format!("a connection   {what}, and is cut: {}", said(cut.ended))
+    }));
     let watched = |what: &str, watched: Watched| {
         let seconds = watched.lived.as_secs_f64();
         match watched.ended {
@@ -167,6 +176,14 @@ fn event(url: &str, report: &PathReport) -> Value {
         "refused": report.refused.map(|(_, why)| refusal(why)),
         "round_trip_seconds": report.round_trip.as_secs_f64(),
         "bytes_per_second": report.bytes_per_second,
+        "cut": report.cut.map(|cut| json!({
+            "characters": cut.characters, "seconds": cut.lived.as_secs_f64(), "ended": refusal(cut.ended),
+            "limit": match cut.limit {
+                CutLimit::Characters => "characters",
+                CutLimit::Age => "age",
+                CutLimit::Unclear => "unclear",
+            },
+        })),
         "in_use": report.in_use.map(watched), "idle": report.idle.map(watched),
         "flags": flags(report),
     })

@@ -82,6 +82,22 @@ fn the_lifetime_of_connections_and_an_idle_limit_are_told_if_they_show_while_it_
 }
 
 #[test]
+fn what_a_connection_carries_before_it_is_cut_is_told_from_how_long_it_lives() {
+    const MOST: u64 = 8 << 20;
+    let found = probed(Limits { bytes: Some(MOST), ..Limits::default() }, &[]);
+    assert_eq!(found["cut"]["limit"], "characters", "{found}");
+    let carried = found["cut"]["characters"].as_u64().unwrap();
+    assert!((MOST / 8 * 7..=MOST).contains(&carried), "{found}");
+
+    let life = Limits { life: Some(Duration::from_millis(700)), ..Limits::default() };
+    let found = probed(life, &[]);
+    assert_eq!(found["cut"]["limit"], "age", "{found}");
+    assert!((0.3..1.0).contains(&found["cut"]["seconds"].as_f64().unwrap()), "{found}");
+
+    assert_eq!(probed(Limits::default(), &[])["cut"], Value::Null);
+}
+
+#[test]
 fn a_path_that_carries_nothing_and_a_port_where_nobody_listens_are_told_apart() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);

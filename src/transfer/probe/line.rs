@@ -80,15 +80,16 @@ impl Line {
         if self.is_damaged { Err(Refusal::Damaged) } else { Ok(()) }
     }
 
-    /// Sends chunks for a while, as many as the window lets. Gives the bytes a second that arrived.
+    /// Sends chunks for a while, as many as fit into so many bytes on the way. Gives the bytes a second that arrived.
     pub(super) async fn pour(
         &mut self,
         frame: usize,
+        window: u64,
         duration: Duration,
         patience: Duration,
     ) -> Result<f64, Refusal> {
         let chunk = ChunkSize::for_frame_limit(frame).expect("a frame holds a few bytes");
-        let window = self.peer.window.min(crate::protocol::DEFAULT_WINDOW);
+        let window = self.peer.window.min(window);
         let (began, first) = (Instant::now(), self.sequence);
         let end = began + duration;
         let pouring = poll_fn(|cx| {
@@ -100,7 +101,11 @@ impl Line {
                 {
                     match self.connection.poll_ready(cx) {
                         Poll::Ready(Ok(())) => self.send(chunk),
-                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                        Poll::Ready(Err(error)) => {
+                            // What came before the end counts.
+                            while let Poll::Ready(Ok(())) = self.poll_hear(cx) {}
+                            return Poll::Ready(Err(error.into()));
+                        }
                         Poll::Pending => break,
                     }
                 }
@@ -122,6 +127,28 @@ impl Line {
             return Err(Refusal::Damaged);
         }
         Ok(((self.acknowledged - first) * chunk.raw()) as f64 / began.elapsed().as_secs_f64())
+    }
+
+    /// Sends chunks of one size on a connection of their own, one each `gap`, until so many characters have crossed. Gives
+    /// what ended it, if it ended before.
+    pub(super) async fn drip(&mut self, frame: usize, gap: Duration, characters: u64) -> Option<Refusal> {
+        let chunk = ChunkSize::for_frame_limit(frame).expect("a frame holds a few bytes");
+        while self.carried(frame) < characters {
+            if let Err(error) = poll_fn(|cx| self.connection.poll_ready(cx)).await {
+                return Some(why(&error.into()));
+            }
+            self.send(chunk);
+            if let Err(ended) = self.wait(gap).await {
+                return Some(ended);
+            }
+        }
+        None
+    }
+
+    /// The characters of chunks in frames of one size that are known to have crossed.
+    pub(super) fn carried(&self, frame: usize) -> u64 {
+        let chunk = ChunkSize::for_frame_limit(frame).expect("a frame holds a few bytes");
+        self.acknowledged * chunk::frame_len(chunk.raw() as usize) as u64
     }
 
     /// Sends nothing for a while, and takes what comes.

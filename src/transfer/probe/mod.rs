@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use self::line::Line;
 use self::search::FrameSearch;
 use super::Error;
-use crate::protocol::{HeartbeatConfig, MIN_FRAME_LIMIT};
+use crate::protocol::{DEFAULT_WINDOW, HeartbeatConfig, MIN_FRAME_LIMIT};
 use crate::transport::dial::Route;
 use crate::transport::{Dialer, Kind};
 
@@ -23,6 +23,13 @@ const POUR: Duration = Duration::from_secs(3);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// Connections that may fail one after another, beside those that say what a frame's size is.
 const MAX_CUTS: u32 = 5;
+
+/// Characters of the frames that tell how much a connection carries.
+const SMALL_FRAME: usize = 16 << 10;
+/// Bytes on the way meanwhile, which nobody has acknowledged when the connection is cut.
+const IN_FLIGHT: u64 = 1 << 20;
+/// How many times as slow as it could be a connection carries what tells its age from its load.
+const SLOWER: u32 = 4;
 
 /// How to probe.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +85,30 @@ pub struct Watched {
     pub ended: Option<Refusal>,
 }
 
+/// Connections that are cut while they carry something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// The characters of frames that one carried before.
+    pub characters: u64,
+    /// How long it lived.
+    pub lived: Duration,
+    /// What became of it.
+    pub ended: Refusal,
+    /// What is limited, as far as that shows.
+    pub limit: CutLimit,
+}
+
+/// What decides when a connection is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CutLimit {
+    /// What it has carried: one that carries it slowly lives for longer.
+    Characters,
+    /// How old it is: one that carries less is cut as early.
+    Age,
+    /// It did not show.
+    Unclear,
+}
+
 /// What a path carries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PathReport {
@@ -95,6 +126,8 @@ pub struct PathReport {
     pub refused: Option<(usize, Refusal)>,
     /// Bytes of files a second towards the receiver, if connections live long enough to tell.
     pub bytes_per_second: Option<f64>,
+    /// What a connection carries before it is cut, if one was cut while the rate was measured.
+    pub cut: Option<Cut>,
     /// A connection in use, if one was watched.
     pub in_use: Option<Watched>,
     /// A connection on which nothing was sent, watched for less than the 20 s after which both sides give signs of life.
@@ -119,7 +152,7 @@ pub async fn probe(
     let round_trip = prober.round_trip(&mut line).await?;
     let (largest_frame, refused) = prober.largest_frame(line, observer).await?;
     observer(ProbeStep::Rate);
-    let bytes_per_second = prober.rate(largest_frame).await?;
+    let (bytes_per_second, cut) = prober.rate(largest_frame).await?;
     observer(ProbeStep::Binary);
     let binary = match prober.open(Kind::Binary).await {
         Ok(line) => {
@@ -137,6 +170,7 @@ pub async fn probe(
         largest_frame,
         refused,
         bytes_per_second,
+        cut,
         in_use,
         idle,
     })
@@ -211,19 +245,51 @@ impl Prober<'_> {
         Ok(search.found())
     }
 
-    async fn rate(&self, frame: usize) -> Result<Option<f64>, Error> {
+    async fn rate(&self, frame: usize) -> Result<(Option<f64>, Option<Cut>), Error> {
         if frame == 0 {
-            return Ok(None);
+            return Ok((None, None));
         }
         // Where connections live for less than that, a shorter time has to do.
+        let mut is_cut = false;
         for duration in [POUR, POUR / 4, POUR / 16] {
             let mut line = self.open_again().await?;
-            if let Ok(rate) = line.pour(frame, duration, self.options.patience).await {
+            if let Ok(rate) = line.pour(frame, DEFAULT_WINDOW, duration, self.options.patience).await {
                 line.close().await;
-                return Ok(Some(rate));
+                let cut = if is_cut { self.cut(frame).await? } else { None };
+                return Ok((Some(rate), cut));
             }
+            is_cut = true;
         }
-        Ok(None)
+        Ok((None, self.cut(frame).await?))
+    }
+
+    /// What limits a connection: one carries all it can, and the next the same at a quarter of the rate. In small frames,
+    /// which tell where the end was.
+    async fn cut(&self, frame: usize) -> Result<Option<Cut>, Error> {
+        let (frame, patience) = (frame.min(SMALL_FRAME), self.options.patience);
+        let mut line = self.open_again().await?;
+        let began = Instant::now();
+        let Err(ended) = line.pour(frame, IN_FLIGHT, 2 * POUR, patience).await else { return Ok(None) };
+        let (characters, lived) = (line.carried(frame), began.elapsed());
+        let mut cut = Cut { characters, lived, ended, limit: CutLimit::Unclear };
+        if characters == 0 {
+            return Ok(Some(cut));
+        }
+        let frames = (characters / frame as u64).max(1) as u32;
+        let mut line = self.open_again().await?;
+        let began = Instant::now();
+        let most = characters + characters / 2;
+        let ended = line.drip(frame, lived * SLOWER / frames, most).await;
+        let (carried, slowly) = (line.carried(frame), began.elapsed());
+        match ended {
+            Some(ended) if slowly > lived * SLOWER / 2 && carried > characters / 2 => {
+                // What came slowly was acknowledged up to its end.
+                cut = Cut { characters: carried.max(characters), ended, limit: CutLimit::Characters, ..cut };
+            }
+            Some(_) if slowly < lived * 2 && carried < characters / 2 => cut.limit = CutLimit::Age,
+            _ => {}
+        }
+        Ok(Some(cut))
     }
 
     /// One connection that is used a little, and one on which nothing is sent.
