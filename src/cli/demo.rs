@@ -101,7 +101,7 @@ async fn send_until(source: &Path, url: &Endpoint, cut_at: u64, output: &Output)
     // Every step is told, so that the cut comes half-way however fast the machine is.
     let options = SendOptions { progress_interval: Duration::ZERO, ..SendOptions::default() };
     let mut session = Session::new(url.clone(), options, RetryOptions::default());
-    let mut view = View::new(output.clone(), 1, "random.bin".to_owned(), None);
+    let mut view = View::new(output.clone(), 1, "random.bin".to_owned());
     let (cut, was_cut) = oneshot::channel();
     let (cut, reached) = (Mutex::new(Some(cut)), Mutex::new(0));
     let mut observer = |event: Event| {

@@ -14,6 +14,7 @@ use super::advice;
 use super::args::SendArgs;
 use super::bar::Bar;
 use super::exit::Exit;
+use super::outage::Outage;
 use super::output::{self, Mode, Output};
 use super::progress::{self, View};
 use super::tree;
@@ -29,6 +30,7 @@ pub struct Desk<'a> {
     views: BTreeMap<u64, View>,
     names: HashMap<u64, String>,
     overall: Option<Overall>,
+    outage: Outage,
     /// Acknowledged bytes of the files that are on their way, and of those that are done.
     acknowledged: HashMap<u64, u64>,
     /// All of them together.
@@ -84,6 +86,7 @@ impl<'a> Desk<'a> {
             views: BTreeMap::new(),
             names: HashMap::new(),
             overall: is_shown.then(|| Overall::new(args, output)),
+            outage: Outage::default(),
             acknowledged: HashMap::new(),
             done: 0,
             ended: BTreeSet::new(),
@@ -96,13 +99,12 @@ impl<'a> Desk<'a> {
     pub fn show(&mut self, file: Option<u64>, event: &Event) {
         let Some(file) = file else {
             let views: Vec<&View> = self.views.values().collect();
-            return progress::connection(
-                self.output,
-                &views,
-                self.overall.as_ref().map(|all| &all.bar),
-                event,
-            );
+            let overall = self.overall.as_ref().map(|all| &all.bar);
+            return progress::connection(self.output, &views, overall, &mut self.outage, event);
         };
+        if progress::is_life(event) {
+            self.outage.end(self.output, self.output.bars.is_hidden());
+        }
         match event {
             Event::Offered { name, .. } => {
                 self.names.insert(file, name.clone());
@@ -112,8 +114,7 @@ impl<'a> Desk<'a> {
             _ => {}
         }
         if !self.views.contains_key(&file) {
-            let (name, overall) = (self.name(file), self.overall.as_ref());
-            let view = View::new(self.output.clone(), file + 1, name, overall.map(|all| all.bar.clone()));
+            let view = View::new(self.output.clone(), file + 1, self.name(file));
             self.views.insert(file, if self.is_tree { view.without_bar() } else { view });
         }
         if let Some(view) = self.views.get_mut(&file) {
@@ -152,7 +153,6 @@ impl<'a> Desk<'a> {
     pub fn close(mut self) -> Exit {
         if let Some(overall) = self.overall.take() {
             overall.total.is_over.store(true, Ordering::Relaxed);
-            overall.bar.clear(self.output);
         }
         let line = if self.is_tree { self.describe_tree() } else { self.describe_files() };
         if let Some(line) = line {
@@ -328,7 +328,7 @@ impl Overall {
                 }
             });
         }
-        Self { bar: Bar::new(output, None), total }
+        Self { bar: Bar::over_all(output), total }
     }
 
     fn show(&self, bytes: u64, files: u64, current: Option<&str>) {

@@ -97,6 +97,12 @@ pub fn line(state: &State, columns: usize) -> String {
     cut(&all.collect::<Vec<_>>().join(" "), columns)
 }
 
+/// The line that stands for transfers without a row of their own.
+pub fn more(count: usize, rate: f64, columns: usize) -> String {
+    let rate = if rate >= 1.0 { format!(", {}", words::rate(rate)) } else { String::new() };
+    cut(&format!("+{count} more{rate}"), columns)
+}
+
 /// Files, name and percent.
 fn left(state: &State, room: usize) -> String {
     let files = state.files.map(|(done, all)| format!("{done}/{all} files"));
@@ -281,6 +287,12 @@ mod tests {
         assert_eq!(of(41), "backup.tar 50% -- cut: again in 4 s (8th)");
         assert_eq!(of(40), "backup.tar 50% cut: again in 4 s (8th)");
         assert_eq!(of(20), "b…r 50% again in 4 s");
+    }
+
+    #[test]
+    fn what_has_no_row_is_counted_with_its_rate() {
+        assert_eq!(more(3, 41e6, 80), "+3 more, 41.0 MB/s");
+        assert_eq!((more(3, 0.0, 80), more(3, 41e6, 7)), ("+3 more".to_owned(), "+3 more".to_owned()));
     }
 
     #[test]

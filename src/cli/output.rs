@@ -11,6 +11,7 @@ use wsferry::protocol::ChunkSize;
 use wsferry::transfer::Summary;
 
 use super::args::OutputArgs;
+use super::board::Board;
 use super::exit::Exit;
 use super::screen::Screen;
 use super::usage;
@@ -39,6 +40,8 @@ pub struct Output {
     pub mode: Mode,
     /// The bars that are on the screen; lines go above them.
     pub bars: MultiProgress,
+    /// Which transfers have one.
+    pub board: Board,
     out: Writer,
     err: Writer,
     /// Standard output was a terminal when the program started; one that went away does not look like one.
@@ -63,7 +66,8 @@ impl Output {
         } else {
             ProgressDrawTarget::hidden()
         };
-        Self { mode, bars: MultiProgress::with_draw_target(target), out, err, on_terminal }
+        let bars = MultiProgress::with_draw_target(target);
+        Self { mode, board: Board::new(bars.clone()), bars, out, err, on_terminal }
     }
 
     /// Whether lines are read by people on a terminal, where short ones are better.
@@ -243,7 +247,7 @@ fn finished(transfer: u64, summary: &Summary) -> Value {
     json!({
         "event": "finished", "transfer": transfer, "name": summary.name, "kind": summary.kind,
         "size": summary.size(),
-        "seconds": summary.elapsed.as_secs_f64(), "bytes_per_second": summary.rate(),
+        "seconds": summary.elapsed.as_secs_f64(), "average_bytes_per_second": summary.rate(),
         "resumed_at": summary.progress.held, "new_bytes": summary.new_bytes(),
         "resent_bytes": summary.progress.resent, "damaged_chunks": summary.progress.naks,
         "repaired_blocks": summary.progress.repaired_blocks, "already_there": summary.complete,

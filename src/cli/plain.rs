@@ -25,7 +25,7 @@ pub async fn send_all(args: &SendArgs, dialer: &Dialer, chunk: Option<ChunkSize>
     let mut worst = Exit::Done;
     for (number, file) in (1..).zip(args.files()) {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut view = View::new(output.clone(), number, name, None);
+        let mut view = View::new(output.clone(), number, name);
         let sent = send_plain_to(dialer, file, &options, &mut |event| view.show(&event)).await;
         view.clear();
         match sent {

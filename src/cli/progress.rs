@@ -1,6 +1,6 @@
 //! What one transfer shows while it runs: a bar, a line every few seconds, or events.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use indicatif::ProgressStyle;
 use serde_json::json;
@@ -8,13 +8,10 @@ use wsferry::protocol::{OfferKind, Progress};
 use wsferry::transfer::Event;
 
 use super::bar::Bar;
+use super::outage::Outage;
 use super::output::{Mode, Output};
+use super::pulse::Pulse;
 use super::words;
-
-/// Between two lines where there is no terminal.
-const LINE_INTERVAL: Duration = Duration::from_secs(5);
-/// Between two `progress` events.
-const EVENT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The view of one transfer.
 pub struct View {
@@ -22,33 +19,22 @@ pub struct View {
     transfer: u64,
     name: String,
     bar: Option<Bar>,
-    /// The bar over all files, if there are several: this one goes above it.
-    overall: Option<Bar>,
-    started: Instant,
-    next_tell: Instant,
+    /// What stands for the bar where there is none.
+    pulse: Option<Pulse>,
+    outage: Outage,
     is_endless: bool,
-    has_bar: bool,
+    is_one_of_many: bool,
 }
 
 impl View {
-    pub fn new(output: Output, transfer: u64, name: String, overall: Option<Bar>) -> Self {
-        let now = Instant::now();
-        Self {
-            output,
-            transfer,
-            name,
-            bar: None,
-            overall,
-            started: now,
-            next_tell: now,
-            is_endless: false,
-            has_bar: true,
-        }
+    pub fn new(output: Output, transfer: u64, name: String) -> Self {
+        let (bar, pulse, outage) = Default::default();
+        Self { output, transfer, name, bar, pulse, outage, is_endless: false, is_one_of_many: false }
     }
 
     /// One of many: a bar over all of them is shown, or nothing.
     pub fn without_bar(self) -> Self {
-        Self { has_bar: false, ..self }
+        Self { is_one_of_many: true, ..self }
     }
 
     /// The transfer's number.
@@ -68,6 +54,9 @@ impl View {
 
     /// Shows an event. `Finished` and `Failed` are left to the caller; the bar is gone by then.
     pub fn show(&mut self, event: &Event) {
+        if is_life(event) {
+            self.outage.end(&self.output, self.bar.is_none());
+        }
         match event {
             Event::Started { name, kind, size, peer } => self.start(name, *kind, *size, peer),
             Event::Resumed { held } => {
@@ -78,8 +67,18 @@ impl View {
                 if let Some(bar) = &self.bar {
                     bar.resume_at(*held);
                 }
+                if let Some(pulse) = &self.pulse {
+                    pulse.resume_at(*held);
+                }
             }
-            Event::Progress(progress) => self.progress(progress),
+            Event::Progress(progress) => {
+                if let Some(bar) = &self.bar {
+                    bar.advance(progress.acknowledged, checking(progress));
+                }
+                if let Some(pulse) = &self.pulse {
+                    pulse.note(progress);
+                }
+            }
             Event::Notice { what } => {
                 self.output.event(json!({
                     "event": "notice", "transfer": self.transfer, "name": self.name, "reason": what,
@@ -87,18 +86,27 @@ impl View {
                 self.output.notice(what);
             }
             Event::Connecting { .. } | Event::Reconnecting { .. } => {
-                connection(&self.output, std::slice::from_ref(&self), None, event);
+                let mut outage = std::mem::take(&mut self.outage);
+                connection(&self.output, std::slice::from_ref(&self), None, &mut outage, event);
+                self.outage = outage;
             }
-            Event::Finished(_) | Event::Failed(_) => self.clear(),
+            Event::Finished(_) => {
+                if let Some(pulse) = self.pulse.take() {
+                    pulse.end();
+                }
+                self.clear();
+            }
+            Event::Failed(_) => self.clear(),
             _ => {}
         }
     }
 
     /// Takes the bar off the screen.
     pub fn clear(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.clear(&self.output);
+        if let Some(pulse) = self.pulse.take() {
+            pulse.flush();
         }
+        self.bar = None;
     }
 
     fn start(&mut self, name: &str, kind: OfferKind, size: Option<u64>, peer: &str) {
@@ -106,69 +114,23 @@ impl View {
         // A source that changed is begun again as what it became.
         self.clear();
         name.clone_into(&mut self.name);
-        self.started = Instant::now();
-        self.next_tell = self.started + LINE_INTERVAL.min(EVENT_INTERVAL);
         self.output.event(json!({
             "event": "started", "transfer": self.transfer, "name": name, "kind": kind, "size": size, "peer": peer,
         }));
-        if self.has_bar
-            && kind == OfferKind::File
-            && self.output.mode == Mode::Human
-            && !self.output.bars.is_hidden()
-        {
-            let bar = Bar::new(&self.output, self.overall.as_ref());
+        let is_shown = kind == OfferKind::File && !self.is_one_of_many;
+        if is_shown && self.output.mode == Mode::Human && !self.output.bars.is_hidden() {
+            let bar = Bar::new(&self.output);
             bar.start(name, size);
             self.bar = Some(bar);
-        }
-        if self.output.mode == Mode::Human {
-            self.next_tell = self.started + LINE_INTERVAL;
+        } else if self.output.mode == Mode::Json || (is_shown && self.output.mode == Mode::Human) {
+            self.pulse = Some(Pulse::new(self.output.clone(), self.transfer, name));
         }
     }
+}
 
-    fn progress(&mut self, progress: &Progress) {
-        if let Some(bar) = &self.bar {
-            bar.advance(progress.acknowledged, checking(progress));
-        }
-        let now = Instant::now();
-        if now < self.next_tell {
-            return;
-        }
-        let new = progress.acknowledged.saturating_sub(progress.held);
-        let rate = new as f64 / now.duration_since(self.started).as_secs_f64().max(1e-9);
-        match self.output.mode {
-            Mode::Json => {
-                self.next_tell = now + EVENT_INTERVAL;
-                self.output.passing_event(json!({
-                    "event": "progress", "transfer": self.transfer, "name": self.name,
-                    "acknowledged": progress.acknowledged, "total": progress.total,
-                    "durable": progress.durable, "resumed_at": progress.held, "verified": progress.verified,
-                    "resent_bytes": progress.resent, "bytes_per_second": rate,
-                }));
-            }
-            Mode::Human if self.has_bar && self.bar.is_none() => {
-                self.next_tell = now + LINE_INTERVAL;
-                let (of, left) = match progress.total {
-                    Some(total) => {
-                        let left = total.saturating_sub(progress.acknowledged) as f64 / rate.max(1.0);
-                        (
-                            format!(" of {}", words::size(total)),
-                            format!(", {} left", words::duration(left as u64)),
-                        )
-                    }
-                    None => Default::default(),
-                };
-                let checking = checking(progress).map(|percent| format!(", verifying {percent}%"));
-                self.output.notice(&format!(
-                    "{}: {}{of}, {}{left}{}",
-                    self.name,
-                    words::size(progress.acknowledged),
-                    words::rate(rate),
-                    checking.unwrap_or_default(),
-                ));
-            }
-            _ => {}
-        }
-    }
+/// Whether an event comes of a connection that carries something.
+pub fn is_life(event: &Event) -> bool {
+    matches!(event, Event::Started { .. } | Event::Resumed { .. } | Event::Progress(_) | Event::Finished(_))
 }
 
 /// Says what becomes of the connection: on the bars of what is under way, if there are any.
@@ -176,34 +138,39 @@ pub fn connection<V: std::ops::Deref<Target = View>>(
     output: &Output,
     views: &[V],
     overall: Option<&Bar>,
+    outage: &mut Outage,
     event: &Event,
 ) {
     let one = if let [view] = views { Some(view) } else { None };
     let (transfer, name) = (one.map(|view| view.transfer), one.map(|view| &view.name));
     let bars: Vec<&Bar> = views.iter().filter_map(|view| view.bar.as_ref()).chain(overall).collect();
-    let line = match event {
+    match event {
         Event::Connecting { to } => {
             output.event(json!({"event": "connecting", "transfer": transfer, "name": name, "to": to}));
             bars.iter().for_each(|bar| bar.connecting());
-            format!("connecting to {to} ...")
+            if bars.is_empty() && !outage.lasts() {
+                output.notice(&format!("connecting to {to} ..."));
+            }
         }
         Event::Notice { what } => {
             output.event(json!({"event": "notice", "transfer": transfer, "name": name, "reason": what}));
-            return output.notice(what);
+            output.notice(what);
         }
         Event::Reconnecting { delay, attempt, why } => {
-            let seconds = delay.as_secs_f64();
+            let is_first = outage.try_again(Instant::now());
+            if is_first {
+                views.iter().filter_map(|view| view.pulse.as_ref()).for_each(Pulse::flush);
+            }
             output.event(json!({
                 "event": "reconnecting", "transfer": transfer, "name": name,
-                "seconds": seconds, "attempt": attempt, "reason": why,
+                "seconds": delay.as_secs_f64(), "attempt": attempt, "reason": why,
             }));
             bars.iter().for_each(|bar| bar.cut(why, *delay, *attempt));
-            format!("{why}; trying again in {seconds:.1} s (attempt {attempt})")
+            if bars.is_empty() && is_first {
+                output.notice(&format!("cut: {why}; trying again"));
+            }
         }
-        _ => return,
-    };
-    if bars.is_empty() {
-        output.notice(&line);
+        _ => {}
     }
 }
 
@@ -212,7 +179,7 @@ pub fn style(template: &str) -> ProgressStyle {
 }
 
 /// How far the comparison of what the receiver held is, in percent, while it runs.
-fn checking(progress: &Progress) -> Option<u64> {
+pub fn checking(progress: &Progress) -> Option<u64> {
     let runs = progress.verified > 0 && progress.verified < progress.held;
     runs.then(|| progress.verified * 100 / progress.held)
 }

@@ -291,7 +291,7 @@ impl Desk {
         let mut shown = self.shown();
         if let Event::Started { name, kind, .. } = event {
             shown.transfers += 1;
-            let view = View::new(self.output.clone(), shown.transfers, name.clone(), None);
+            let view = View::new(self.output.clone(), shown.transfers, name.clone());
             let view = if is_in_tree(name, *kind) { view.without_bar() } else { view };
             shown.views.insert(key, view);
         }
@@ -335,7 +335,8 @@ impl Desk {
             (connection, None) => shown.views.keys().filter(|key| key.0 == connection).copied().collect(),
             key => vec![key],
         };
-        let views: Vec<View> = ended.iter().filter_map(|key| shown.views.remove(key)).collect();
+        let mut views: Vec<View> = ended.iter().filter_map(|key| shown.views.remove(key)).collect();
+        views.iter_mut().for_each(View::clear);
         if let Some(kind) = kind {
             match shown.flood(kind).admit(&error.to_string(), Instant::now()) {
                 Admission::First => self.clone().tell_count_later(kind),

@@ -43,6 +43,11 @@ impl Screen {
         Self::size().0.into()
     }
 
+    /// Rows, now.
+    pub fn rows() -> usize {
+        Self::size().1.into()
+    }
+
     fn size() -> (u16, u16) {
         let size = tcgetwinsize(io::stderr()).map_or(SIZE, |size| (size.ws_col, size.ws_row));
         if size.0 == 0 || size.1 == 0 { SIZE } else { size }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -9,7 +10,7 @@ use futures::future::{Either, select};
 use wsferry::protocol::{ChunkSize, HeartbeatConfig, MAX_FRAME, MIN_FRAME_LIMIT, RelativePath};
 use wsferry::runtime;
 use wsferry::storage::Root;
-use wsferry::transfer::{Event, RetryOptions, SendOptions, Session};
+use wsferry::transfer::{Error, Event, RetryOptions, SendOptions, Session};
 use wsferry::transport::{Dialer, mask_url};
 
 use super::args::{ChunkArg, SendArgs};
@@ -22,6 +23,8 @@ use super::tree;
 
 /// How long a sender that was told to stop may take to do so: it has nothing to put in order.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
+/// How much of that it may take to say goodbye.
+const GOODBYE: Duration = Duration::from_millis(300);
 
 pub fn run(args: SendArgs, output: &Output) -> Exit {
     let (dialer, options) = match resolve(&args, output) {
@@ -36,20 +39,50 @@ pub fn run(args: SendArgs, output: &Output) -> Exit {
         true => plain::STOPPED,
         false => signals::STOPPED,
     };
-    let sending = std::pin::pin!(async {
+    let told = shutdown.clone();
+    let sending = async {
         match args.plain {
-            true => plain::send_all(&args, &dialer, options.chunk, output).await,
-            false if args.is_input() => send_input(&args, dialer, options, output).await,
-            false => send_all(&args, dialer, options, output).await,
+            true => Some(plain::send_all(&args, &dialer, options.chunk, output).await),
+            false => send(&args, Session::new(dialer, options, retry(&args)).stopped_by(told), output).await,
+        }
+    };
+    let ended = runtime::block_on(async {
+        match select(pin!(sending), shutdown).await {
+            Either::Left((exit, _)) => exit,
+            // It tells the receiver, if there is one that can be told at once.
+            Either::Right((_, sending)) => runtime::timeout(GOODBYE, sending).await.flatten(),
         }
     });
-    match runtime::block_on(select(sending, shutdown)) {
-        Either::Left((exit, _)) => exit,
-        Either::Right(_) => {
-            output.bars.clear().ok();
-            output.error(&stopped, signalled.exit())
+    ended.unwrap_or_else(|| {
+        output.bars.clear().ok();
+        output.error(&stopped, signalled.exit())
+    })
+}
+
+/// Sends all that is to be sent; `None` if that was stopped.
+async fn send(args: &SendArgs, mut session: Session, output: &Output) -> Option<Exit> {
+    let mut desk = Desk::new(args, output);
+    let sent = if args.is_input() {
+        let name = args.name.clone().expect("it was looked at");
+        let mut watch = |event: Event| match event {
+            Event::Connecting { .. } | Event::Reconnecting { .. } => desk.show(None, &event),
+            event => desk.show(Some(0), &event),
+        };
+        let sent = session.send_stream(std::io::stdin(), name, &mut watch).await;
+        sent.map(|summary| desk.show(Some(0), &Event::Finished(summary)))
+    } else {
+        match tree::scan(args) {
+            Ok(items) => session.send_all(items, &mut |file, event| desk.show(file, &event)).await,
+            Err(usage) => return Some(output.error(&usage, Exit::Usage)),
         }
+    };
+    match sent {
+        Err(Error::Stopped) => return None,
+        Err(error) => desk.cut(&error),
+        Ok(()) => {}
     }
+    session.close().await;
+    Some(desk.close())
 }
 
 /// Turns flags into options, or says which of them makes no sense.
@@ -155,23 +188,6 @@ fn check_input(args: &SendArgs) -> Result<(), String> {
     Ok(())
 }
 
-/// Sends what comes on standard input.
-async fn send_input(args: &SendArgs, dialer: Dialer, options: SendOptions, output: &Output) -> Exit {
-    let name = args.name.clone().expect("it was looked at");
-    let mut session = Session::new(dialer, options, retry(args));
-    let mut desk = Desk::new(args, output);
-    let mut watch = |event: Event| match event {
-        Event::Connecting { .. } | Event::Reconnecting { .. } => desk.show(None, &event),
-        event => desk.show(Some(0), &event),
-    };
-    match session.send_stream(std::io::stdin(), name, &mut watch).await {
-        Ok(summary) => desk.show(Some(0), &Event::Finished(summary)),
-        Err(error) => desk.cut(&error),
-    }
-    session.close().await;
-    desk.close()
-}
-
 fn retry(args: &SendArgs) -> RetryOptions {
     RetryOptions {
         retry_for: args.retry_for.into(),
@@ -179,19 +195,4 @@ fn retry(args: &SendArgs) -> RetryOptions {
         max_connection_age: args.max_connection_age.map(Into::into),
         ..RetryOptions::default()
     }
-}
-
-async fn send_all(args: &SendArgs, dialer: Dialer, options: SendOptions, output: &Output) -> Exit {
-    let items = match tree::scan(args) {
-        Ok(scan) => scan,
-        Err(usage) => return output.error(&usage, Exit::Usage),
-    };
-    let mut session = Session::new(dialer, options, retry(args));
-    let mut desk = Desk::new(args, output);
-    let sent = session.send_all(items, &mut |file, event| desk.show(file, &event)).await;
-    if let Err(error) = sent {
-        desk.cut(&error);
-    }
-    session.close().await;
-    desk.close()
 }

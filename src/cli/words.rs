@@ -41,6 +41,11 @@ pub fn duration(seconds: u64) -> String {
     }
 }
 
+/// A time that may be short: tenths of a second below ten.
+pub fn moment(seconds: f64) -> String {
+    if seconds < 9.95 { format!("{seconds:.1} s") } else { duration(seconds.round() as u64) }
+}
+
 /// 1st, 2nd, 3rd, 4th, ...
 pub fn ordinal(number: u32) -> String {
     let ending = match (number % 10, number % 100) {
@@ -82,6 +87,9 @@ mod tests {
             (100_000, "1 d 3 h"),
         ] {
             assert_eq!(duration(seconds), text);
+        }
+        for (seconds, text) in [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (75.4, "1 min 15 s")] {
+            assert_eq!(moment(seconds), text);
         }
         for (number, text) in
             [(1, "1st"), (2, "2nd"), (3, "3rd"), (8, "8th"), (11, "11th"), (112, "112th"), (21, "21st")]

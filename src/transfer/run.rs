@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::content::{Content, Place};
 use super::recovery::Facts;
-use super::{Error, Event, RetryOptions, SendOptions, Summary};
+use super::{Error, Event, RetryOptions, SendOptions, Shutdown, Summary};
 use crate::protocol::{FileDigest, Hashed, Offer, OfferKind, Path, Progress};
 use crate::storage::{Entry, Skipped, Source, SourceError, Stream, What};
 
@@ -53,6 +53,8 @@ pub(super) struct Run {
     /// How many files the receiver was told to expect behind the last offer.
     pub(super) owes: u64,
     pub(super) path: Path,
+    /// Tells when to stop.
+    pub(super) shutdown: Option<Shutdown>,
 }
 
 /// Some items that were looked at.
@@ -104,6 +106,7 @@ impl Run {
             unoffered: 0,
             owes: 0,
             path,
+            shutdown: None,
         }
     }
 

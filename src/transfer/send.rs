@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures::{AsyncRead, AsyncWrite};
+use futures::{AsyncRead, AsyncWrite, FutureExt};
 use rustix::process::{Resource, getrlimit};
 
 use super::content::Content;
@@ -201,6 +201,9 @@ impl Side for Files<'_> {
     const FRAMES_PER_TURN: usize = 64;
 
     fn turn(&mut self, link: &mut Link, _: &mut Jobs<Outcome>, cx: &mut Context<'_>) -> Result<bool, Error> {
+        if self.run.shutdown.as_mut().is_some_and(|shutdown| shutdown.poll_unpin(cx).is_ready()) {
+            return Err(Error::Stopped);
+        }
         let mut moved = self.look_ahead(link, cx);
         if self.run.looking.is_none()
             && let Some(work) = self.run.prepare(self.options)

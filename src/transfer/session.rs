@@ -11,7 +11,7 @@ use super::recovery::{self, Next};
 use super::run::{Run, Transfer};
 use super::send::{attempt, link_config, tell};
 use super::succession::{Next as Another, Succession};
-use super::{Error, Event, SendOptions, Summary, part};
+use super::{Error, Event, SendOptions, Shutdown, Summary, part};
 use crate::protocol::{self, Code, FileName, Link};
 use crate::runtime::{self, Stream};
 use crate::storage::{self, Entry, Skipped, Source, SourceError};
@@ -77,6 +77,7 @@ pub struct Session {
     next_id: u64,
     /// How many files the receiver was told to expect behind the last one.
     owes: u64,
+    shutdown: Option<Shutdown>,
 }
 
 impl Session {
@@ -95,7 +96,14 @@ impl Session {
             path: protocol::Path::default(),
             next_id: 0,
             owes: 0,
+            shutdown: None,
         }
+    }
+
+    /// The same, which ends with [`Error::Stopped`] at this signal if there is a connection, and tells the receiver. While there
+    /// is none nobody needs to be told, and what waits for one may be dropped.
+    pub fn stopped_by(self, shutdown: Shutdown) -> Self {
+        Self { shutdown: Some(shutdown), ..self }
     }
 
     /// Sends one file, under its own name or under `name`.
@@ -167,6 +175,7 @@ impl Session {
         mut run: Run,
         observer: &mut (dyn FnMut(Option<u64>, Event) + Send),
     ) -> Result<(), Error> {
+        run.shutdown.clone_from(&self.shutdown);
         let result = self.run(&mut run, observer).await;
         (self.reached, self.next_id) = (run.reached, run.next_id());
         self.path = run.path;
@@ -249,7 +258,7 @@ impl Session {
         self.owes = run.owes;
         match result {
             Ok(()) => self.link = Some(link),
-            Err(Error::Violation { .. }) => {}
+            Err(Error::Violation { .. } | Error::Stopped) => {}
             Err(_) => self.connection = None,
         }
         if let Some(mut another) = succession.and_then(Succession::take) {
@@ -310,6 +319,7 @@ impl Session {
         }
         match run.attempts {
             0 => error,
+            _ if matches!(error, Error::Stopped) => error,
             _ if !recovery::is_interruption(&error) => error,
             attempts => Error::GaveUp { attempts, last: Box::new(error) },
         }

@@ -162,7 +162,7 @@ fn a_stopped_receiver_says_what_can_be_resumed_and_the_sender_how() {
 }
 
 #[test]
-fn ctrl_c_on_the_sender_exits_130_and_says_how_to_resume() {
+fn ctrl_c_on_the_sender_exits_130_and_says_how_to_resume_and_the_receiver_says_who_stopped() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
     let proxy = slow(&receiver);
@@ -170,6 +170,10 @@ fn ctrl_c_on_the_sender_exits_130_and_says_how_to_resume() {
     let sender = send_until(&place, "f", &proxy.url(), 10_000_000);
     sender.signal("-INT");
     sender.end().assert_error(130, &["same command", "resume"]);
+    let failed = receiver.running.wait_for(|event| event["event"] == "failed");
+    assert_eq!((&failed["name"], &failed["exit_code"]), (&json!("f"), &json!(3)), "{failed}");
+    let reason = failed["reason"].as_str().unwrap();
+    assert!(reason.ends_with(" ended the transfer: stopped"), "{failed}");
 }
 
 #[test]

@@ -1,16 +1,19 @@
 //! What a person sees: a terminal is replayed from what was written to it, and read.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
+use std::process::Stdio;
 use std::sync::mpsc::{Receiver as Bytes, channel};
 use std::thread;
 use std::time::Instant;
 
 use rustix::termios::{Winsize, tcsetwinsize};
 
+use crate::hostile::{frame, offer};
 use crate::proxy::{Plan, Proxy};
-use crate::support::{PATIENCE, Place, Receiver, random, wsferry};
+use crate::support::{PATIENCE, Peer, Place, Receiver, Running, random, wsferry};
 use crate::terminal::{Guard, terminal};
 
 const ROWS: u16 = 12;
@@ -56,6 +59,20 @@ impl Seen {
         self.parser.screen().rows(0, columns.get()).map(|row| row.trim_end().to_owned()).collect()
     }
 
+    /// Reads until the rows are as they should be.
+    fn wait_until(&mut self, is_so: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let rows = self.rows();
+            if is_so(&rows) {
+                return rows;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let bytes = self.bytes.recv_timeout(left).unwrap_or_else(|_| panic!("it is not so: {rows:#?}"));
+            self.parser.process(&bytes);
+        }
+    }
+
     /// Reads until one row holds all of these words; of no moment before it are there two bars, or half of one.
     fn wait_for(&mut self, words: &[&str]) -> String {
         let deadline = Instant::now() + PATIENCE;
@@ -71,6 +88,17 @@ impl Seen {
             let left = deadline.saturating_duration_since(Instant::now());
             let bytes = self.bytes.recv_timeout(left).unwrap_or_else(|_| panic!("no {words:?}: {rows:#?}"));
             self.parser.process(&bytes);
+        }
+    }
+}
+
+/// Listens where another program did a moment ago.
+fn listen_again(address: SocketAddr) -> TcpListener {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match TcpListener::bind(address) {
+            Ok(listener) => return listener,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
     }
 }
@@ -116,4 +144,144 @@ fn a_screen_of_any_width_tells_a_transfer_a_stall_and_a_cut_in_one_row() {
     let shown = cases
         .map(|(columns, name, resized)| thread::spawn(move || slow_stalled_and_cut(columns, name, resized)));
     shown.into_iter().for_each(|shown| shown.join().unwrap());
+}
+
+#[test]
+fn more_transfers_than_rows_end_in_a_count_and_leave_no_debris() {
+    let place = Place::new();
+    let (mut seen, written) = Seen::new(80);
+    let mut command = wsferry();
+    command.arg("receive").arg(place.inbox()).args(["--listen", "127.0.0.1:0"]);
+    let _receiver = Guard::on(written, &mut command);
+    let word = |rows: &[String]| {
+        let mut words = rows.iter().flat_map(|row| row.split_whitespace());
+        words.find(|word| word.starts_with("ws://")).map(|word| word.trim_end_matches(',').to_owned())
+    };
+    let rows = seen.wait_until(|rows| word(rows).is_some());
+    let url = word(&rows).unwrap();
+    let senders: Vec<Peer> = (0..15)
+        .map(|number| {
+            let mut peer = Peer::dial(&url);
+            peer.tell(&offer(&format!("f{number}"), 3000));
+            peer.hear_type("accept");
+            peer.say(frame(0, 0, &random(300, number)));
+            peer
+        })
+        .collect();
+    let bars = |rows: &[String]| rows.iter().filter(|row| row.contains(" 10% ")).count();
+    let rows = seen.wait_until(|rows| bars(rows) == 10);
+    // Eleven rows and one for the cursor.
+    let last = rows.iter().rfind(|row| !row.is_empty()).unwrap();
+    assert!(last.starts_with("+5 more"), "{rows:#?}");
+    drop(senders);
+    let rows = seen.wait_until(|rows| rows.iter().all(|row| !row.contains('%') && !row.starts_with('+')));
+    assert!(rows.iter().any(|row| row.contains("was lost") || row.contains("closed")), "{rows:#?}");
+}
+
+#[test]
+fn input_without_a_size_has_no_percent_and_no_end_and_is_told_once_it_is_there() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let (mut seen, written) = Seen::new(80);
+    let mut command = wsferry();
+    command.args(["send", "-", "--name", "x.tar", &receiver.url]).stdin(Stdio::piped());
+    let mut sender = Guard::on(written, &mut command);
+    let mut input = sender.input();
+    input.write_all(&random(2_000_000, 2)).unwrap();
+    let rows = seen.wait_until(|rows| rows.iter().any(|row| row.contains("2.00 MB")));
+    let row = rows.iter().find(|row| row.contains("2.00 MB")).unwrap();
+    assert!(row.starts_with("x.tar 2.00 MB ") && !row.contains('%') && !row.contains("ETA"), "{row}");
+    drop(input);
+    let rows = seen.wait_until(|rows| rows.iter().any(|row| row.starts_with("sent x.tar: 2.00 MB in ")));
+    assert!(rows.iter().filter(|row| !row.is_empty()).count() == 1, "{rows:#?}");
+}
+
+#[test]
+fn a_tree_is_one_row_with_files_bytes_and_the_name_that_is_on_its_way() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let plan = Plan { rate: Some(1_000_000), stall_after: Some(1_500_000), ..Plan::default() };
+    let proxy = Proxy::start(receiver.address(), move |_| (plan.clone(), Plan::default()));
+    for number in 0..4 {
+        place.file(&format!("t/d/f{number}"), &random(1_000_000, number));
+    }
+    let (mut seen, written) = Seen::new(80);
+    let mut command = wsferry();
+    command.arg("send").arg(place.path("t")).arg(proxy.url()).args(["--window", "256KiB"]);
+    let _sender = Guard::on(written, &mut command);
+    let row = seen.wait_for(&["/4 files", "t/d/f", "%", "/4.00 MB"]);
+    assert!(row.contains("ETA") || row.contains("stalled"), "{row}");
+    let row = seen.wait_for(&["/4 files", "stalled 3 s"]);
+    assert!(row.contains("1/4 files") || row.contains("0/4 files"), "{row}");
+}
+
+#[test]
+fn what_was_there_is_compared_in_sight() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let bytes = random(60_000_000, 3);
+    let file = place.file("f", &bytes);
+    let fast = |url: &str| Running::start(wsferry().arg("send").arg(&file).args([url, "--json"]));
+    let plan = Plan { stall_after: Some(60_000_000), ..Plan::default() };
+    let proxy = Proxy::start(receiver.address(), move |_| (plan.clone(), Plan::default()));
+    let mut first = fast(&proxy.url());
+    first.wait_for(|event| event["acknowledged"].as_u64() > Some(40_000_000));
+    first.kill();
+    receiver.running.wait_for(|event| event["event"] == "failed");
+    // Each byte of a block is read again, over a path that lets the questions pass slowly.
+    let plan = Plan { rate: Some(20_000), ..Plan::default() };
+    let proxy = Proxy::start(receiver.address(), move |_| (plan.clone(), plan.clone()));
+    let (mut seen, written) = Seen::new(100);
+    let mut command = wsferry();
+    command.arg("send").arg(&file).arg(proxy.url());
+    let _sender = Guard::on(written, &mut command);
+    seen.wait_for(&["f ", "verifying ", "%"]);
+}
+
+#[test]
+fn without_a_terminal_a_cut_is_one_line_and_so_is_its_end_however_often_it_is_tried() {
+    let place = Place::new();
+    let mut receiver = Receiver::start(&place, &[]);
+    let address = receiver.address();
+    let proxy =
+        Proxy::start(address, |_| (Plan { rate: Some(20_000_000), ..Plan::default() }, Plan::default()));
+    let file = place.file("f", &random(30_000_000, 4));
+    let sender = Running::start(wsferry().arg("send").arg(&file).arg(proxy.url()));
+    receiver.running.wait_for(|event| event["event"] == "progress");
+    receiver.running.kill();
+    // Somebody else is asked three times.
+    let listener = listen_again(address);
+    for _ in 0..3 {
+        drop(listener.accept().unwrap());
+    }
+    drop(listener);
+    let _receiver = Receiver::start_on(&place, &address.to_string(), &[]);
+    let ended = sender.end();
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    // Behind each five seconds a line says how far it is.
+    let lines: Vec<&str> = ended.errors.lines().filter(|line| !line.contains(" left")).collect();
+    let [cut, connected, resuming] = lines[..] else { panic!("{lines:#?}") };
+    assert!(cut.starts_with("cut: ") && cut.ends_with("; trying again"), "{cut}");
+    assert!(connected.starts_with("connected again after ") && connected.ends_with(" try"), "{connected}");
+    assert!(resuming.starts_with("f: resuming at "), "{resuming}");
+}
+
+#[test]
+fn the_last_progress_before_a_standstill_is_told_and_both_rates_are() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let plan = Plan { stall_after: Some(5_000_000), ..Plan::default() };
+    let proxy = Proxy::start(receiver.address(), move |_| (plan.clone(), Plan::default()));
+    let file = place.file("f", &random(30_000_000, 5));
+    let sender = Running::start(wsferry().arg("send").arg(&file).args([
+        &proxy.url(),
+        "--json",
+        "--chunk-size",
+        "48KiB",
+    ]));
+    // Base64 of five million characters, less what is on its way in them.
+    let last = sender.wait_for(|event| event["acknowledged"].as_u64() > Some(3_600_000));
+    assert_eq!(last["event"], "progress");
+    let (current, average) = (last["bytes_per_second"].as_f64(), last["average_bytes_per_second"].as_f64());
+    assert!(current > Some(0.0) && average > Some(0.0), "{last}");
 }

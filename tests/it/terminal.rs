@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,11 @@ impl Guard {
         // The command holds the terminal's end as long as it is there.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         Self(child)
+    }
+
+    /// What it reads.
+    pub fn input(&mut self) -> ChildStdin {
+        self.0.stdin.take().unwrap()
     }
 
     fn signal(&self, signal: &str) {
