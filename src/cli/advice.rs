@@ -1,5 +1,10 @@
 //! Which flag helps against an error: the library's errors hold facts, and know no flags.
 
+use std::io;
+use std::net::IpAddr;
+
+use wsferry::protocol::Code;
+use wsferry::storage::SourceError;
 use wsferry::transfer::Error;
 use wsferry::transport::TransportError;
 use wsferry::transport::dial::{CertificateFault, CertificateFaultKind, ProxyFault, TlsFault};
@@ -9,6 +14,14 @@ pub fn of(error: &Error) -> &'static str {
     match error {
         Error::GaveUp { last, .. } | Error::TooNarrow { last, .. } => of(last),
         Error::Transport(error) => of_transport(error),
+        Error::Refused { code, .. } | Error::PeerEnded { code, .. } => match code {
+            Code::Exists => {
+                "; --name sends it under another name, and a receiver with --overwrite replaces files"
+            }
+            Code::Discard => "; start the receiver with --allow-bench",
+            _ => "",
+        },
+        Error::Source(SourceError::Name { .. }) => "; choose another with --name",
         _ => "",
     }
 }
@@ -23,6 +36,8 @@ fn of_transport(error: &TransportError) -> &'static str {
             426 => "; if a gateway does not pass the subprotocol, give both sides --no-subprotocol",
             _ => "",
         },
+        TransportError::Connect { address, source } => of_reach(address, source),
+        TransportError::Closed { code: 1009, .. } => "; it may take smaller ones: --frame-limit SIZE",
         TransportError::NotWsferry { .. } => {
             "; if a gateway does not pass the subprotocol, give both sides --no-subprotocol"
         }
@@ -35,6 +50,24 @@ fn of_transport(error: &TransportError) -> &'static str {
             _ => "; to go without a proxy: --no-proxy",
         },
         _ => "",
+    }
+}
+
+/// Nobody answers there.
+fn of_reach(address: &str, error: &io::Error) -> &'static str {
+    if error.kind() != io::ErrorKind::ConnectionRefused {
+        return "; is that the right address, and can it be reached from here?";
+    }
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    let host: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    match port {
+        "80" | "443" => {
+            "; nobody listens there; a URL without a port means this one, and a receiver listens on 9000"
+        }
+        _ if host.is_some_and(|host| !host.is_loopback()) => {
+            "; nobody listens there; a receiver listens on loopback alone unless --listen says otherwise"
+        }
+        _ => "; nobody listens there: is `wsferry receive` running?",
     }
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::{Parser, Subcommand};
+use clap::{ColorChoice, Parser, Subcommand};
 use wsferry::protocol::FileName;
 use wsferry::transport::{Origin, Origins};
 
@@ -71,7 +71,7 @@ pub struct SendArgs {
     pub window: ByteSize,
 
     /// After a cut, keep trying for this long without a byte that moved; 0s never reconnects
-    #[arg(long, value_name = "DURATION", default_value = "10min")]
+    #[arg(long, value_name = "DURATION", default_value = "10min", value_parser = duration)]
     pub retry_for: humantime::Duration,
 
     /// Go on on another connection once this one is so old, from 1s; the next is open by then, so that nothing is cut and
@@ -167,7 +167,7 @@ pub struct ReceiveArgs {
     pub overwrite: bool,
 
     /// Remove a partial file once nothing has come for it for this long
-    #[arg(long, value_name = "DURATION", default_value = "30days")]
+    #[arg(long, value_name = "DURATION", default_value = "30days", value_parser = duration)]
     pub keep_partial: humantime::Duration,
 
     /// Take files from any WebSocket client too: one text message, the file in Base64, which is sent back as it comes, or
@@ -336,16 +336,21 @@ pub fn size(text: &str) -> Result<ByteSize, String> {
     text.parse().map_err(|_| "expected a size such as 65536, 64KiB or 1.5MB".to_owned())
 }
 
+/// A time, with its units.
+pub fn duration(text: &str) -> Result<humantime::Duration, String> {
+    text.parse().map_err(|_| "expected a time such as 500ms, 30s, 10min or 1h 30min".to_owned())
+}
+
 /// A stall timeout that makes sense: from a tenth of a second to a day.
 pub fn stall_timeout(text: &str) -> Result<humantime::Duration, String> {
-    let timeout: humantime::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    let timeout: humantime::Duration = duration(text)?;
     let range = Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
     if range.contains(&*timeout) { Ok(timeout) } else { Err("expected from 100ms to 1day".to_owned()) }
 }
 
 /// An age at which a connection has carried something.
 fn connection_age(text: &str) -> Result<humantime::Duration, String> {
-    let age: humantime::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    let age: humantime::Duration = duration(text)?;
     if *age >= Duration::from_secs(1) { Ok(age) } else { Err("expected 1s at the least".to_owned()) }
 }
 
@@ -358,4 +363,8 @@ pub struct OutputArgs {
     /// Print one JSON object a line on standard output, and nothing else there
     #[arg(long)]
     pub json: bool,
+
+    /// Colours: auto has them on a terminal, unless NO_COLOR is set or CLICOLOR is 0
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto)]
+    pub color: ColorChoice,
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::board::Board;
 use super::line::{self, State, Status};
 use super::output::Output;
+use super::paint::Paint;
 use super::rate::Rate;
 
 /// The line of one transfer, or of all of them, as long as it is there.
@@ -53,8 +54,9 @@ impl Shown {
     }
 
     /// The line, at most so many cells wide.
-    pub fn line(&self, columns: usize) -> String {
-        line::line(&self.state(Instant::now()), columns)
+    pub fn line(&self, columns: usize, paint: Paint) -> String {
+        let state = self.state(Instant::now());
+        line::painted(&line::line(&state, columns), &state.status, paint)
     }
 
     /// Bytes a second, as the line tells it.

@@ -10,6 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use super::bar::{self, Shown};
 use super::line;
+use super::paint::Paint;
 use super::screen::Screen;
 
 /// Between two looks at the clock: less than a second, so that a countdown leaves none out.
@@ -22,6 +23,7 @@ pub struct Board(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     bars: MultiProgress,
+    paint: Paint,
     followed: Mutex<Followed>,
     rows: Mutex<Vec<ProgressBar>>,
     /// How many rows there are, for what draws one of them.
@@ -62,9 +64,10 @@ fn row(at: usize, rows: usize, transfers: usize, has_all: bool) -> Row {
 }
 
 impl Board {
-    pub fn new(bars: MultiProgress) -> Self {
+    pub fn new(bars: MultiProgress, paint: Paint) -> Self {
         let (followed, rows) = Default::default();
-        Self(Arc::new(Inner { bars, followed, rows, count: AtomicUsize::new(0), ticks: Once::new() }))
+        let (count, ticks) = (AtomicUsize::new(0), Once::new());
+        Self(Arc::new(Inner { bars, paint, followed, rows, count, ticks }))
     }
 
     /// Gives a transfer a row; or the last row to all of them.
@@ -163,12 +166,12 @@ impl Inner {
         let Followed { transfers, all } = &*followed;
         let row = row(at, self.count.load(Ordering::Relaxed), transfers.len(), all.is_some());
         match (row, all) {
-            (Row::Of(transfer), _) => bar::lock(&transfers[transfer]).line(columns),
+            (Row::Of(transfer), _) => bar::lock(&transfers[transfer]).line(columns, self.paint),
             (Row::More(rest), _) => {
                 let rate = transfers[rest.clone()].iter().map(|shown| bar::lock(shown).rate()).sum();
                 line::more(rest.len(), rate, columns)
             }
-            (Row::All, Some(all)) => bar::lock(all).line(columns),
+            (Row::All, Some(all)) => bar::lock(all).line(columns, self.paint),
             _ => String::new(),
         }
     }

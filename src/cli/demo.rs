@@ -17,7 +17,7 @@ use wsferry::transport::Endpoint;
 
 use super::args::DemoArgs;
 use super::exit::Exit;
-use super::output::{self, Output};
+use super::output::Output;
 use super::progress::View;
 use super::random;
 use super::signals::{self, Hangup};
@@ -75,7 +75,7 @@ async fn demo(
         // Too small to be cut half-way.
         Sent::Whole(summary) => *summary,
     };
-    output.line(&output::describe(true, &summary, output.is_short()));
+    output.outcome(true, &summary);
     stop.stop();
     receiver.await?;
 

@@ -224,7 +224,7 @@ impl<'a> Desk<'a> {
         self.end(file);
         self.output.finished(file + 1, summary);
         if !self.is_tree {
-            self.output.line(&output::describe(true, summary, self.output.is_short()));
+            self.output.outcome(true, summary);
         }
         *match summary.kind {
             OfferKind::Directory => &mut self.counts.directories,
@@ -245,7 +245,7 @@ impl<'a> Desk<'a> {
         if aloud {
             self.tell(number, Some(&name), error);
         } else {
-            self.output.event(output::failed(number, Some(&name), error, exit));
+            self.output.event(output::failed(number, Some(&name), error, advice::of(error), exit));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use unicode_width::UnicodeWidthChar;
 
+use super::paint::Paint;
 use super::words;
 
 /// The cells of a name where there is room, and where there is little.
@@ -95,6 +96,30 @@ pub fn line(state: &State, columns: usize) -> String {
     let name = shorten(&state.name, columns.saturating_sub(taken));
     let all = [name, percent, rest].into_iter().filter(|part| !part.is_empty());
     cut(&all.collect::<Vec<_>>().join(" "), columns)
+}
+
+/// The same with colours: the bar, and the state, which is what stands last.
+pub fn painted(line: &str, status: &Status, paint: Paint) -> String {
+    let at = match status {
+        Status::Moving | Status::Verifying(_) | Status::Connecting => None,
+        Status::Stalled(_) => line.rfind("stalled "),
+        Status::Cut { .. } => line.rfind("cut: ").or_else(|| line.rfind("again in ")),
+    };
+    let (line, state) = line.split_at(at.unwrap_or(line.len()));
+    let state = match status {
+        _ if state.is_empty() => String::new(),
+        Status::Cut { .. } => paint.bad(state),
+        _ => paint.doubtful(state),
+    };
+    let is_bar = |c| matches!(c, '━' | '╸' | '─');
+    let bar = line.split(' ').find(|part| part.chars().count() > BAR && part.chars().all(is_bar));
+    match bar.and_then(|bar| line.split_once(bar).map(|around| (bar, around))) {
+        None => format!("{line}{state}"),
+        Some((bar, (before, behind))) => {
+            let (done, rest) = bar.split_at(bar.find('─').unwrap_or(bar.len()));
+            format!("{before}{}{}{behind}{state}", paint.good(done), paint.faint(rest))
+        }
+    }
 }
 
 /// The line that stands for transfers without a row of their own.

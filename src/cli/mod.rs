@@ -16,6 +16,7 @@ mod listen;
 mod log;
 mod outage;
 mod output;
+mod paint;
 mod plain;
 mod probe;
 mod profile;

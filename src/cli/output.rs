@@ -13,6 +13,7 @@ use wsferry::transfer::Summary;
 use super::args::OutputArgs;
 use super::board::Board;
 use super::exit::Exit;
+use super::paint::Paint;
 use super::screen::Screen;
 use super::usage;
 use super::words;
@@ -46,6 +47,8 @@ pub struct Output {
     err: Writer,
     /// Standard output was a terminal when the program started; one that went away does not look like one.
     on_terminal: bool,
+    paint_out: Paint,
+    paint_err: Paint,
 }
 
 impl Output {
@@ -67,25 +70,42 @@ impl Output {
             ProgressDrawTarget::hidden()
         };
         let bars = MultiProgress::with_draw_target(target);
-        Self { mode, board: Board::new(bars.clone()), bars, out, err, on_terminal }
-    }
-
-    /// Whether lines are read by people on a terminal, where short ones are better.
-    pub fn is_short(&self) -> bool {
-        self.on_terminal
+        let paint_out = Paint::new(args.color, on_terminal);
+        let paint_err = Paint::new(args.color, io::stderr().is_terminal());
+        let board = Board::new(bars.clone(), paint_err);
+        Self { mode, board, bars, out, err, on_terminal, paint_out, paint_err }
     }
 
     /// A result, for people.
     pub fn line(&self, text: &str) {
+        self.success("", text);
+    }
+
+    /// A result of which the first words say that it went well.
+    pub fn success(&self, what: &str, rest: &str) {
         if self.mode == Mode::Human {
-            self.result(&printable(text), Weight::Lasting);
+            let what = if what.is_empty() { String::new() } else { self.paint_out.good(what) };
+            self.result(&format!("{what}{}", printable(rest)), Weight::Lasting);
         }
+    }
+
+    /// A file was sent, or received, for people.
+    pub fn outcome(&self, sent: bool, summary: &Summary) {
+        let (done, rest) = describe(sent, summary, self.on_terminal);
+        self.success(done, &rest);
     }
 
     /// Something worth knowing that is no result.
     pub fn notice(&self, text: &str) {
         if self.mode == Mode::Human {
-            self.complaint(text);
+            self.complaint("", text);
+        }
+    }
+
+    /// Something that may not end well.
+    pub fn warning(&self, what: &str, rest: &str) {
+        if self.mode == Mode::Human {
+            self.complaint(&self.paint_err.doubtful(what), rest);
         }
     }
 
@@ -111,8 +131,8 @@ impl Output {
         advice: &str,
         exit: Exit,
     ) -> Exit {
-        self.event(failed(transfer, name, error, exit));
-        self.complaint(&format!("wsferry: {error}{advice}"));
+        self.event(failed(transfer, name, error, advice, exit));
+        self.complaint(&self.paint_err.bad("wsferry:"), &format!(" {error}{advice}"));
         exit
     }
 
@@ -162,7 +182,7 @@ impl Output {
     /// Something went wrong that ends nothing, for people and for programs.
     pub fn trouble(&self, text: &str) {
         self.event(json!({ "event": "notice", "transfer": null, "name": null, "reason": text }));
-        self.complaint(&format!("wsferry: {text}"));
+        self.complaint(&self.paint_err.bad("wsferry:"), &format!(" {text}"));
     }
 
     /// A line of the log, which ends with its end of line.
@@ -175,9 +195,10 @@ impl Output {
         self.bars.suspend(|| self.out.write(Stream::Out, format!("{text}\n"), weight));
     }
 
-    /// A line on standard error, above the bars.
-    fn complaint(&self, text: &str) {
-        self.bars.suspend(|| self.err.write(Stream::Err, format!("{}\n", printable(text)), Weight::Lasting));
+    /// A line on standard error, above the bars; its head may be painted.
+    fn complaint(&self, head: &str, rest: &str) {
+        let line = format!("{head}{}\n", printable(rest));
+        self.bars.suspend(|| self.err.write(Stream::Err, line, Weight::Lasting));
     }
 }
 
@@ -189,9 +210,9 @@ fn printable(text: &str) -> Cow<'_, str> {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// The last line of a transfer: of one that was sent, or of one that was received. `is_short`: the digest's beginning will
-/// do, for people.
-pub fn describe(sent: bool, summary: &Summary, is_short: bool) -> String {
+/// The last line of a transfer, its first word apart: of one that was sent, or of one that was received. `is_short`: the
+/// digest's beginning will do, for people.
+fn describe(sent: bool, summary: &Summary, is_short: bool) -> (&'static str, String) {
     let Summary { name, digest, elapsed, progress, complete, discarded, .. } = summary;
     let size = words::size(summary.size());
     let warnings: String = summary.warnings.iter().map(|warning| format!("; {warning}")).collect();
@@ -202,9 +223,9 @@ pub fn describe(sent: bool, summary: &Summary, is_short: bool) -> String {
         None => (String::new(), "size and time, which was not compared"),
     };
     if *complete {
-        return format!(
-            "{name}: {size}, already there with the same {same}, {seconds:.2} s{digest}{warnings}"
-        );
+        let line =
+            format!("{name}: {size}, already there with the same {same}, {seconds:.2} s{digest}{warnings}");
+        return ("", line);
     }
     let resumed = match progress.held {
         0 => String::new(),
@@ -226,19 +247,29 @@ pub fn describe(sent: bool, summary: &Summary, is_short: bool) -> String {
         resent if sent && resent > 0 => format!(", {} sent twice", words::size(resent)),
         _ => String::new(),
     };
-    let done = match (sent, discarded) {
-        (true, _) => "sent",
-        (false, false) => "received",
-        (false, true) => "received, checked and removed",
+    let (done, removed) = match (sent, discarded) {
+        (true, _) => ("sent", ""),
+        (false, false) => ("received", ""),
+        (false, true) => ("received", ", checked and removed"),
     };
-    format!("{done} {name}: {size} in {seconds:.2} s{rate}{resumed}{resent}{mended}{digest}{warnings}")
+    let line = format!(
+        "{removed} {name}: {size} in {seconds:.2} s{rate}{resumed}{resent}{mended}{digest}{warnings}"
+    );
+    (done, line)
 }
 
 /// The event of a transfer that failed.
-pub fn failed(transfer: Option<u64>, name: Option<&str>, error: &dyn std::fmt::Display, exit: Exit) -> Value {
+pub fn failed(
+    transfer: Option<u64>,
+    name: Option<&str>,
+    error: &dyn std::fmt::Display,
+    advice: &str,
+    exit: Exit,
+) -> Value {
+    let advice = Some(advice.trim_start_matches("; ")).filter(|advice| !advice.is_empty());
     json!({
         "event": "failed", "transfer": transfer, "name": name,
-        "exit_code": exit.code(), "reason": error.to_string(),
+        "exit_code": exit.code(), "reason": error.to_string(), "advice": advice,
     })
 }
 

@@ -7,7 +7,7 @@ use wsferry::transport::Dialer;
 use super::advice;
 use super::args::SendArgs;
 use super::exit::Exit;
-use super::output::{self, Output};
+use super::output::Output;
 use super::progress::View;
 
 /// What a sender says when it was stopped.
@@ -31,7 +31,7 @@ pub async fn send_all(args: &SendArgs, dialer: &Dialer, chunk: Option<ChunkSize>
         match sent {
             Ok(summary) => {
                 output.finished(number, &summary);
-                output.line(&output::describe(true, &summary, output.is_short()));
+                output.outcome(true, &summary);
             }
             Err(error) => {
                 let exit = Exit::from(error.kind());

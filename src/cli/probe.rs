@@ -11,7 +11,7 @@ use wsferry::transfer::probe::{self, CutLimit, PathReport, ProbeOptions, ProbeSt
 use wsferry::transport::dial::{Route, TlsRoute};
 
 use super::advice;
-use super::args::ProbeArgs;
+use super::args::{self, ProbeArgs};
 use super::exit::Exit;
 use super::output::{Mode, Output};
 use super::profile;
@@ -191,7 +191,7 @@ fn event(url: &str, report: &PathReport) -> Value {
 
 /// At most a day.
 pub fn watch(text: &str) -> Result<humantime::Duration, String> {
-    let watch: humantime::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    let watch = args::duration(text)?;
     let most = Duration::from_secs(24 * 60 * 60);
     if *watch <= most { Ok(watch) } else { Err("expected at most 1day".to_owned()) }
 }

@@ -167,7 +167,7 @@ pub fn connection<V: std::ops::Deref<Target = View>>(
             }));
             bars.iter().for_each(|bar| bar.cut(why, *delay, *attempt));
             if bars.is_empty() && is_first {
-                output.notice(&format!("cut: {why}; trying again"));
+                output.warning("cut:", &format!(" {why}; trying again"));
             }
         }
         _ => {}

@@ -72,7 +72,7 @@ impl Pulse {
         let now = Instant::now();
         let mut telling = self.telling();
         telling.rate.advance(now, progress.acknowledged);
-        telling.pending = Some(progress.clone());
+        telling.pending = Some(*progress);
         telling.is_still = false;
         if now >= telling.next {
             telling.tell(now);

@@ -20,7 +20,7 @@ use super::exit::Exit;
 use super::flood::{self, Admission, Counted, Flood};
 use super::limits;
 use super::log;
-use super::output::{self, Output};
+use super::output::Output;
 use super::progress::View;
 use super::signals::{self, Hangup};
 use super::words;
@@ -312,7 +312,7 @@ impl Desk {
                 if is_in_tree(&summary.name, summary.kind) {
                     shown.trees.entry(key.0).or_insert_with(Tree::new).add(summary);
                 } else {
-                    self.output.line(&output::describe(false, summary, self.output.is_short()));
+                    self.output.outcome(false, summary);
                 }
                 return;
             }

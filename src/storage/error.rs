@@ -20,9 +20,7 @@ pub enum StorageError {
         source: io::Error,
     },
     /// A file of that name is there.
-    #[error(
-        "a different file named {name} is already there; use --name, or start the receiver with --overwrite"
-    )]
+    #[error("a different file named {name} is already there")]
     Exists {
         /// The name.
         name: String,
@@ -34,7 +32,7 @@ pub enum StorageError {
         name: String,
     },
     /// A directory, a device or the like has that name.
-    #[error("something that is not a regular file is already named {name}; use --name")]
+    #[error("something that is not a regular file is already named {name}")]
     NotAFile {
         /// The name.
         name: String,
@@ -56,7 +54,7 @@ pub enum StorageError {
         name: String,
     },
     /// The file that is there cannot be replaced.
-    #[error("the file named {name} cannot be replaced: {obstacle}; use --name")]
+    #[error("the file named {name} cannot be replaced: {obstacle}")]
     Fixed {
         /// The name.
         name: String,
@@ -64,7 +62,7 @@ pub enum StorageError {
         obstacle: Obstacle,
     },
     /// The file is whole, and cannot be given its name.
-    #[error("{name} is whole, and cannot be given its name: {source}; use --name, or make way for it")]
+    #[error("{name} is whole, and cannot be given its name: {source}")]
     NoName {
         /// The name.
         name: String,
@@ -72,7 +70,7 @@ pub enum StorageError {
         source: io::Error,
     },
     /// A file of that name is there, and whether it is what was offered cannot be told.
-    #[error("the file named {name} that is there cannot be relied on: {what}; remove it, or use --name")]
+    #[error("the file named {name} that is there cannot be relied on: {what}")]
     Unreliable {
         /// The name.
         name: String,
@@ -135,7 +133,7 @@ pub enum StorageError {
         most: u64,
     },
     /// A file to be discarded was offered.
-    #[error("this receiver takes no measurements; start it with --allow-bench")]
+    #[error("this receiver takes no measurements")]
     NoBench,
     /// The journal was written by a newer version.
     #[error(

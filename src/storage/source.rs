@@ -77,7 +77,7 @@ pub enum SourceError {
     #[error("{path} has content and no size, as files in /proc have; copy it to a file first", path = .0.display())]
     NoSize(PathBuf),
     /// The name cannot be used at the destination.
-    #[error("{path} cannot be sent under its name: {error}; choose another with --name", path = .path.display())]
+    #[error("{path} cannot be sent under its name: {error}", path = .path.display())]
     Name {
         /// The file.
         path: PathBuf,

@@ -282,7 +282,7 @@ pub(super) fn told_of_storage(error: &StorageError, name: &str) -> String {
         | StorageError::Disturbed { .. }
         | StorageError::Mismatch { .. } => error.to_string(),
         StorageError::NoName { source, .. } => {
-            format!("{name} is whole, and cannot be given its name: {}; use --name", words(source))
+            format!("{name} is whole, and cannot be given its name: {}", words(source))
         }
         _ => format!("{name} cannot be stored"),
     }

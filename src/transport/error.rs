@@ -12,7 +12,7 @@ use crate::protocol::SUBPROTOCOL;
 #[non_exhaustive]
 pub enum TransportError {
     /// Nobody could be reached.
-    #[error("cannot connect to {address}: {source}; is `wsferry receive` running there?")]
+    #[error("cannot connect to {address}: {source}")]
     Connect {
         /// Host and port.
         address: String,
@@ -175,7 +175,7 @@ fn explain(code: u16, reason: &str) -> String {
         1001 => " (going away)",
         1003 => " (it does not take this kind of data)",
         1008 => " (policy)",
-        1009 => " (a message was too big for it; try a smaller --frame-limit)",
+        1009 => " (a message was too big for it)",
         1011 => " (it met an internal error)",
         1012 => " (to be connected to again)",
         1013 => " (try again later)",

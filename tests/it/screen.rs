@@ -239,6 +239,35 @@ fn what_was_there_is_compared_in_sight() {
 }
 
 #[test]
+fn colours_are_for_terminals_unless_they_are_asked_for_or_not_wanted() {
+    use vt100::Color::{Default, Idx};
+
+    let first = |seen: &mut Seen| {
+        seen.wait_until(|rows| rows[0].starts_with("wsferry: cannot connect to 127.0.0.1:1"));
+        seen.parser.screen().cell(0, 0).unwrap().fgcolor()
+    };
+    for (flags, name, value, colour) in [
+        (&[][..], "LANG", "C", Idx(1)),
+        (&[], "NO_COLOR", "1", Default),
+        (&[], "CLICOLOR", "0", Default),
+        (&["--color", "never"], "LANG", "C", Default),
+        (&["--color", "always"], "NO_COLOR", "1", Idx(1)),
+    ] {
+        let (mut seen, written) = Seen::new(200);
+        let mut command = wsferry();
+        command.args(["send", "Cargo.toml", "ws://127.0.0.1:1"]).args(flags);
+        command.env_remove("NO_COLOR").env_remove("CLICOLOR").env_remove("CLICOLOR_FORCE").env(name, value);
+        let _sender = Guard::on(written, &mut command);
+        assert_eq!(first(&mut seen), colour, "{flags:?} {name}={value}");
+    }
+    let mut command = wsferry();
+    let plain = command.args(["send", "Cargo.toml", "ws://127.0.0.1:1"]).env_remove("CLICOLOR_FORCE");
+    assert!(Running::start(plain).end().errors.starts_with("wsferry: cannot"));
+    let forced = Running::start(command.env("CLICOLOR_FORCE", "1").env_remove("NO_COLOR")).end();
+    assert!(forced.errors.starts_with("\x1b["), "{forced:?}");
+}
+
+#[test]
 fn without_a_terminal_a_cut_is_one_line_and_so_is_its_end_however_often_it_is_tried() {
     let place = Place::new();
     let mut receiver = Receiver::start(&place, &[]);

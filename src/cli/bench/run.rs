@@ -249,7 +249,9 @@ impl Running {
                         return Ok(event);
                     }
                     if event["event"] == "failed" {
-                        self.reason = event["reason"].as_str().map(str::to_owned);
+                        let words = [&event["reason"], &event["advice"]];
+                        let words: Vec<&str> = words.into_iter().filter_map(|word| word.as_str()).collect();
+                        self.reason = Some(words.join("; ")).filter(|reason| !reason.is_empty());
                     }
                     other(&event);
                 }
