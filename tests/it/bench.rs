@@ -51,6 +51,8 @@ fn each_setting_is_measured_beside_the_floor_and_one_is_recommended() {
         assert!(svg.contains(part), "{part} is missing");
     }
     assert!(html.contains(&svg) && html.matches("<tr").count() == 5);
+    assert!(svg.contains("recommended: ") && html.contains("name=viewport"));
+    assert!(html.contains(&format!("<pre>{command}</pre>")), "{html}");
     // Nothing else is left.
     let left = std::fs::read_dir(place.path("")).unwrap().count();
     assert_eq!(left, 2, "the picture and the page");
@@ -240,4 +242,23 @@ fn a_bench_that_is_told_to_stop_leaves_nothing() {
     bench.signal("-INT");
     bench.end().assert_error(130, &["stopped"]);
     assert_eq!(std::fs::read_dir(place.path("")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_was_measured_before_a_bench_is_stopped_is_told() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &["--allow-bench"]);
+    let mut command = wsferry();
+    command.args(["bench", &receiver.url, "--size", "300kB", "--chunk-sizes", "12KiB", "--runs", "100000"]);
+    let bench = Running::start(command.arg("--dir").arg(place.path("")));
+    for _ in 0..3 {
+        receiver.running.wait_for(|event| event["event"] == "finished");
+    }
+    bench.signal("-INT");
+    let ended = bench.end();
+    ended.assert_error(130, &["stopped"]);
+    let rows: Vec<&String> =
+        ended.lines.iter().filter(|line| line.trim_start().starts_with("12KiB")).collect();
+    assert_eq!(rows.len(), 1, "{ended:?}");
+    assert!(ended.lines.iter().any(|line| line.contains("wsferry send FILE ")), "{ended:?}");
 }

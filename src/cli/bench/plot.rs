@@ -1,11 +1,9 @@
 //! The picture: rate by chunk size, error bars over the runs, the I/O floor as a line.
 
-use std::fmt::Write as _;
-
 use plotters::coord::combinators::{BindKeyPoints, IntoLogRange};
 use plotters::prelude::*;
 
-use super::{Report, per_second, size};
+use super::report::{Report, per_second, size};
 
 const WIDTH: u32 = 960;
 const HEIGHT: u32 = 560;
@@ -18,6 +16,9 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
 ];
+/// The width of the axis below the points, and of a label there, roughly.
+const AXIS: f64 = 820.0;
+const LABEL: f64 = 74.0;
 const GREY: RGBColor = RGBColor(90, 90, 90);
 const PALE: RGBColor = RGBColor(225, 225, 225);
 
@@ -47,7 +48,10 @@ fn draw<DB: DrawingBackend>(
         .margin(18)
         .x_label_area_size(56)
         .y_label_area_size(100)
-        .build_cartesian_2d((first / 1.3..last * 1.3).log_scale().with_key_points(chunks), 0.0..top)?;
+        .build_cartesian_2d(
+            (first / 1.3..last * 1.3).log_scale().with_key_points(labelled(&chunks)),
+            0.0..top,
+        )?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -91,6 +95,14 @@ fn draw<DB: DrawingBackend>(
             ErrorBar::new_vertical(*chunk, rate.min, rate.median, rate.max, colour.filled(), 8)
         }))?;
     }
+    if let Some(best) = report.recommended() {
+        let point = (best.setting.chunk.raw() as f64, best.rate(report.size).median);
+        let name = format!("recommended: {}", size(best.setting.chunk.raw()));
+        chart
+            .draw_series(std::iter::once(Circle::new(point, 9, BLACK.stroke_width(2))))?
+            .label(name)
+            .legend(|(x, y)| Circle::new((x + 10, y), 6, BLACK.stroke_width(2)));
+    }
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::LowerRight)
@@ -101,52 +113,34 @@ fn draw<DB: DrawingBackend>(
     root.present()
 }
 
-/// A page with the picture and the table.
-pub fn html(report: &Report) -> String {
-    let mut rows = String::new();
-    for row in &report.rows {
-        let rate = row.rate(report.size);
-        let or_dash = |figure: Option<f64>, unit: &str| {
-            figure.map_or("–".to_owned(), |figure| format!("{figure:.2}{unit}"))
-        };
-        let (sender, receiver) = report.cpu(row);
-        let memory = Report::memory(row).map(|bytes| bytes / 1048576.0);
-        let best = report.recommended().is_some_and(|best| best.setting == row.setting);
-        let _ = writeln!(
-            rows,
-            "<tr{}><td>{}<td>{}<td>{}<td>{} – {}<td>{}<td>{}<td>{}<td>+{:.2} %<td>{}",
-            if best { " class=best" } else { "" },
-            size(row.setting.chunk.raw()),
-            size(row.setting.window),
-            per_second(rate.median),
-            per_second(rate.min),
-            per_second(rate.max),
-            or_dash(report.of_floor(row), ""),
-            or_dash(sender, ""),
-            or_dash(receiver, ""),
-            report.overhead(row),
-            or_dash(memory, " MiB"),
-        );
+/// The chunk sizes that have room for a label, the first and, if it has, the last among them.
+fn labelled(chunks: &[f64]) -> Vec<f64> {
+    let (Some(&first), Some(&last)) = (chunks.first(), chunks.last()) else { return Vec::new() };
+    // The axis goes a little further on both sides.
+    let octave = AXIS / ((last / first).log2() + 2.0 * 1.3_f64.log2());
+    let apart = |a: f64, b: f64| (b / a).log2() * octave >= LABEL;
+    let mut labelled = vec![first];
+    for &chunk in &chunks[1..] {
+        let before = labelled[labelled.len() - 1];
+        if apart(before, chunk) && (chunk == last || apart(chunk, last)) {
+            labelled.push(chunk);
+        }
     }
-    format!(
-        "<!doctype html>
-<html lang=en><meta charset=utf-8><title>wsferry bench</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
-svg {{ max-width: 100%; height: auto }}
-table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }}
-th, td {{ text-align: right; padding: .3rem .6rem; border-bottom: 1px solid #e1e1e1 }}
-td {{ white-space: nowrap }}
-.best {{ font-weight: 600; background: #eef6fb }}
-</style>
-{}
-<table>
-<tr><th>chunk<th>window<th>rate<th>from, to<th>of floor<th>sender CPU s/GB<th>receiver CPU s/GB<th>wire<th>memory
-{rows}</table>
-<p>The line in bold has the smallest chunk within 3% of the fastest. The I/O floor moves the same file over TCP with
-nothing else done.</p>
-</html>
-",
-        svg(report)
-    )
+    labelled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_do_not_collide_and_the_ends_have_theirs() {
+        let chunks = [12, 24, 48, 96, 192, 384, 576, 768, 1536, 3072].map(f64::from);
+        assert_eq!(labelled(&chunks), [12, 24, 48, 96, 192, 384, 768, 1536, 3072].map(f64::from));
+        assert_eq!(labelled(&[12.0]), [12.0]);
+        let dense: Vec<f64> = (1..200).map(f64::from).collect();
+        let labels = labelled(&dense);
+        assert!(labels.len() > 5 && labels.len() <= 12, "{labels:?}");
+        assert_eq!((labels[0], labels[labels.len() - 1]), (1.0, 199.0));
+    }
 }
