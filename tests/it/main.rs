@@ -59,6 +59,7 @@ mod plain_pieces;
 mod profiles;
 mod programs;
 mod programs_proxies;
+mod recording;
 mod resume;
 mod scan;
 mod screen;

@@ -23,15 +23,15 @@ fn cells(count: u16) -> NonZero<u16> {
 }
 
 /// A terminal that is looked at.
-struct Seen {
+pub struct Seen {
     shows: File,
-    bytes: Bytes<Vec<u8>>,
-    parser: vt100::Parser,
+    pub bytes: Bytes<Vec<u8>>,
+    pub parser: vt100::Parser,
 }
 
 impl Seen {
     /// The terminal, and the end that a program writes to.
-    fn new(columns: u16) -> (Self, File) {
+    pub fn new(columns: u16) -> (Self, File) {
         let (shows, written) = terminal();
         let (told, bytes) = channel();
         let mut reads = shows.try_clone().unwrap();
