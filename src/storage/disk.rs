@@ -36,6 +36,12 @@ impl DiskFolder {
         Self::of(dir)
     }
 
+    /// Opens a directory that is there, to look at what is in it.
+    pub fn open_existing(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        Self::of(sys::open(path, flags, Mode::empty())?)
+    }
+
     fn of(dir: OwnedFd) -> io::Result<Self> {
         let id = file_info(&sys::fstat(&dir)?).id;
         Ok(Self { dir, id })
@@ -291,6 +297,14 @@ impl FolderFile for DiskFile {
         match self.file.try_lock() {
             Ok(()) => Ok(true),
             Err(std::fs::TryLockError::WouldBlock) => Ok(false),
+            Err(std::fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn is_locked(&self) -> io::Result<bool> {
+        match self.file.try_lock_shared() {
+            Ok(()) => self.file.unlock().map(|()| false),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(true),
             Err(std::fs::TryLockError::Error(error)) => Err(error),
         }
     }

@@ -100,6 +100,11 @@ pub enum StorageError {
         "others can write to every directory of this file system; mount it with umask=022, or choose another directory"
     )]
     NotPrivate,
+    /// Files cannot be locked, so that who is writing one cannot be seen.
+    #[error(
+        "files cannot be locked here, so that nobody can tell which of them is being written; stop the receiver, then remove .wsferry"
+    )]
+    NoLocks,
     /// The file does not fit.
     #[error(
         "{name} needs {needed} more bytes and {free} are free; free some space, then run the same command"
@@ -201,9 +206,11 @@ impl StorageError {
     /// The code that tells a peer of it.
     pub fn code(&self) -> Code {
         match self {
-            Self::Io { .. } | Self::Disturbed { .. } | Self::NotOurs { .. } | Self::NotPrivate => {
-                Code::Storage
-            }
+            Self::Io { .. }
+            | Self::Disturbed { .. }
+            | Self::NotOurs { .. }
+            | Self::NotPrivate
+            | Self::NoLocks => Code::Storage,
             Self::Exists { .. }
             | Self::Outdated { .. }
             | Self::NotAFile { .. }

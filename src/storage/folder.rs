@@ -89,6 +89,11 @@ pub trait FolderFile: Send + Sync {
     fn sync_all(&self) -> io::Result<()>;
     /// Locks the file against other processes, until it is closed. `false` if it is locked.
     fn try_lock(&self) -> io::Result<bool>;
+    /// Whether another process has locked it, without keeping anyone from doing so. Files that cannot tell it without a lock
+    /// of their own give it back when they are closed.
+    fn is_locked(&self) -> io::Result<bool> {
+        self.try_lock().map(|locked| !locked)
+    }
     /// The descriptor, of a file of this machine.
     fn handle(&self) -> Option<BorrowedFd<'_>>;
 }

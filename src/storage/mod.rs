@@ -19,6 +19,7 @@ mod memory;
 mod offers;
 mod part;
 mod partial;
+mod partials;
 mod plain;
 mod reading;
 mod remains;
@@ -39,6 +40,7 @@ pub use error::StorageError;
 pub use folder::{FileId, FileInfo, Folder, FolderFile, Obstacle, Time};
 pub use inbox::{Inbox, InboxOptions, Resumable};
 pub use offers::Begun;
+pub use partials::{PartialFile, Partials, Pruned};
 pub use plain::{PlainFile, PlainInbox};
 pub use scan::{
     Entry, Filter, FilterError, FilterRule, Links, Root, Scan, ScanOptions, SkipReason, Skipped, Special,

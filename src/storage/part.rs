@@ -9,6 +9,7 @@ use super::destination::{Destination, TRIES, means, open_ours, remove_name_of};
 use super::error::StorageError;
 use super::folder::{FileId, Folder, FolderFile};
 use super::partial::{self, Whole};
+use super::partials::Pruned;
 use super::tree::Place;
 use crate::protocol::{FileName, RESERVED};
 
@@ -113,7 +114,7 @@ impl Drop for Part {
 }
 
 /// Removes one that nobody is writing.
-pub(super) fn sweep_one(destination: &Destination, shelf: &dyn Folder, name: &str) -> Option<()> {
+pub(super) fn sweep_one(destination: &Destination, shelf: &dyn Folder, name: &str) -> Option<Pruned> {
     let own = MOMENTS.iter().find_map(|moment| name.strip_suffix(moment)).unwrap_or(name);
     if !is_ours(own) {
         return None;
@@ -121,14 +122,15 @@ pub(super) fn sweep_one(destination: &Destination, shelf: &dyn Folder, name: &st
     let _claim = destination.claims.take(own)?;
     let there = shelf.lookup(name).ok()??;
     if there.is_link && there.owner == destination.abilities.owner {
-        return shelf.remove_file(name).ok();
+        shelf.remove_file(name).ok()?;
+        return Some(Pruned::default());
     }
     let (file, info) = open_ours(shelf, name).ok()??;
     if info.owner != destination.abilities.owner || !destination.lock(&*file).ok()? {
         return None;
     }
     remove_name_of(shelf, name, info.id);
-    Some(())
+    Some(Pruned { name: String::new(), bytes: info.len })
 }
 
 /// A name that nobody has.

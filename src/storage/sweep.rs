@@ -9,6 +9,7 @@ use super::folder::Folder;
 use super::inbox::Resumable;
 use super::journal::{Header, read_header};
 use super::part;
+use super::partials::Pruned;
 use crate::protocol::{MAX_FILE, RelativePath};
 
 /// As of [`Inbox::resumable`](super::Inbox::resumable).
@@ -29,14 +30,19 @@ pub(super) fn resumable(destination: &Destination) -> Vec<Resumable> {
 
 /// As of [`Inbox::sweep`](super::Inbox::sweep).
 pub(super) fn sweep(destination: &Destination, keep: Duration) -> usize {
-    let Ok(Some(shelf)) = destination.shelf() else { return 0 };
+    prune(destination, Some(keep)).len()
+}
+
+/// Removes what nobody needs, and partial files of which nothing came for so long, or of any age; what was removed.
+pub(super) fn prune(destination: &Destination, keep: Option<Duration>) -> Vec<Pruned> {
+    let Ok(Some(shelf)) = destination.shelf() else { return Vec::new() };
     let names = shelf.list().unwrap_or_default();
     let goes = |name: &String| {
         sweep_one(destination, &*shelf, name, keep).or_else(|| part::sweep_one(destination, &*shelf, name))
     };
-    let swept = names.iter().filter(|name| goes(name).is_some()).count();
+    let pruned = names.iter().filter_map(goes).collect();
     destination.clear_shelf();
-    swept
+    pruned
 }
 
 /// Removes what is left of files that nobody announced, and no other.
@@ -49,7 +55,12 @@ pub(super) fn sweep_plain(destination: &Destination) {
 }
 
 /// Removes a journal and its partial file, if nobody needs them.
-fn sweep_one(destination: &Destination, shelf: &dyn Folder, journal: &str, keep: Duration) -> Option<()> {
+fn sweep_one(
+    destination: &Destination,
+    shelf: &dyn Folder,
+    journal: &str,
+    keep: Option<Duration>,
+) -> Option<Pruned> {
     let (header, names) = header_of(shelf, journal)?;
     let _claim = destination.claims.take(journal)?;
     let (file, info) = open_ours(shelf, journal).ok()??;
@@ -71,7 +82,8 @@ fn sweep_one(destination: &Destination, shelf: &dyn Folder, journal: &str, keep:
         Some(part) => {
             let path = header.name.parse().ok();
             let named = path.map_or(Ok(None), |path| destination.lookup(&path)).ok().flatten();
-            named.is_some_and(|named| named.id == part.id) || is_old(part.mtime.max(info.mtime).0, keep)
+            named.is_some_and(|named| named.id == part.id)
+                || keep.is_none_or(|keep| is_old(part.mtime.max(info.mtime).0, keep))
         }
     };
     if !goes {
@@ -82,11 +94,11 @@ fn sweep_one(destination: &Destination, shelf: &dyn Folder, journal: &str, keep:
     }
     remove_stopgaps(shelf, &names);
     remove_name_of(shelf, journal, info.id);
-    Some(())
+    Some(Pruned { name: header.name, bytes: part.map_or(0, |part| part.len) })
 }
 
 /// The header of a journal of ours, and the names that belong to it.
-fn header_of(shelf: &dyn Folder, journal: &str) -> Option<(Header, Names)> {
+pub(super) fn header_of(shelf: &dyn Folder, journal: &str) -> Option<(Header, Names)> {
     if !journal.ends_with(ENDINGS.1) && !journal.ends_with(BENCH_ENDINGS.1) {
         return None;
     }
