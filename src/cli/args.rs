@@ -11,23 +11,16 @@ use wsferry::protocol::FileName;
 use wsferry::transport::{Origin, Origins};
 
 use super::dial::DialArgs;
+use super::hash::HashArgs;
 use super::listen::ListenArgs;
 use super::log::LogArgs;
+use super::paper::{CompletionsArgs, ManArgs};
+use super::status::StatusArgs;
 use super::tree::TreeArgs;
-
-const EXIT_CODES: &str = "\
-Exit codes:
-    0  done
-    1  failed
-    2  usage: the command line makes no sense
-    3  interrupted: the same command resumes the transfer
-    4  refused by the peer
-    5  the content could not be made to match
-  130  Ctrl-C";
 
 /// Ferries files of any size through any WebSocket that carries text.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = EXIT_CODES, propagate_version = true)]
+#[command(version, long_version = super::definition::VERSION, about, propagate_version = true)]
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
@@ -35,16 +28,15 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    #[command(after_help = EXIT_CODES)]
     Send(Box<SendArgs>),
-    #[command(after_help = EXIT_CODES)]
     Receive(ReceiveArgs),
-    #[command(after_help = EXIT_CODES)]
-    Demo(DemoArgs),
-    #[command(after_help = EXIT_CODES)]
-    Bench(BenchArgs),
-    #[command(after_help = EXIT_CODES)]
+    Status(StatusArgs),
+    Hash(HashArgs),
     Probe(ProbeArgs),
+    Bench(BenchArgs),
+    Demo(DemoArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
 }
 
 /// Send files and directories to a receiver. Run the same command again to resume.
@@ -361,7 +353,7 @@ pub struct OutputArgs {
     pub quiet: bool,
 
     /// Print one JSON object a line on standard output, and nothing else there
-    #[arg(long)]
+    #[arg(long, short)]
     pub json: bool,
 
     /// Colours: auto has them on a terminal, unless NO_COLOR is set or CLICOLOR is 0

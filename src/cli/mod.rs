@@ -5,11 +5,14 @@ mod args;
 mod bar;
 mod bench;
 mod board;
+mod definition;
 mod demo;
 mod desk;
 mod dial;
+mod examples;
 mod exit;
 mod flood;
+mod hash;
 mod limits;
 mod line;
 mod listen;
@@ -17,6 +20,7 @@ mod log;
 mod outage;
 mod output;
 mod paint;
+mod paper;
 mod plain;
 mod probe;
 mod profile;
@@ -29,6 +33,7 @@ mod receive;
 mod screen;
 mod send;
 mod signals;
+mod status;
 mod token;
 mod tree;
 mod usage;
@@ -54,6 +59,10 @@ pub fn run(args: Args) -> Exit {
         Command::Demo(args) => telling(OutputArgs::default(), |output| demo::run(args, output)),
         Command::Probe(args) => telling(args.output, |output| probe::run(&args, output)),
         Command::Bench(args) => telling(args.output, |output| bench::run(args, output)),
+        Command::Hash(args) => telling(args.output(), |output| hash::run(&args, output)),
+        Command::Status(args) => telling(args.output, |output| status::run(&args, output)),
+        Command::Completions(args) => telling(OutputArgs::default(), |output| paper::complete(&args, output)),
+        Command::Man(args) => telling(OutputArgs::default(), |output| paper::man(&args, output)),
     }
 }
 

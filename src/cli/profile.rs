@@ -4,17 +4,18 @@ use std::ffi::OsString;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgMatches, Command, FromArgMatches};
 use serde_json::{Value, json};
 
 use super::args::Args;
+use super::definition;
 use super::output::Output;
 use super::profiles::{Fact, PROFILES, Profile};
 
 /// Parses a command line, with the flags of the profile that it names.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, clap::Error> {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
-    let mut program = Args::command();
+    let mut program = definition::command();
     let matches = program.try_get_matches_from_mut(&arguments)?;
     let (name, given) = matches.subcommand().expect("each command line has a command");
     // Commands that do not dial have no such flag.

@@ -54,9 +54,8 @@ pub const COLUMNS: [Column; 8] = [
 ];
 
 /// What the columns mean that are not plain.
-pub const LEGEND: &str = "of floor: each run beside the I/O floor measured just before it, which slows down with the machine; \
-    the median of these, so that it may differ a little from rate by floor. CPU: sender + receiver. wire: beyond the \
-    file's own bytes, of which Base64 makes 33.33%";
+pub const LEGEND: &str =
+    "of floor: each run beside the I/O floor measured just before it, their median; CPU: sender + receiver";
 
 /// A setting and what its runs gave.
 pub struct Row {
