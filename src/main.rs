@@ -7,5 +7,5 @@ mod cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::run(cli::arguments()).into()
+    cli::arguments().map_or_else(|exit| exit, cli::run).into()
 }

@@ -12,9 +12,12 @@ use wsferry::transport::{Origin, Origins};
 
 use super::dial::DialArgs;
 use super::hash::HashArgs;
+use super::headings;
 use super::listen::ListenArgs;
 use super::log::LogArgs;
 use super::paper::{CompletionsArgs, ManArgs};
+use super::settings::Sources;
+use super::settings::show::ConfigArgs;
 use super::status::StatusArgs;
 use super::tree::TreeArgs;
 
@@ -24,6 +27,23 @@ use super::tree::TreeArgs;
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
+
+    /// Read this configuration file. Each flag can stand there, and in the environment: `wsferry config` tells
+    #[arg(long, global = true, value_name = "FILE", display_order = 998)]
+    pub config: Option<PathBuf>,
+}
+
+impl Args {
+    /// Tells where what was not given on the command line comes from, to those that have to know.
+    pub fn with_sources(mut self, sources: Sources) -> Self {
+        match &mut self.command {
+            Command::Send(args) => args.dial.sources = sources,
+            Command::Probe(args) => args.dial.sources = sources,
+            Command::Bench(args) => args.dial.sources = sources,
+            _ => {}
+        }
+        self
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -35,6 +55,7 @@ pub enum Command {
     Probe(ProbeArgs),
     Bench(BenchArgs),
     Demo(DemoArgs),
+    Config(ConfigArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -50,54 +71,54 @@ pub struct SendArgs {
     files_and_url: Vec<PathBuf>,
 
     /// Raw bytes in a chunk, rounded down to a multiple of 3; auto takes what measured best, within the frame limit
-    #[arg(long, value_name = "SIZE|auto", default_value = "auto")]
+    #[arg(long, help_heading = headings::PATH, value_name = "SIZE|auto", default_value = "auto")]
     pub chunk_size: ChunkArg,
 
     /// Most characters in a frame on this path, header included, from 2KiB, for example 32KiB [default: 4MiB and a
     /// header, the most there is]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, help_heading = headings::PATH, value_name = "SIZE", value_parser = size)]
     pub frame_limit: Option<ByteSize>,
 
     /// Most bytes to keep unacknowledged, one chunk at the least; a receiver allows 64MiB
-    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = size)]
+    #[arg(long, help_heading = headings::PATH, value_name = "SIZE", default_value = "32MiB", value_parser = size)]
     pub window: ByteSize,
 
     /// After a cut, keep trying for this long without a byte that moved; 0s never reconnects
-    #[arg(long, value_name = "DURATION", default_value = "10min", value_parser = duration)]
+    #[arg(long, help_heading = headings::PATH, value_name = "DURATION", default_value = "10min", value_parser = duration)]
     pub retry_for: humantime::Duration,
 
     /// Go on on another connection once this one is so old, from 1s; the next is open by then, so that nothing is cut and
     /// nothing is sent twice
-    #[arg(long, value_name = "DURATION", value_parser = connection_age)]
+    #[arg(long, help_heading = headings::PATH, value_name = "DURATION", value_parser = connection_age)]
     pub max_connection_age: Option<humantime::Duration>,
 
     /// Cut and reconnect after this long without a sign of the receiver
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = stall_timeout)]
+    #[arg(long, help_heading = headings::PATH, value_name = "DURATION", default_value = "30s", value_parser = stall_timeout)]
     pub stall_timeout: humantime::Duration,
 
     /// Wait while another transfer is writing the same name
-    #[arg(long)]
+    #[arg(long, help_heading = headings::PATH)]
     pub wait: bool,
 
     /// Send what a file has at the start, whatever is added to it meanwhile
-    #[arg(long)]
+    #[arg(long, help_heading = headings::SENT)]
     pub growing: bool,
 
     /// Send only what differs from the file that is there; the receiver needs --overwrite
-    #[arg(long)]
+    #[arg(long, help_heading = headings::SENT)]
     pub repair: bool,
 
     /// Send the file as one Base64 text message, as any WebSocket server can take it, and compare what comes back with it.
     /// There is no resume in this mode: such a server cannot say what it has
-    #[arg(long, conflicts_with_all = ["frame_limit", "window", "retry_for", "max_connection_age", "wait", "repair", "discard", "name", "links", "exclude", "include", "exclude_from", "quick"])]
+    #[arg(long, help_heading = headings::PLAIN, conflicts_with_all = ["frame_limit", "window", "retry_for", "max_connection_age", "wait", "repair", "discard", "name", "links", "exclude", "include", "exclude_from", "quick"])]
     pub plain: bool,
 
     /// With --plain: one frame, whose length is announced, instead of fragments of --chunk-size
-    #[arg(long, requires = "plain", conflicts_with = "chunk_size")]
+    #[arg(long, help_heading = headings::PLAIN, requires = "plain", conflicts_with = "chunk_size")]
     pub one_frame: bool,
 
     /// With --plain: the server sends nothing back
-    #[arg(long, requires = "plain")]
+    #[arg(long, help_heading = headings::PLAIN, requires = "plain")]
     pub no_echo: bool,
 
     /// Have the receiver check the file and remove it; what `bench` does
@@ -105,7 +126,7 @@ pub struct SendArgs {
     pub discard: bool,
 
     /// Name at the destination, instead of the file's own
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, help_heading = headings::SENT, value_name = "NAME")]
     pub name: Option<FileName>,
 
     #[command(flatten)]
@@ -147,37 +168,37 @@ pub struct ReceiveArgs {
     pub listen: ListenArgs,
 
     /// Exit once all that the first sender means to send was received or refused, with the exit code of it
-    #[arg(long)]
+    #[arg(long, help_heading = headings::RECEIVED)]
     pub once: bool,
 
     /// Cut after this long without a sign of the sender
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = stall_timeout)]
+    #[arg(long, help_heading = headings::LIMITS, value_name = "DURATION", default_value = "30s", value_parser = stall_timeout)]
     pub stall_timeout: humantime::Duration,
 
     /// Replace files that are there
-    #[arg(long)]
+    #[arg(long, help_heading = headings::RECEIVED)]
     pub overwrite: bool,
 
     /// Remove a partial file once nothing has come for it for this long
-    #[arg(long, value_name = "DURATION", default_value = "30days", value_parser = duration)]
+    #[arg(long, help_heading = headings::RECEIVED, value_name = "DURATION", default_value = "30days", value_parser = duration)]
     pub keep_partial: humantime::Duration,
 
     /// Take files from any WebSocket client too: one text message, the file in Base64, which is sent back as it comes, or
     /// one binary message. The name is the last part of the URL's path, or received-0001.bin and on. There is no resume in
     /// this mode: such a client cannot be asked to go on in the middle
-    #[arg(long)]
+    #[arg(long, help_heading = headings::PLAIN)]
     pub plain: bool,
 
     /// With --plain: most bytes of a file [default: what the disk has]
-    #[arg(long, value_name = "SIZE", requires = "plain", value_parser = size)]
+    #[arg(long, help_heading = headings::PLAIN, value_name = "SIZE", requires = "plain", value_parser = size)]
     pub plain_limit: Option<ByteSize>,
 
     /// Let `wsferry bench` measure the path to here: its files are received, checked and removed
-    #[arg(long, conflicts_with = "once")]
+    #[arg(long, help_heading = headings::RECEIVED, conflicts_with = "once")]
     pub allow_bench: bool,
 
     /// Let web pages of this origin connect, such as https://example.com; * lets all pages; may be repeated
-    #[arg(long, value_name = "ORIGIN")]
+    #[arg(long, help_heading = headings::LISTENING, value_name = "ORIGIN")]
     pub allow_origin: Vec<OriginArg>,
 
     #[command(flatten)]
@@ -220,12 +241,13 @@ pub struct BenchArgs {
     pub url: Option<String>,
 
     /// How large a file [default: 1GiB over loopback, 32MiB with a URL]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, help_heading = headings::MEASURED, value_name = "SIZE", value_parser = size)]
     pub size: Option<ByteSize>,
 
     /// Chunk sizes to try, in raw bytes
     #[arg(
         long,
+        help_heading = headings::MEASURED,
         value_name = "SIZES",
         value_delimiter = ',',
         value_parser = size,
@@ -234,27 +256,27 @@ pub struct BenchArgs {
     pub chunk_sizes: Vec<ByteSize>,
 
     /// Windows to try with each
-    #[arg(long, value_name = "SIZES", value_delimiter = ',', default_value = "32MiB", value_parser = size)]
+    #[arg(long, help_heading = headings::MEASURED, value_name = "SIZES", value_delimiter = ',', default_value = "32MiB", value_parser = size)]
     pub windows: Vec<ByteSize>,
 
     /// How often to run each setting
-    #[arg(long, value_name = "COUNT", default_value_t = 3)]
+    #[arg(long, help_heading = headings::MEASURED, value_name = "COUNT", default_value_t = 3)]
     pub runs: u32,
 
     /// Most characters in a frame on this path, header included: larger chunks are lowered to what fits
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, help_heading = headings::MEASURED, value_name = "SIZE", value_parser = size)]
     pub frame_limit: Option<ByteSize>,
 
     /// Where to put the files [default: in memory if there is room, or else where temporary files are]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, help_heading = headings::MEASURED, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 
     /// Draw the rates as a picture
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = headings::OUTPUT, value_name = "FILE")]
     pub svg: Option<PathBuf>,
 
     /// Write the picture and the table as a page
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = headings::OUTPUT, value_name = "FILE")]
     pub html: Option<PathBuf>,
 
     #[command(flatten)]
@@ -279,11 +301,11 @@ pub struct ProbeArgs {
     pub profiles: bool,
 
     /// Also watch for so long how long connections live, in use and idle
-    #[arg(long = "for", value_name = "DURATION", default_value = "0s", value_parser = super::probe::watch)]
+    #[arg(long = "for", help_heading = headings::MEASURED, value_name = "DURATION", default_value = "0s", value_parser = super::probe::watch)]
     pub watch: humantime::Duration,
 
     /// A frame of which nothing is heard for so long has not passed
-    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = stall_timeout)]
+    #[arg(long, help_heading = headings::MEASURED, value_name = "DURATION", default_value = "3s", value_parser = stall_timeout)]
     pub patience: humantime::Duration,
 
     #[command(flatten)]
@@ -328,9 +350,9 @@ pub fn size(text: &str) -> Result<ByteSize, String> {
     text.parse().map_err(|_| "expected a size such as 65536, 64KiB or 1.5MB".to_owned())
 }
 
-/// A time, with its units.
+/// A length of time, with a unit.
 pub fn duration(text: &str) -> Result<humantime::Duration, String> {
-    text.parse().map_err(|_| "expected a time such as 500ms, 30s, 10min or 1h 30min".to_owned())
+    text.parse().map_err(|_| "expected a duration such as 30s, 10min or 1h".to_owned())
 }
 
 /// A stall timeout that makes sense: from a tenth of a second to a day.
@@ -349,14 +371,14 @@ fn connection_age(text: &str) -> Result<humantime::Duration, String> {
 #[derive(Debug, Clone, Copy, Default, Parser)]
 pub struct OutputArgs {
     /// Print errors only
-    #[arg(long, short, conflicts_with = "json")]
+    #[arg(long, help_heading = headings::OUTPUT, short, conflicts_with = "json")]
     pub quiet: bool,
 
     /// Print one JSON object a line on standard output, and nothing else there
-    #[arg(long, short)]
+    #[arg(long, help_heading = headings::OUTPUT, short)]
     pub json: bool,
 
     /// Colours: auto has them on a terminal, unless NO_COLOR is set or CLICOLOR is 0
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto)]
+    #[arg(long, help_heading = headings::OUTPUT, value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto)]
     pub color: ColorChoice,
 }

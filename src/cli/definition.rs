@@ -26,13 +26,12 @@ Exit codes:
     5  the content could not be made to match
   130  Ctrl-C";
 
-/// The whole of it.
+/// The whole of it, before clap has completed it.
 pub fn command() -> Command {
     let mut program = Args::command().after_help(after(""));
     for (name, examples) in EXAMPLES {
         program = program.mut_subcommand(name, |command| command.after_help(after(examples)));
     }
-    program.build();
     program
 }
 

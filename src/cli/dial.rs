@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use clap::Args;
 use wsferry::transport::dial::{
@@ -12,9 +13,7 @@ use wsferry::transport::{DialOptions, Dialer, Endpoint, mask_url};
 
 use super::output::Output;
 use super::profiles::Profile;
-
-/// The token, where no flag says who calls.
-const TOKEN: &str = "WSFERRY_TOKEN";
+use super::settings::{self, Sources};
 
 /// How to reach the URL, and who calls. What is secret is read as it is and taken apart later: an error of the parser would
 /// print it.
@@ -29,8 +28,7 @@ pub struct DialArgs {
     #[arg(long, short = 'H', value_name = "NAME: VALUE|@FILE")]
     header: Vec<Secret>,
 
-    /// Say who calls with this token (Authorization: Bearer); the environment's WSFERRY_TOKEN does the same, unseen by other
-    /// users
+    /// Say who calls with this token (Authorization: Bearer); in the variable WSFERRY_TOKEN other users cannot see it
     #[arg(long, value_name = "TOKEN", conflicts_with_all = ["token_file", "user"])]
     token: Option<Secret>,
 
@@ -87,6 +85,27 @@ pub struct DialArgs {
     /// same flag
     #[arg(long)]
     no_subprotocol: bool,
+
+    /// Where these come from.
+    #[arg(skip)]
+    pub sources: Sources,
+}
+
+/// A header that goes with the handshake.
+struct Line {
+    /// What to say of it if it makes no sense.
+    place: String,
+    text: Secret,
+}
+
+/// What says who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    Token,
+    TokenFile,
+    User,
+    Url,
+    Header,
 }
 
 impl DialArgs {
@@ -95,12 +114,14 @@ impl DialArgs {
         let endpoint = endpoint(url)?;
         let tls = self.tls()?;
         let about_tls = [
-            (self.ca_cert.is_some(), "--ca-cert"),
-            (self.cert.is_some(), "--cert"),
-            (self.server_name.is_some(), "--server-name"),
+            (self.ca_cert.is_some(), "ca-cert"),
+            (self.cert.is_some(), "cert"),
+            (self.server_name.is_some(), "server-name"),
         ];
-        if let Some((_, flag)) = about_tls.into_iter().find(|(given, _)| *given && !endpoint.is_tls()) {
-            return Err(format!("{flag} is for wss://, and the URL is {endpoint}"));
+        // What is set once for all URLs is not meant for this one.
+        let given = |(is_set, flag): &(bool, &str)| *is_set && self.sources.is_given(flag);
+        if let Some((_, flag)) = about_tls.into_iter().find(|flag| given(flag) && !endpoint.is_tls()) {
+            return Err(format!("--{flag} is for wss://, and the URL is {endpoint}"));
         }
         let headers = self.headers(&endpoint)?;
         if self.insecure && endpoint.is_tls() {
@@ -115,9 +136,7 @@ impl DialArgs {
         let proxies = match &self.proxy {
             _ if self.no_proxy => Proxies::Direct,
             Some(proxy) => {
-                let proxy =
-                    proxy.reveal().parse().map_err(|error| format!("--proxy makes no sense: {error}"))?;
-                Proxies::One(proxy)
+                Proxies::One(proxy.reveal().parse().map_err(|error| self.makes_no_sense("proxy", error))?)
             }
             None => Proxies::Environment(Environment::read()),
         };
@@ -131,56 +150,73 @@ impl DialArgs {
         Ok(Dialer::new(endpoint, options))
     }
 
-    /// These flags as they are written on a command line.
-    pub fn written(&self) -> Vec<OsString> {
-        let Self {
-            profile,
-            header,
-            token,
-            token_file,
-            user,
-            ca_cert,
-            cert,
-            key,
-            server_name,
-            insecure,
-            proxy,
-            no_proxy,
-            connect_to,
-            ipv4,
-            ipv6,
-            no_subprotocol,
-        } = self;
-        let secret = |secret: &Secret| secret.reveal().into();
+    /// One of these flags that was given on the command line.
+    pub fn given(&self) -> Option<String> {
+        let secrets = self.secrets().into_iter().filter(|(_, values)| !values.is_empty());
+        let names = self.open().into_iter().map(|(name, _)| name).chain(secrets.map(|(name, _)| name));
+        names.filter(|name| self.sources.is_given(name)).map(|name| format!("--{name}")).next()
+    }
+
+    /// Has another run of this program dial as this one does, and take nothing else from where this one was started. What
+    /// is secret stands in its environment, which other users of the machine cannot read.
+    pub fn hand_on(&self, url: &str, command: &mut Command) -> Result<(), String> {
+        let lines = self.header_lines()?;
+        let caller = self.caller(&endpoint(url)?, &lines)?;
+        for (name, value) in self.open() {
+            if name != "token-file" || caller == Some(Caller::TokenFile) {
+                // A value may begin with a dash.
+                let mut written = OsString::from(format!("--{name}"));
+                if let Some(value) = value {
+                    written.push("=");
+                    written.push(value);
+                }
+                command.arg(written);
+            }
+        }
+        for (name, values) in self.secrets() {
+            let values: Vec<&str> = match name {
+                "header" => lines.iter().filter(|line| line.goes(caller)).map(Line::text).collect(),
+                "token" if caller != Some(Caller::Token) => continue,
+                "user" if caller != Some(Caller::User) => continue,
+                _ => values.iter().map(|secret| secret.reveal()).collect(),
+            };
+            command.env(settings::variable(name), values.join("\n"));
+        }
+        Ok(())
+    }
+
+    /// Those that are no secrets, and their values, if they have one.
+    fn open(&self) -> Vec<(&'static str, Option<OsString>)> {
         let file = |file: &PathBuf| file.clone().into_os_string();
-        let mut values: Vec<(&str, Option<OsString>)> = vec![
-            ("--profile", profile.map(|profile| profile.name.into())),
-            ("--token", token.as_ref().map(secret)),
-            ("--token-file", token_file.as_ref().map(file)),
-            ("--user", user.as_ref().map(secret)),
-            ("--ca-cert", ca_cert.as_ref().map(file)),
-            ("--cert", cert.as_ref().map(file)),
-            ("--key", key.as_ref().map(file)),
-            ("--server-name", server_name.as_ref().map(Into::into)),
-            ("--proxy", proxy.as_ref().map(secret)),
-            ("--connect-to", connect_to.as_ref().map(|place| place.to_string().into())),
+        let valued = [
+            ("profile", self.profile.map(|profile| profile.name.into())),
+            ("token-file", self.token_file.as_ref().map(file)),
+            ("ca-cert", self.ca_cert.as_ref().map(file)),
+            ("cert", self.cert.as_ref().map(file)),
+            ("key", self.key.as_ref().map(file)),
+            ("server-name", self.server_name.as_ref().map(Into::into)),
+            ("connect-to", self.connect_to.as_ref().map(|place| place.to_string().into())),
         ];
-        values.extend(header.iter().map(|header| ("--header", Some(secret(header)))));
-        let flags = [
-            ("--insecure", insecure),
-            ("--no-proxy", no_proxy),
-            ("--ipv4", ipv4),
-            ("--ipv6", ipv6),
-            ("--no-subprotocol", no_subprotocol),
+        let switches = [
+            ("insecure", self.insecure),
+            ("no-proxy", self.no_proxy),
+            ("ipv4", self.ipv4),
+            ("ipv6", self.ipv6),
+            ("no-subprotocol", self.no_subprotocol),
         ];
-        // A value may begin with a dash.
-        let valued = values.into_iter().filter_map(|(flag, value)| {
-            let mut written = OsString::from(flag);
-            written.push("=");
-            written.push(value?);
-            Some(written)
-        });
-        valued.chain(flags.into_iter().filter(|(_, is_set)| **is_set).map(|(flag, _)| flag.into())).collect()
+        let valued = valued.into_iter().filter_map(|(name, value)| Some((name, Some(value?))));
+        valued
+            .chain(switches.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| (name, None)))
+            .collect()
+    }
+
+    fn secrets(&self) -> [(&'static str, Vec<&Secret>); 4] {
+        [
+            ("header", self.header.iter().collect()),
+            ("token", self.token.iter().collect()),
+            ("user", self.user.iter().collect()),
+            ("proxy", self.proxy.iter().collect()),
+        ]
     }
 
     /// The profile's name, if one was given.
@@ -189,54 +225,77 @@ impl DialArgs {
     }
 
     fn headers(&self, endpoint: &Endpoint) -> Result<Headers, String> {
+        let lines = self.header_lines()?;
+        let caller = self.caller(endpoint, &lines)?;
         let mut headers = Headers::default();
+        for line in lines.iter().filter(|line| line.goes(caller)) {
+            headers.add(line.text()).map_err(|error| format!("{}: {error}", line.place))?;
+        }
+        match (caller, &self.token, &self.token_file, &self.user) {
+            (Some(Caller::Token), Some(token), ..) => {
+                headers.bearer(token).map_err(|error| self.makes_no_sense("token", error))?;
+            }
+            (Some(Caller::TokenFile), _, Some(file), _) => {
+                let token = Secret::from(text_in("--token-file", file)?.trim().to_owned());
+                headers
+                    .bearer(&token)
+                    .map_err(|error| format!("what is in {} is no token: {error}", file.display()))?;
+            }
+            (Some(Caller::User), .., Some(user)) => {
+                let login: Result<Login, String> = user.reveal().parse();
+                headers.basic(&login.map_err(|error| self.makes_no_sense("user", error))?)?;
+            }
+            _ => {}
+        }
+        Ok(headers)
+    }
+
+    /// What says who calls. What is given for this URL comes before what is set for all of them.
+    fn caller(&self, endpoint: &Endpoint, lines: &[Line]) -> Result<Option<Caller>, String> {
+        let of = |name: &str| (self.sources.rank(name), self.sources.what(name));
+        let authorizes = lines.iter().any(Line::is_authorization);
+        let all = [
+            (self.token.is_some(), Caller::Token, of("token")),
+            (self.token_file.is_some(), Caller::TokenFile, of("token-file")),
+            (self.user.is_some(), Caller::User, of("user")),
+            (endpoint.login().is_some(), Caller::Url, (0, "the URL's user".to_owned())),
+            (authorizes, Caller::Header, (of("header").0, format!("an Authorization of {}", of("header").1))),
+        ];
+        let said: Vec<_> = all.into_iter().filter(|(is_there, ..)| *is_there).collect();
+        let first = said.iter().map(|(.., (rank, _))| *rank).min();
+        let mut said = said.into_iter().filter(|(.., (rank, _))| Some(*rank) == first);
+        match (said.next(), said.next()) {
+            (Some((.., (_, one))), Some((.., (_, other)))) => {
+                Err(format!("{one} and {other} both say who calls; one of them is too many"))
+            }
+            (one, _) => Ok(one.map(|(_, caller, _)| caller)),
+        }
+    }
+
+    /// The headers, those of files too.
+    fn header_lines(&self) -> Result<Vec<Line>, String> {
+        let mut lines = Vec::new();
         for header in &self.header {
             match header.reveal().strip_prefix('@') {
-                None => headers
-                    .add(header.reveal())
-                    .map_err(|error| format!("--header makes no sense: {error}"))?,
+                None => {
+                    let place = format!("{} makes no sense", self.sources.what("header"));
+                    lines.push(Line { place, text: header.clone() });
+                }
                 Some(file) => {
                     let text = text_in("--header", Path::new(file))?;
-                    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty())
-                    {
-                        headers.add(line).map_err(|error| format!("line {number} of {file}: {error}"))?;
-                    }
+                    let numbered = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+                    lines.extend(numbered.map(|(number, line)| Line {
+                        place: format!("line {number} of {file}"),
+                        text: line.to_owned().into(),
+                    }));
                 }
             }
         }
-        let flag = [
-            (self.token.is_some(), "--token"),
-            (self.token_file.is_some(), "--token-file"),
-            (self.user.is_some(), "--user"),
-            (endpoint.login().is_some(), "the URL's user"),
-        ];
-        let mut given = flag.into_iter().filter(|(given, _)| *given).map(|(_, flag)| flag);
-        let first = given.next().or(headers.authorize().then_some("--header"));
-        let second = given.next().or(headers.authorize().then_some("an Authorization of --header"));
-        if let (Some(first @ ("--token" | "--token-file" | "--user" | "the URL's user")), Some(second)) =
-            (first, second)
-        {
-            return Err(format!("{first} and {second} both say who calls; one of them is too many"));
-        }
-        if let Some(user) = &self.user {
-            let login: Login =
-                user.reveal().parse().map_err(|error| format!("--user makes no sense: {error}"))?;
-            headers.basic(&login)?;
-        } else if let Some(token) = &self.token {
-            headers.bearer(token).map_err(|error| format!("--token makes no sense: {error}"))?;
-        } else if let Some(file) = &self.token_file {
-            let token = text_in("--token-file", file)?;
-            let token = Secret::from(token.trim().to_owned());
-            headers
-                .bearer(&token)
-                .map_err(|error| format!("what is in {} is no token: {error}", file.display()))?;
-        } else if first.is_none()
-            && let Some(token) = std::env::var_os(TOKEN).filter(|token| !token.is_empty())
-        {
-            let token = token.into_string().map_err(|_| format!("{TOKEN} is not UTF-8"))?;
-            headers.bearer(&token.into()).map_err(|error| format!("{TOKEN} is no token: {error}"))?;
-        }
-        Ok(headers)
+        Ok(lines)
+    }
+
+    fn makes_no_sense(&self, name: &str, error: impl std::fmt::Display) -> String {
+        format!("{} makes no sense: {error}", self.sources.what(name))
     }
 
     fn tls(&self) -> Result<TlsOptions, String> {
@@ -261,6 +320,21 @@ impl DialArgs {
                 .map_err(|_| format!("--server-name {name} is no host name or address"))
         });
         Ok(TlsOptions { trust, identity, server_name: server_name.transpose()? })
+    }
+}
+
+impl Line {
+    fn text(&self) -> &str {
+        self.text.reveal()
+    }
+
+    /// Whether it is sent, if this says who calls.
+    fn goes(&self, caller: Option<Caller>) -> bool {
+        caller == Some(Caller::Header) || !self.is_authorization()
+    }
+
+    fn is_authorization(&self) -> bool {
+        self.text().split_once(':').is_some_and(|(name, _)| name.trim().eq_ignore_ascii_case("authorization"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The examples that the help of each command ends with: data alone.
 
 /// Commands, and what is done with them.
-pub const EXAMPLES: [(&str, &str); 9] = [
+pub const EXAMPLES: [(&str, &str); 10] = [
     (
         "send",
         "  wsferry send photo.jpg album ws://127.0.0.1:9000
@@ -37,6 +37,12 @@ pub const EXAMPLES: [(&str, &str); 9] = [
   wsferry bench wss://files.example --token-file FILE",
     ),
     ("demo", "  wsferry demo --size 64MiB"),
+    (
+        "config",
+        "  wsferry config send
+  WSFERRY_RETRY_FOR=1h wsferry config send
+  wsferry config --config other.toml",
+    ),
     (
         "completions",
         "  wsferry completions bash > ~/.local/share/bash-completion/completions/wsferry

@@ -10,6 +10,7 @@ use wsferry::transfer::{Listener, ServeLimits};
 use wsferry::transport::{Gate, Origins, Prefix, Proxy, Tls, WithoutSubprotocol};
 
 use super::args::{size, stall_timeout};
+use super::headings;
 use super::output::Output;
 use super::token::TokenArgs;
 
@@ -17,58 +18,58 @@ use super::token::TokenArgs;
 #[derive(Debug, Parser)]
 pub struct ListenArgs {
     /// Address to listen on, or unix:PATH; port 0 takes a free one, localhost means both families
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
+    #[arg(long, help_heading = headings::LISTENING, value_name = "ADDR", default_value = "127.0.0.1:9000")]
     pub listen: String,
 
     /// Let anybody who can reach this port write files: listening for other machines wants this or a token
-    #[arg(long)]
+    #[arg(long, help_heading = headings::LISTENING)]
     pub open: bool,
 
     /// Certificate, followed by those that signed it, in PEM: who dials has to use wss://. Read again on SIGHUP
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(long, help_heading = headings::LISTENING, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
 
     /// Its private key, in PEM
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, help_heading = headings::LISTENING, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 
     #[command(flatten)]
     pub token: TokenArgs,
 
     /// Take WebSockets at this path and below it only
-    #[arg(long, value_name = "/PREFIX")]
+    #[arg(long, help_heading = headings::LISTENING, value_name = "/PREFIX")]
     pub path: Option<Prefix>,
 
     /// Take a WebSocket without a subprotocol for one of wsferry's: something on the path takes that header away
-    #[arg(long, conflicts_with = "plain")]
+    #[arg(long, help_heading = headings::LISTENING, conflicts_with = "plain")]
     pub no_subprotocol: bool,
 
     /// Believe X-Forwarded-For of proxies in this network, or (unix) of whoever dials the Unix socket; may be repeated
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, help_heading = headings::LISTENING, value_name = "CIDR")]
     pub trust_proxy: Vec<Proxy>,
 
     /// Connections at a time; more wait to be accepted [default: as many as there are descriptors for, 4096 at most]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, help_heading = headings::LIMITS, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_connections: Option<u64>,
 
     /// Connections at a time from one address, or one /64 of IPv6; more are refused [default: no limit]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, help_heading = headings::LIMITS, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_connections_per_address: Option<u64>,
 
     /// Time for the handshakes of TLS and WebSocket together
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = stall_timeout)]
+    #[arg(long, help_heading = headings::LIMITS, value_name = "DURATION", default_value = "10s", value_parser = stall_timeout)]
     pub handshake_timeout: humantime::Duration,
 
     /// Refuse larger files [default: no limit]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, help_heading = headings::LIMITS, value_name = "SIZE", value_parser = size)]
     pub max_file_size: Option<ByteSize>,
 
     /// Room on the disk to leave free
-    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = size)]
+    #[arg(long, help_heading = headings::LIMITS, value_name = "SIZE", default_value = "0", value_parser = size)]
     pub keep_free: ByteSize,
 
     /// Files at a time that were begun and are not whole; those of 3 MiB at most do not count [default: no limit]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, help_heading = headings::LIMITS, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_partials: Option<u64>,
 }
 

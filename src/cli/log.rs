@@ -8,16 +8,17 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
+use super::headings;
 use super::output::Output;
 
 #[derive(Debug, Clone, Copy, Parser)]
 pub struct LogArgs {
     /// Tell on standard error what happens on each connection; -vv tells more
-    #[arg(long, short, action = clap::ArgAction::Count)]
+    #[arg(long, help_heading = headings::OUTPUT, short, action = clap::ArgAction::Count)]
     verbose: u8,
 
     /// How to tell it
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    #[arg(long, help_heading = headings::OUTPUT, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
     log_format: Format,
 }
 

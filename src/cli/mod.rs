@@ -13,6 +13,7 @@ mod examples;
 mod exit;
 mod flood;
 mod hash;
+mod headings;
 mod limits;
 mod line;
 mod listen;
@@ -30,8 +31,11 @@ mod pulse;
 mod random;
 mod rate;
 mod receive;
+#[cfg(test)]
+mod reference;
 mod screen;
 mod send;
+mod settings;
 mod signals;
 mod status;
 mod token;
@@ -45,10 +49,17 @@ pub use exit::Exit;
 
 use args::{Command, OutputArgs};
 use output::Output;
+use settings::{Refusal, Variables};
 
 /// The command line of this process. One that makes no sense, or asks for help alone, ends it.
-pub fn arguments() -> Args {
-    profile::parse(std::env::args_os()).unwrap_or_else(|error| error.exit())
+pub fn arguments() -> Result<Args, Exit> {
+    settings::parse(std::env::args_os().collect(), &Variables::read()).map_err(|refusal| match refusal {
+        Refusal::CommandLine(error) => error.exit(),
+        Refusal::Settings { why, in_json } => {
+            let args = OutputArgs { json: in_json, ..OutputArgs::default() };
+            telling(args, |output| output.error(&why, Exit::Usage))
+        }
+    })
 }
 
 /// Runs a command to its end.
@@ -61,6 +72,9 @@ pub fn run(args: Args) -> Exit {
         Command::Bench(args) => telling(args.output, |output| bench::run(args, output)),
         Command::Hash(args) => telling(args.output(), |output| hash::run(&args, output)),
         Command::Status(args) => telling(args.output, |output| status::run(&args, output)),
+        Command::Config(shown) => {
+            telling(shown.output(), |output| settings::show::run(&shown, args.config.as_deref(), output))
+        }
         Command::Completions(args) => telling(OutputArgs::default(), |output| paper::complete(&args, output)),
         Command::Man(args) => telling(OutputArgs::default(), |output| paper::man(&args, output)),
     }

@@ -59,7 +59,8 @@ pub fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
         man.render(&mut page)?;
         Ok((man.get_filename(), page))
     };
-    let program = definition::command();
+    let mut program = definition::command();
+    program.build();
     let commands = program.get_subcommands().filter(|command| command.get_name() != "help").map(|command| {
         let name = format!("wsferry-{}", command.get_name());
         command.clone().display_name(name)

@@ -1,66 +1,9 @@
-//! `--profile`: a known path's flags take the place of those that are not given by hand.
+//! `--profile`: what there is, for people. Which flag wins is in `settings`.
 
-use std::ffi::OsString;
-
-use clap::error::ErrorKind;
-use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command, FromArgMatches};
 use serde_json::{Value, json};
 
-use super::args::Args;
-use super::definition;
 use super::output::Output;
 use super::profiles::{Fact, PROFILES, Profile};
-
-/// Parses a command line, with the flags of the profile that it names.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, clap::Error> {
-    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
-    let mut program = definition::command();
-    let matches = program.try_get_matches_from_mut(&arguments)?;
-    let (name, given) = matches.subcommand().expect("each command line has a command");
-    // Commands that do not dial have no such flag.
-    if let Ok(Some(profile)) = given.try_get_one::<&'static Profile>("profile") {
-        let command = program.find_subcommand_mut(name).expect("it was parsed");
-        let flags = flags(profile, command, given)?;
-        // They are the command's own, so they stand behind its name, which is the first argument.
-        arguments.splice(2..2, flags.into_iter().map(OsString::from));
-        return Args::from_arg_matches(&program.try_get_matches_from_mut(arguments)?);
-    }
-    Args::from_arg_matches(&matches)
-}
-
-/// Those of a profile's flags that a command has and that are not given by hand.
-fn flags(
-    profile: &Profile,
-    command: &mut Command,
-    given: &ArgMatches,
-) -> Result<Vec<&'static str>, clap::Error> {
-    let by_hand = |arg: &Arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
-    let mut flags = Vec::new();
-    for Fact { flags: wanted, .. } in profile.facts {
-        let Some(name) = wanted.first().and_then(|flag| flag.strip_prefix("--")) else { continue };
-        let Some(arg) = command.get_arguments().find(|arg| arg.get_long() == Some(name)) else { continue };
-        if by_hand(arg) {
-            continue;
-        }
-        let excludes = |a: &Arg, b: &Arg| {
-            command.get_arg_conflicts_with(a).into_iter().any(|other| other.get_id() == b.get_id())
-        };
-        let other = command
-            .get_arguments()
-            .find(|other| by_hand(other) && (excludes(other, arg) || excludes(arg, other)));
-        if let Some(other) = other.and_then(Arg::get_long) {
-            let why = format!(
-                "--profile {} sets {}, which cannot be used with --{other}",
-                profile.name,
-                wanted.join(" ")
-            );
-            return Err(command.error(ErrorKind::ArgumentConflict, why));
-        }
-        flags.extend(*wanted);
-    }
-    Ok(flags)
-}
 
 /// The profile of this name.
 pub fn named(name: &str) -> Result<&'static Profile, String> {
@@ -99,11 +42,19 @@ fn event(profile: &Profile) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use clap::error::ErrorKind;
+
     use super::*;
-    use crate::cli::args::Command as Parsed;
+    use crate::cli::args::{Args, Command as Parsed};
+    use crate::cli::settings::{self, Refusal, Variables};
 
     fn parsed(line: &str) -> Result<Args, clap::Error> {
-        parse(["wsferry"].into_iter().chain(line.split_whitespace()).map(OsString::from))
+        let line = ["wsferry"].into_iter().chain(line.split_whitespace()).map(Into::into).collect();
+        let variables = Variables::from_iter([("WSFERRY_CONFIG".to_owned(), "".into())]);
+        settings::parse(line, &variables).map_err(|refusal| match refusal {
+            Refusal::CommandLine(error) => error,
+            Refusal::Settings { why, .. } => panic!("{why}"),
+        })
     }
 
     /// Each profile, and where it is a flag of `send`'s: by itself it has to be one, with a value that parses.

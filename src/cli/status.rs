@@ -8,7 +8,7 @@ use clap::Parser;
 use serde_json::json;
 use wsferry::storage::{PartialFile, Partials, Pruned, StorageError};
 
-use super::args::OutputArgs;
+use super::args::{OutputArgs, duration};
 use super::exit::Exit;
 use super::output::Output;
 use super::words;
@@ -25,7 +25,7 @@ pub struct StatusArgs {
     prune: bool,
 
     /// With --prune: only those for which nothing has come for so long
-    #[arg(long, value_name = "DURATION", requires = "prune")]
+    #[arg(long, value_name = "DURATION", requires = "prune", value_parser = duration)]
     older_than: Option<humantime::Duration>,
 
     #[command(flatten)]

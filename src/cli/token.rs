@@ -1,21 +1,21 @@
-//! The token: from the command line, a file or the environment.
+//! The token: from a flag, wherever that is set, or from a file.
 
 use std::path::PathBuf;
 
 use clap::Parser;
+use wsferry::transport::dial::Secret;
 
-/// The variable of the environment that holds it, if no flag does.
-const VARIABLE: &str = "WSFERRY_TOKEN";
+use super::headings;
 
-#[derive(Parser)]
+#[derive(Debug, Parser)]
 pub struct TokenArgs {
     /// Secret that senders have to know, and whoever reads /metrics; on the command line others on this machine can
-    /// read it
-    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
-    token: Option<String>,
+    /// read it, in the variable WSFERRY_TOKEN they cannot
+    #[arg(long, help_heading = headings::LISTENING, value_name = "TOKEN", conflicts_with = "token_file")]
+    token: Option<Secret>,
 
-    /// File that holds it, and nothing else but an end of line [default: the variable WSFERRY_TOKEN, if it is set]
-    #[arg(long, value_name = "FILE")]
+    /// File that holds it, and nothing else but an end of line
+    #[arg(long, help_heading = headings::LISTENING, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
 
@@ -23,23 +23,13 @@ impl TokenArgs {
     /// The token, if there is one.
     pub fn token(&self) -> Result<Option<String>, String> {
         if let Some(token) = &self.token {
-            return Ok(Some(token.clone()));
+            return Ok(Some(token.reveal().to_owned()));
         }
         if let Some(path) = &self.token_file {
             let text = std::fs::read_to_string(path);
             let text = text.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
             return Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()));
         }
-        match std::env::var(VARIABLE) {
-            Ok(token) => Ok(Some(token)),
-            Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(std::env::VarError::NotUnicode(_)) => Err(format!("{VARIABLE} is not UTF-8")),
-        }
-    }
-}
-
-impl std::fmt::Debug for TokenArgs {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TokenArgs").finish_non_exhaustive()
+        Ok(None)
     }
 }

@@ -8,18 +8,19 @@ use wsferry::protocol::RelativePath;
 use wsferry::storage::{Filter, FilterRule, Links, Root, Scan, ScanOptions};
 
 use super::args::SendArgs;
+use super::headings;
 
 #[derive(Debug, Args)]
 pub struct TreeArgs {
     /// Symbolic links in directories: leave them out, keep those that stay inside of what is sent, or send what they lead to
-    #[arg(long, value_name = "HOW", value_enum, default_value_t = LinksArg::Skip)]
+    #[arg(long, help_heading = headings::SENT, value_name = "HOW", value_enum, default_value_t = LinksArg::Skip)]
     links: LinksArg,
 
     #[command(flatten)]
     patterns: Patterns,
 
     /// Take a file that is there with the same size and modification time for the same, instead of comparing the content
-    #[arg(long, conflicts_with = "repair")]
+    #[arg(long, help_heading = headings::SENT, conflicts_with = "repair")]
     pub quick: bool,
 }
 
@@ -45,15 +46,15 @@ enum Pattern {
 struct PatternArgs {
     /// Leave out what matches: a name, or with a / in it a path from the directory on; with a / at the end directories
     /// alone, with all that is in them. Of several --exclude and --include the first that matches decides; may be repeated
-    #[arg(long, value_name = "GLOB")]
+    #[arg(long, help_heading = headings::SENT, value_name = "GLOB")]
     exclude: Vec<String>,
 
     /// Send what matches, whatever a later --exclude says; may be repeated
-    #[arg(long, value_name = "GLOB")]
+    #[arg(long, help_heading = headings::SENT, value_name = "GLOB")]
     include: Vec<String>,
 
     /// Leave out what matches one of the file's lines; those that are empty or begin with # are none
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = headings::SENT, value_name = "FILE")]
     exclude_from: Vec<PathBuf>,
 }
 

@@ -36,7 +36,7 @@ pub fn copy_both(client: &TcpStream, server: &TcpStream) {
 }
 
 /// A server that answers each request with this, and tells what the heads were.
-fn answering(answer: &'static str) -> (SocketAddr, mpsc::Receiver<String>) {
+pub fn answering(answer: &'static str) -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (tell, heads) = mpsc::channel();
@@ -52,7 +52,7 @@ fn answering(answer: &'static str) -> (SocketAddr, mpsc::Receiver<String>) {
 }
 
 /// The values of a header.
-fn values<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
+pub fn values<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
     let lines = head.lines().filter_map(|line| line.split_once(": "));
     lines.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
 }

@@ -1,11 +1,12 @@
 //! What is partial in a directory, and what `--prune` leaves of it.
 
 use std::process::Command;
+use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::proxy::{Plan, Proxy};
-use crate::support::{Ended, Place, Receiver, Running, random, send_well, wsferry};
+use crate::support::{Ended, PATIENCE, Place, Receiver, Running, random, send_well, wsferry};
 
 fn status(place: &Place, flags: &[&str]) -> Ended {
     Running::start(wsferry().arg("status").arg(place.inbox()).args(flags)).end()
@@ -19,12 +20,22 @@ fn partial(place: &Place) -> Value {
 
 /// A transfer of 20 MB that stands still behind its first blocks.
 fn stalled(place: &Place) -> (Receiver, Proxy, Running) {
-    let receiver = Receiver::start(place, &[]);
+    let patient = ["--stall-timeout", "10min"];
+    let receiver = Receiver::start(place, &patient);
     let plan = Plan { stall_after: Some(12_000_000), ..Plan::default() };
     let proxy = Proxy::start(receiver.address(), move |_| (plan.clone(), Plan::default()));
     let file = place.file("big.bin", &random(20_000_000, 1));
-    let sender = Running::start(wsferry().arg("send").arg(&file).arg(proxy.url()).arg("--json"));
-    sender.wait_for(|event| event["durable"].as_u64().is_some_and(|durable| durable > 0));
+    let mut command = wsferry();
+    command.arg("send").arg(&file).arg(proxy.url()).arg("--json").args(patient);
+    let sender = Running::start(&mut command);
+    let deadline = Instant::now() + PATIENCE;
+    let is_durable = |ended: &Ended| {
+        ended.events("partial").first().is_some_and(|partial| partial["durable"].as_u64() >= Some(3 << 20))
+    };
+    // The directory may not be there yet.
+    while !is_durable(&status(place, &["--json"])) {
+        assert!(Instant::now() < deadline, "nothing becomes durable");
+    }
     (receiver, proxy, sender)
 }
 

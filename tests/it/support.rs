@@ -68,17 +68,15 @@ pub fn wsferry() -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("wsferry"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // What leads elsewhere, or says who calls, on the machine that runs the tests.
-    for name in [
-        "HTTPS_PROXY",
-        "HTTP_PROXY",
-        "ALL_PROXY",
-        "NO_PROXY",
-        "WSFERRY_TOKEN",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-    ] {
+    for name in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
         command.env_remove(name).env_remove(name.to_lowercase());
     }
+    // What the user of that machine has set of the program.
+    let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in set.filter(|name| name.starts_with("WSFERRY_")) {
+        command.env_remove(name);
+    }
+    command.env("WSFERRY_CONFIG", "");
     command
 }
 

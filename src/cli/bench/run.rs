@@ -16,6 +16,7 @@ use super::Setting;
 use crate::cli::args::BenchArgs;
 use crate::cli::exit::Exit;
 use crate::cli::random;
+use crate::cli::settings::{self, PREFIX};
 
 /// Where files are in memory, on Linux.
 const MEMORY: &str = "/dev/shm";
@@ -170,11 +171,13 @@ pub fn once(
     if let Some(ByteSize(limit)) = args.frame_limit {
         send.arg("--frame-limit").arg(format!("{limit}B"));
     }
-    match receiver {
-        None => send.arg("--discard").args(args.dial.written()),
+    match &args.url {
+        Some(url) => args.dial.hand_on(url, send.arg("--discard")).map_err(Error::failed)?,
         // Loopback is measured, not whatever proxy the environment names.
-        Some(_) => send.arg("--no-proxy"),
-    };
+        None => {
+            send.arg("--no-proxy");
+        }
+    }
     let started = Instant::now();
     let mut sender = Running::start(send)?;
     let sent = sender.wait_for("finished", stop, &mut |event| {
@@ -212,7 +215,14 @@ pub fn once(
 fn wsferry() -> Result<Command, Error> {
     let program =
         std::env::current_exe().map_err(|error| Error::failed(format!("cannot find myself: {error}")))?;
-    Ok(Command::new(program))
+    let mut command = Command::new(program);
+    // Whoever measures chose what is measured; what holds for other runs would change it.
+    let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in set.filter(|name| name.starts_with(PREFIX)) {
+        command.env_remove(name);
+    }
+    command.env(settings::variable("config"), "");
+    Ok(command)
 }
 
 /// A process of this program; it is killed when dropped.

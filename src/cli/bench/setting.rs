@@ -15,11 +15,9 @@ pub struct Setting {
 
 /// Turns flags into settings, or says which of them makes no sense.
 pub fn settings(args: &BenchArgs, output: &Output) -> Result<Vec<Setting>, String> {
-    match (&args.url, args.dial.written().first()) {
+    match (&args.url, args.dial.given()) {
         (Some(url), _) => drop(args.dial.dialer(url, output)?),
         (None, Some(flag)) => {
-            let flag = flag.to_string_lossy();
-            let flag = flag.split('=').next().unwrap_or_default();
             return Err(format!("{flag} says how a URL is dialled, and there is none"));
         }
         (None, None) => {}
