@@ -175,6 +175,11 @@ pub struct ReceiveArgs {
     #[arg(long, help_heading = headings::LIMITS, value_name = "DURATION", default_value = "30s", value_parser = stall_timeout)]
     pub stall_timeout: humantime::Duration,
 
+    /// Write the first file that is offered to standard output, in order, each byte once, over any cut; others are refused.
+    /// What is told goes to standard error
+    #[arg(long, requires = "once", conflicts_with_all = ["directory", "overwrite", "keep_partial", "plain", "max_file_size", "keep_free", "max_partials"])]
+    pub stdout: bool,
+
     /// Replace files that are there
     #[arg(long, help_heading = headings::RECEIVED)]
     pub overwrite: bool,
@@ -209,6 +214,11 @@ pub struct ReceiveArgs {
 }
 
 impl ReceiveArgs {
+    /// Where files go, for people.
+    pub fn place(&self) -> String {
+        if self.stdout { "standard output".to_owned() } else { self.directory.display().to_string() }
+    }
+
     /// Which web pages may connect.
     pub fn origins(&self) -> Origins {
         let mut origins = Origins::default();

@@ -1,7 +1,7 @@
 //! Who may reach a receiver, and how much of it they get: the arguments, and what is said of it at the start.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::Parser;
@@ -125,13 +125,13 @@ impl ListenArgs {
     }
 
     /// Tells where this side listens, and what others type to send here.
-    pub fn tell(&self, listener: &Listener, has_token: bool, directory: &Path, output: &Output) {
-        let (url, directory) = (self.url(listener.address()), directory.display());
+    pub fn tell(&self, listener: &Listener, has_token: bool, place: &str, output: &Output) {
+        let url = self.url(listener.address());
         let urls = self.urls_for_others(listener);
         output.event(json!({
-            "event": "listening", "url": url, "urls": urls, "directory": directory.to_string(),
+            "event": "listening", "url": url, "urls": urls, "directory": place,
         }));
-        output.line(&format!("listening on {url}, writing to {directory}"));
+        output.line(&format!("listening on {url}, writing to {place}"));
         for url in &urls {
             output.line(&format!("from another machine:  {}", self.command(url, has_token)));
         }

@@ -57,7 +57,7 @@ pub fn arguments() -> Result<Args, Exit> {
         Refusal::CommandLine(error) => error.exit(),
         Refusal::Settings { why, in_json } => {
             let args = OutputArgs { json: in_json, ..OutputArgs::default() };
-            telling(args, |output| output.error(&why, Exit::Usage))
+            telling(Output::new(args), |output| output.error(&why, Exit::Usage))
         }
     })
 }
@@ -65,24 +65,29 @@ pub fn arguments() -> Result<Args, Exit> {
 /// Runs a command to its end.
 pub fn run(args: Args) -> Exit {
     match args.command {
-        Command::Send(args) => telling(args.output, |output| send::run(*args, output)),
-        Command::Receive(args) => telling(args.output, |output| receive::run(args, output)),
-        Command::Demo(args) => telling(OutputArgs::default(), |output| demo::run(args, output)),
-        Command::Probe(args) => telling(args.output, |output| probe::run(&args, output)),
-        Command::Bench(args) => telling(args.output, |output| bench::run(args, output)),
-        Command::Hash(args) => telling(args.output(), |output| hash::run(&args, output)),
-        Command::Status(args) => telling(args.output, |output| status::run(&args, output)),
-        Command::Config(shown) => {
-            telling(shown.output(), |output| settings::show::run(&shown, args.config.as_deref(), output))
+        Command::Send(args) => telling(Output::new(args.output), |output| send::run(*args, output)),
+        Command::Receive(args) => {
+            let output = Output::new(args.output);
+            let output = if args.stdout { output.apart() } else { output };
+            telling(output, |output| receive::run(args, output))
         }
-        Command::Completions(args) => telling(OutputArgs::default(), |output| paper::complete(&args, output)),
-        Command::Man(args) => telling(OutputArgs::default(), |output| paper::man(&args, output)),
+        Command::Demo(args) => telling(Output::new(OutputArgs::default()), |output| demo::run(args, output)),
+        Command::Probe(args) => telling(Output::new(args.output), |output| probe::run(&args, output)),
+        Command::Bench(args) => telling(Output::new(args.output), |output| bench::run(args, output)),
+        Command::Hash(args) => telling(Output::new(args.output()), |output| hash::run(&args, output)),
+        Command::Status(args) => telling(Output::new(args.output), |output| status::run(&args, output)),
+        Command::Config(shown) => telling(Output::new(shown.output()), |output| {
+            settings::show::run(&shown, args.config.as_deref(), output)
+        }),
+        Command::Completions(args) => {
+            telling(Output::new(OutputArgs::default()), |output| paper::complete(&args, output))
+        }
+        Command::Man(args) => telling(Output::new(OutputArgs::default()), |output| paper::man(&args, output)),
     }
 }
 
 /// What could not be printed was not told, so that all is not well.
-fn telling(args: OutputArgs, command: impl FnOnce(&Output) -> Exit) -> Exit {
-    let output = Output::new(args);
+fn telling(output: Output, command: impl FnOnce(&Output) -> Exit) -> Exit {
     let exit = command(&output);
     output.drain();
     match output.broken() {

@@ -45,6 +45,8 @@ pub struct Output {
     pub board: Board,
     out: Writer,
     err: Writer,
+    /// Standard output is for something else: results go where errors do.
+    is_apart: bool,
     /// Standard output was a terminal when the program started; one that went away does not look like one.
     on_terminal: bool,
     paint_out: Paint,
@@ -73,7 +75,16 @@ impl Output {
         let paint_out = Paint::new(args.color, on_terminal);
         let paint_err = Paint::new(args.color, io::stderr().is_terminal());
         let board = Board::new(bars.clone(), paint_err);
-        Self { mode, board, bars, out, err, on_terminal, paint_out, paint_err }
+        Self { mode, board, bars, out, err, is_apart: false, on_terminal, paint_out, paint_err }
+    }
+
+    /// The same, where standard output is for a file.
+    pub fn apart(mut self) -> Self {
+        self.out = self.err.clone();
+        self.is_apart = true;
+        self.on_terminal = io::stderr().is_terminal();
+        self.paint_out = self.paint_err;
+        self
     }
 
     /// A result, for people.
@@ -192,7 +203,8 @@ impl Output {
 
     /// A line on standard output, above the bars.
     fn result(&self, text: &str, weight: Weight) {
-        self.bars.suspend(|| self.out.write(Stream::Out, format!("{text}\n"), weight));
+        let stream = if self.is_apart { Stream::Err } else { Stream::Out };
+        self.bars.suspend(|| self.out.write(stream, format!("{text}\n"), weight));
     }
 
     /// A line on standard error, above the bars; its head may be painted.

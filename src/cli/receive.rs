@@ -1,17 +1,19 @@
 //! `wsferry receive`.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use wsferry::protocol::{HeartbeatConfig, OfferKind};
 use wsferry::runtime;
-use wsferry::storage::{Inbox, InboxOptions};
+use wsferry::storage::{Inbox, InboxOptions, Outlet};
 use wsferry::transfer::plain::PlainReceiveOptions;
 use wsferry::transfer::{
-    self, Error, ErrorKind, Event, ListenAddress, Listener, Metrics, ReceiveOptions, ServeOptions, Shutdown,
-    Summary,
+    self, Error, ErrorKind, Event, ListenAddress, Listener, Metrics, ReceiveOptions, Receptacle,
+    ServeOptions, Shutdown, Summary,
 };
 use wsferry::transport::{Gate, Tls, TransportError};
 
@@ -71,10 +73,38 @@ pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
             "--listen {} lets other machines connect, and whoever does could write files into {}: \
              demand a token (--token-file FILE), or say --open",
             args.listen.listen,
-            args.directory.display()
+            args.place()
         );
         return output.error(&what, Exit::Usage);
     }
+    let house = House { listener, gate, tls, drain };
+    let exit = if args.stdout {
+        pass_on(&args, house, shutdown, output)
+    } else {
+        store(&args, house, shutdown, output)
+    };
+    exit.unwrap_or_else(|| signalled.exit())
+}
+
+/// Passes one file on to standard output; nothing if a signal stopped it.
+fn pass_on(args: &ReceiveArgs, house: House, shutdown: Shutdown, output: &Output) -> Option<Exit> {
+    // Not the buffered one: a byte that has come is to be read.
+    let outlet = std::io::stdout().as_fd().try_clone_to_owned();
+    let outlet = match outlet.and_then(|stdout| Outlet::new(File::from(stdout))) {
+        Ok(outlet) => Arc::new(outlet),
+        Err(error) => {
+            let what = format_args!("cannot write to standard output: {error}");
+            return Some(output.error(&what, Exit::Failed));
+        }
+    };
+    match runtime::block_on(serve(args, house, (&outlet).into(), shutdown, output)) {
+        Ok(exit) => exit,
+        Err(error) => Some(output.error(&error, Exit::Failed)),
+    }
+}
+
+/// Writes files into the directory; nothing if a signal stopped it.
+fn store(args: &ReceiveArgs, house: House, shutdown: Shutdown, output: &Output) -> Option<Exit> {
     let keep_partial = args.keep_partial.into();
     let options = InboxOptions {
         overwrite: args.overwrite,
@@ -86,16 +116,16 @@ pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
     };
     let inbox = match Inbox::open(&args.directory, options) {
         Ok(inbox) => Arc::new(inbox),
-        Err(error) => return output.error(&error, Exit::Failed),
+        Err(error) => return Some(output.error(&error, Exit::Failed)),
     };
+    drop(runtime::spawn(sweep(Arc::downgrade(&inbox))));
     for warning in inbox.warnings() {
         let what = format!("{}: {warning}", args.directory.display());
         output.event(json!({ "event": "notice", "transfer": null, "name": null, "reason": what }));
         output.notice(&what);
     }
-    let house = House { listener, gate, tls, drain };
-    match runtime::block_on(serve(&args, house, &inbox, shutdown, output)) {
-        Ok(Some(exit)) => exit,
+    match runtime::block_on(serve(args, house, (&inbox).into(), shutdown, output)) {
+        Ok(Some(exit)) => Some(exit),
         Ok(None) => {
             for partial in inbox.resumable() {
                 let of = partial.size.map(|size| format!(" of {}", words::size(size)));
@@ -103,9 +133,9 @@ pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
                     (partial.name, words::size(partial.received), of.unwrap_or_default());
                 output.notice(&format!("can be resumed: {name}, {received}{of} received"));
             }
-            signalled.exit()
+            None
         }
-        Err(error) => output.error(&error, Exit::Failed),
+        Err(error) => Some(output.error(&error, Exit::Failed)),
     }
 }
 
@@ -136,17 +166,16 @@ struct House {
 async fn serve(
     args: &ReceiveArgs,
     House { listener, gate, tls, drain }: House,
-    inbox: &Arc<Inbox>,
+    into: Receptacle,
     shutdown: Shutdown,
     output: &Output,
 ) -> Result<Option<Exit>, String> {
     let url = args.listen.url(listener.address());
-    args.listen.tell(&listener, gate.token.is_some(), &args.directory, output);
+    args.listen.tell(&listener, gate.token.is_some(), &args.place(), output);
 
     let desk = Arc::new(Desk::new(output.clone()));
     let watching = desk.clone();
     let observer = Arc::new(move |connection, transfer, event| watching.show((connection, transfer), &event));
-    drop(runtime::spawn(sweep(Arc::downgrade(inbox))));
     let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
     let receive = ReceiveOptions { heartbeat, ..ReceiveOptions::default() };
     let stall = args.stall_timeout.into();
@@ -163,7 +192,7 @@ async fn serve(
         metrics: Some(Metrics::new()),
         drain,
     };
-    let served = transfer::serve(&listener, inbox, options, shutdown, observer).await;
+    let served = transfer::serve(&listener, into, options, shutdown, observer).await;
     desk.tell_count(Kind::Unserved);
     desk.tell_count(Kind::Refused);
     let served = served.map_err(|error| format!("cannot accept connections on {url}: {error}"))?;

@@ -184,7 +184,7 @@ impl DigestTree {
 
     /// The file ends here, which was not known. What was merged so far stands: only whole blocks were, a block is three
     /// subtrees, and no power of two is a multiple of three, so no merged node is the whole file's.
-    pub(super) fn end(&mut self, geometry: Geometry) {
+    pub fn end(&mut self, geometry: Geometry) {
         self.geometry = geometry;
     }
 

@@ -84,6 +84,8 @@ pub struct Link {
     syncs: BTreeSet<u32>,
     arrivals: Arrivals,
     receipts: Vec<(u32, Option<super::FileDigest>)>,
+    /// What came waits to be taken: no more is acknowledged.
+    is_full: bool,
     idle: Idle,
 }
 
@@ -120,6 +122,7 @@ impl Link {
             syncs: BTreeSet::new(),
             arrivals: Arrivals::default(),
             receipts: Vec::new(),
+            is_full: false,
             idle: Idle::new(now),
             config,
         }
@@ -152,7 +155,8 @@ impl Link {
 
     /// The next message to send, as a frame. Ask before [`poll_zeros`](Self::poll_zeros).
     pub fn poll_message(&mut self, now: Instant) -> Option<Message> {
-        let busy = |link: &Self| link.receivers.values().any(|receiver| receiver.is_at_work());
+        let busy =
+            |link: &Self| link.is_full || link.receivers.values().any(|receiver| receiver.is_at_work());
         let pong = if self.greets() { None } else { self.pong.take() };
         let message = match pong {
             Some(token) => Message::Pong { token, busy: busy(self) },
@@ -334,7 +338,7 @@ impl Link {
     /// the end of those that the sender does not move.
     fn is_senders_turn(&self) -> bool {
         let mut accepted = self.receivers.values().filter(|receiver| !receiver.is_opening()).peekable();
-        accepted.peek().is_some() && !accepted.any(|receiver| receiver.is_at_work())
+        !self.is_full && accepted.peek().is_some() && !accepted.any(|receiver| receiver.is_at_work())
     }
 
     /// How long a sender may give nothing but signs of life.

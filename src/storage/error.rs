@@ -163,6 +163,50 @@ pub enum StorageError {
         /// The partial file's digest.
         actual: FileDigest,
     },
+    /// A single file is received, and this is not one.
+    #[error("one plain file is taken here, and {name} is a directory, a link, or lies in a directory")]
+    NoPlainFile {
+        /// The name.
+        name: String,
+    },
+    /// A single file is received, and it is another.
+    #[error("one file is taken here, and {first} was the first; send {name} to another receiver")]
+    NotTheFirst {
+        /// The name.
+        name: String,
+        /// The name of the one that was taken.
+        first: String,
+    },
+    /// What a file is written into in order takes no more.
+    #[error("{name} cannot be passed on behind {written} bytes, since nobody takes more of it: {source}")]
+    Closed {
+        /// The name.
+        name: String,
+        /// How many bytes were taken.
+        written: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What was written in order is not what the sender has.
+    #[error("{written} bytes of {name} were passed on and cannot be taken back: {what}")]
+    Left {
+        /// The name.
+        name: String,
+        /// How many bytes.
+        written: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// The blocks come in another order than they are needed in.
+    #[error(
+        "{name} is passed on in order, and what comes ahead of it needs more than {most} bytes of memory"
+    )]
+    TooFar {
+        /// The name.
+        name: String,
+        /// The most bytes that are kept.
+        most: u64,
+    },
 }
 
 fn advice(error: &io::Error) -> &'static str {
@@ -214,16 +258,19 @@ impl StorageError {
             Self::Exists { .. }
             | Self::Outdated { .. }
             | Self::NotAFile { .. }
+            | Self::NotTheFirst { .. }
             | Self::NoDirectory { .. }
             | Self::Fixed { .. }
             | Self::NoName { .. }
             | Self::Unreliable { .. } => Code::Exists,
-            Self::LinkOutside { .. } => Code::Kind,
+            Self::LinkOutside { .. } | Self::NoPlainFile { .. } => Code::Kind,
             Self::Busy { .. } | Self::TooMany { .. } => Code::Busy,
-            Self::NoSpace { .. } | Self::TooLarge { .. } => Code::TooLarge,
+            Self::NoSpace { .. } | Self::TooLarge { .. } | Self::Closed { .. } | Self::TooFar { .. } => {
+                Code::TooLarge
+            }
             Self::NoBench => Code::Discard,
             Self::NewerJournal { .. } => Code::Journal,
-            Self::Mismatch { .. } => Code::Digest,
+            Self::Mismatch { .. } | Self::Left { .. } => Code::Digest,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The destination: decides whether an offer can be taken, and where it stands.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +66,12 @@ pub struct Resumable {
     pub size: Option<u64>,
     /// Bytes that are there.
     pub received: u64,
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").field("options", &self.options).finish_non_exhaustive()
+    }
 }
 
 impl Inbox {

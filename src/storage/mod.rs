@@ -17,6 +17,7 @@ mod journal;
 mod keeping;
 mod memory;
 mod offers;
+mod outlet;
 mod part;
 mod partial;
 mod partials;
@@ -40,6 +41,7 @@ pub use error::StorageError;
 pub use folder::{FileId, FileInfo, Folder, FolderFile, Obstacle, Time};
 pub use inbox::{Inbox, InboxOptions, Resumable};
 pub use offers::Begun;
+pub use outlet::Outlet;
 pub use partials::{PartialFile, Partials, Pruned};
 pub use plain::{PlainFile, PlainInbox};
 pub use scan::{

@@ -222,7 +222,7 @@ impl Error {
             Self::Source(SourceError::Changed { .. } | SourceError::Replaced(_)) => ErrorKind::Mismatch,
             Self::Source(_) => ErrorKind::Failed,
             Self::Storage(StorageError::Io { .. } | StorageError::Disturbed { .. }) => ErrorKind::Interrupted,
-            Self::Storage(StorageError::Mismatch { .. }) => ErrorKind::Mismatch,
+            Self::Storage(StorageError::Mismatch { .. } | StorageError::Left { .. }) => ErrorKind::Mismatch,
             Self::Storage(_) => ErrorKind::Refused,
             Self::Transport(
                 TransportError::Lost { .. } | TransportError::Closed { .. } | TransportError::Crowded { .. },
@@ -232,6 +232,9 @@ impl Error {
             // A file that could not be opened there may be another time.
             Self::Refused { code: Code::Storage, .. } | Self::Declined { code: Code::Storage, .. } => {
                 ErrorKind::Interrupted
+            }
+            Self::Refused { code: Code::Digest, .. } | Self::Declined { code: Code::Digest, .. } => {
+                ErrorKind::Mismatch
             }
             Self::Refused { .. } | Self::Declined { .. } => ErrorKind::Refused,
             Self::PeerEnded { code, .. } => match code {
@@ -280,6 +283,11 @@ pub(super) fn told_of_storage(error: &StorageError, name: &str) -> String {
         | StorageError::Fixed { .. }
         | StorageError::Unreliable { .. }
         | StorageError::Disturbed { .. }
+        | StorageError::NoPlainFile { .. }
+        | StorageError::NotTheFirst { .. }
+        | StorageError::Closed { .. }
+        | StorageError::Left { .. }
+        | StorageError::TooFar { .. }
         | StorageError::Mismatch { .. } => error.to_string(),
         StorageError::NoName { source, .. } => {
             format!("{name} is whole, and cannot be given its name: {}", words(source))

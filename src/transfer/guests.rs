@@ -14,6 +14,8 @@ pub(super) struct Guests {
     pub(super) is_closing: bool,
     /// Those that are served go on to their end.
     pub(super) is_draining: bool,
+    /// Those that are served were told why, and go by themselves.
+    is_over: bool,
 }
 
 /// One of them. Dropping it stops the connection.
@@ -23,6 +25,7 @@ pub(super) struct Guest {
     running: u64,
     /// How many more its sender means to offer.
     left: u64,
+    has_offered: bool,
 }
 
 /// What happens on a connection, as far as it decides how long to serve.
@@ -45,13 +48,19 @@ pub(super) enum Said {
 
 impl Guests {
     pub(super) fn new(once: bool) -> Self {
-        Self { live: HashMap::new(), once: once.then(Once::default), is_closing: false, is_draining: false }
+        Self {
+            live: HashMap::new(),
+            once: once.then(Once::default),
+            is_closing: false,
+            is_draining: false,
+            is_over: false,
+        }
     }
 
     /// A connection was accepted.
     pub(super) fn welcome(&mut self, number: u64) -> Shutdown {
         let (handle, shutdown) = Shutdown::new();
-        self.live.insert(number, Guest { _handle: handle, running: 0, left: 0 });
+        self.live.insert(number, Guest { _handle: handle, running: 0, left: 0, has_offered: false });
         shutdown
     }
 
@@ -60,6 +69,7 @@ impl Guests {
             match &said {
                 Said::Offered(offered) => {
                     guest.running += 1;
+                    guest.has_offered = true;
                     guest.left = offered.left;
                 }
                 Said::Started(_) | Said::GaveUp => {}
@@ -89,7 +99,7 @@ impl Guests {
                 self.is_closing = true;
                 self.live.retain(|&number, _| once.is_chosen(number));
             }
-            _ if self.is_closing => self.hang_up(),
+            _ if self.is_closing && !self.is_over => self.hang_up(),
             _ => {}
         }
     }
@@ -99,6 +109,12 @@ impl Guests {
         if let Some(once) = &mut self.once {
             once.gone(number, Instant::now());
         }
+    }
+
+    /// Nothing more can be taken: those that offered something are told so, and go by themselves.
+    pub(super) fn close(&mut self) {
+        (self.is_closing, self.is_over) = (true, true);
+        self.live.retain(|_, guest| guest.has_offered);
     }
 
     pub(super) fn stop(&mut self) {

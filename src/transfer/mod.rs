@@ -27,7 +27,7 @@ pub use error::{Error, ErrorKind};
 pub use event::{Event, Summary};
 pub use listener::{ListenAddress, Listener};
 pub use metrics::Metrics;
-pub use receive::{ReceiveOptions, receive_files};
+pub use receive::{ReceiveOptions, Receptacle, receive_files};
 pub use send::{SendOptions, send_file};
 pub use serve::{ServeLimits, ServeObserver, ServeOptions, Served, serve};
 pub use session::{RetryOptions, Session};

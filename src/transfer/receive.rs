@@ -1,32 +1,35 @@
 //! The receiving side: joins what is offered on a connection to a destination.
 
 mod outcomes;
+mod place;
 mod starting;
 mod telling;
 mod work;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures::channel::{mpsc, oneshot};
+use futures::future::{Either, select};
 use futures::stream::StreamExt;
 use futures::{AsyncRead, AsyncWrite, Future};
 
 use super::berths::{Berth, Berths};
 use super::claims::{self, Claim, Claims, Wanted};
 use super::pump::{Jobs, Pump, Side};
-use super::{CLOSE_TIMEOUT, Error, Event, PROGRESS_INTERVAL, Pace, Shutdown, hello, part};
+use super::{CLOSE_TIMEOUT, Error, Event, PROGRESS_INTERVAL, Pace, Shutdown, ShutdownHandle, hello, part};
 use crate::protocol::{
     Action, CheckedOffer, Done, Due, HeartbeatConfig, Link, LinkConfig, LinkEvent, MAX_FRAME, Path,
     Receiving, Unfinished, Write,
 };
 use crate::runtime;
-use crate::storage::{Inbox, StorageError, Target, Warning};
+use crate::storage::{StorageError, Warning};
 use crate::transport::{Connection, TransportError};
-use work::{Outcome, ToSeal, carry_out, is_small, put_away};
+pub use place::Receptacle;
+use place::{Place, pass_on};
+use work::{Outcome, ToSeal, carry_out, is_small};
 
 /// Offers that may be open on a connection: what of small files hides 100 ms there and back, twice.
 const MAX_OFFERS: u64 = 2048;
@@ -59,7 +62,7 @@ impl Default for ReceiveOptions {
 /// What ended the connection, if it was not the peer's goodbye with nothing under way; [`Error::kind`] says what to do.
 pub async fn receive_files<S>(
     connection: &mut Connection<S>,
-    inbox: &Arc<Inbox>,
+    into: impl Into<Receptacle>,
     options: &ReceiveOptions,
     shutdown: Shutdown,
     observer: &mut (dyn FnMut(Option<u64>, Event) + Send),
@@ -68,13 +71,13 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (claims, berths) = (Claims::default(), Berths::new(MAX_FILES));
-    receive_claimed(connection, (inbox, &claims, &berths), options, shutdown, observer).await
+    receive_claimed(connection, (&into.into(), &claims, &berths), options, shutdown, observer).await
 }
 
 /// As [`receive_files`], where other connections receive into the same destination.
 pub(super) async fn receive_claimed<S>(
     connection: &mut Connection<S>,
-    (inbox, claims, berths): (&Arc<Inbox>, &Claims, &Berths),
+    (into, claims, berths): (&Receptacle, &Claims, &Berths),
     options: &ReceiveOptions,
     shutdown: Shutdown,
     observer: &mut (dyn FnMut(Option<u64>, Event) + Send),
@@ -83,15 +86,17 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let now = Instant::now();
+    let (window, receiving) = into.limits(options.window, options.receiving);
     let config = LinkConfig {
-        hello: hello(MAX_FRAME as u64, options.window, MAX_OFFERS, None),
+        hello: hello(MAX_FRAME as u64, window, MAX_OFFERS, None),
         path: Path::default(),
-        receiving: options.receiving,
+        receiving,
         heartbeat: options.heartbeat,
     };
     let (tell, wanted) = mpsc::unbounded();
+    let (leaves, left) = Shutdown::new();
     let side = Destination {
-        inbox,
+        into,
         claims,
         own: Berths::new(1),
         berths,
@@ -103,6 +108,8 @@ where
         shutdown,
         session: None,
         transfers: BTreeMap::new(),
+        leaves: Some(leaves),
+        left,
         to_open: Vec::new(),
         to_seal: Vec::new(),
         opens: false,
@@ -133,6 +140,8 @@ where
     } else if let Some((code, reason)) = error.told("the file") {
         part(connection, code, &reason, error.may_pass()).await;
     }
+    // What waits for the reader of a pipe is not: another connection goes on with it.
+    drop(pump.side.leaves.take());
     // What is under way is waited for; whole blocks are made durable.
     while let Some(outcome) = pump.jobs.next().await {
         let _ = pump.side.end(outcome, &mut pump.link);
@@ -153,7 +162,7 @@ where
     }
     runtime::spawn_blocking(move || {
         for (target, unfinished, storage_failed) in left {
-            put_away(&target, unfinished, storage_failed);
+            target.put_away(unfinished, storage_failed);
         }
     })
     .await;
@@ -168,7 +177,7 @@ where
 /// One transfer that was offered and is not over.
 struct Incoming {
     offer: CheckedOffer,
-    target: Option<Arc<Target>>,
+    target: Option<Place>,
     started: Instant,
     wire_before: u64,
     held: u64,
@@ -192,7 +201,7 @@ struct Incoming {
 
 /// A destination, as the side of a connection.
 struct Destination<'a> {
-    inbox: &'a Arc<Inbox>,
+    into: &'a Receptacle,
     claims: &'a Claims,
     /// Places for files that are received: one of this connection's own, and those of all.
     own: Berths,
@@ -207,6 +216,9 @@ struct Destination<'a> {
     shutdown: Shutdown,
     session: Option<String>,
     transfers: BTreeMap<u32, Incoming>,
+    /// Ends, when the connection has ended, what waits for others.
+    leaves: Option<ShutdownHandle>,
+    left: Shutdown,
     /// Small files that wait for the next group to be opened, or sealed; one group of each is under way at a time.
     to_open: Vec<(u32, CheckedOffer)>,
     to_seal: Vec<ToSeal>,
@@ -247,6 +259,7 @@ impl Side for Destination<'_> {
                 }
             }
         }
+        self.follow_pipe(link, cx);
         self.admit();
         Ok(self.begin_groups(jobs) | self.begin_putting_away(jobs))
     }
@@ -259,11 +272,22 @@ impl Side for Destination<'_> {
         let Some(transfer) = self.transfers.get_mut(&number) else { return };
         let target = transfer.target.clone().expect("actions on a file come after it was opened");
         transfer.jobs += 1;
-        match action {
-            Action::Seal { digest, hashes, .. } if is_small(&transfer.offer) => {
+        match (target, action) {
+            (Place::Target(target), Action::Seal { digest, hashes, .. }) if is_small(&transfer.offer) => {
                 self.to_seal.push(ToSeal { number, target, digest, hashes });
             }
-            action => jobs.push(Box::pin(runtime::spawn_blocking(move || carry_out(action, &target)))),
+            (Place::Target(target), action) => {
+                jobs.push(Box::pin(runtime::spawn_blocking(move || carry_out(action, &target))));
+            }
+            (Place::Outlet(outlet), action) => {
+                let left = self.left.clone();
+                jobs.push(Box::pin(async move {
+                    match select(Box::pin(pass_on(action, outlet)), left).await {
+                        Either::Left((outcome, _)) => outcome,
+                        Either::Right(_) => Outcome::Left(number),
+                    }
+                }));
+            }
         }
     }
 
@@ -293,6 +317,12 @@ impl Side for Destination<'_> {
                 }
             }
             Outcome::OpenedOne(number, opened) => self.opened(number, opened, link),
+            Outcome::Passed(number, opened) => self.passed(number, opened, link),
+            Outcome::Left(number) => {
+                if let Some(transfer) = self.transfers.get_mut(&number) {
+                    transfer.jobs -= 1;
+                }
+            }
             Outcome::Synced(number, synced) => {
                 tracing::trace!(transfer = number, ok = synced.is_ok(), "synced");
                 if let Some(transfer) = self.transfers.get_mut(&number) {
@@ -331,11 +361,7 @@ impl Side for Destination<'_> {
         let Some(transfer) = self.transfers.get_mut(&number) else { return };
         transfer.moved = true;
         let target = transfer.target.as_ref().expect("chunks are taken for a file that was opened");
-        let written = match write {
-            Write::Bytes { offset, len, .. } => target.write_at(&bytes[..len], offset),
-            Write::Zeros { bytes, .. } => target.write_zeros(bytes),
-        };
-        if let Err(error) = written {
+        if let Err(error) = target.write(write, bytes) {
             self.failed(number, &error, link);
         }
     }

@@ -19,11 +19,11 @@ use super::listener::Listener;
 use super::metrics::Metrics;
 use super::once::Offered;
 use super::plain::{PlainReceiveOptions, receive_all_plain};
-use super::receive::receive_claimed;
+use super::receive::{Receptacle, receive_claimed};
 use super::{Error, ErrorKind, Event, ReceiveOptions, Shutdown};
 use crate::protocol::Code;
 use crate::runtime::{self, Stream};
-use crate::storage::{Inbox, PlainInbox};
+use crate::storage::PlainInbox;
 use crate::transport::{
     Budget, Caller, Connection, Gate, HANDSHAKE_TIMEOUT, Refusal, Request, Tls, TransportError,
 };
@@ -100,11 +100,12 @@ pub type ServeObserver = Arc<dyn Fn(u64, Option<u64>, Event) + Send + Sync>;
 /// If the listener itself fails.
 pub async fn serve(
     listener: &Listener,
-    inbox: &Arc<Inbox>,
+    into: impl Into<Receptacle>,
     options: ServeOptions,
     shutdown: Shutdown,
     observer: ServeObserver,
 ) -> io::Result<Option<Served>> {
+    let into = into.into();
     let (most, files) = most_at_a_time(options.limits.connections);
     let berths = Berths::new(files);
     let house = Arc::new(House {
@@ -130,9 +131,26 @@ pub async fn serve(
     let mut drain = std::pin::pin!(drain.fuse());
     let mut number = 0;
     let budget = Budget::default();
-    let plain = options.plain.map(|options| Arc::new((inbox.plain(), options)));
+    let plain = match &into {
+        Receptacle::Inbox(inbox) => options.plain.map(|options| Arc::new((inbox.plain(), options))),
+        // What nobody announces is of no known length, and cannot be gone on with.
+        Receptacle::Outlet(_) => None,
+    };
     let mut accept_from = Instant::now();
+    let mut failed = None;
     while !guests.is_closing || !connections.is_empty() {
+        if let Receptacle::Outlet(outlet) = &into
+            && failed.is_none()
+            && let Some(error) = outlet.failure()
+        {
+            failed = Some(Error::from(error).kind());
+            // What was said before it failed may have come only now.
+            while let Some(Some((number, said))) = told.next().now_or_never() {
+                guests.hear(number, said);
+            }
+            guests.close();
+            continue;
+        }
         let may_accept = match guests.is_closing {
             // Who looks after the port is told that it goes.
             true => guests.is_draining && sent_away.len() < MAX_SENT_AWAY,
@@ -171,11 +189,11 @@ pub async fn serve(
                         continue;
                     }
                     let shutdown = guests.welcome(number);
-                    let (inbox, claims, options) = (inbox.clone(), claims.clone(), options.clone());
+                    let (into, claims, options) = (into.clone(), claims.clone(), options.clone());
                     let (budget, plain, berths) = (budget.clone(), plain.clone(), berths.clone());
                     let house = house.clone();
                     let connection = async move {
-                        let places = Places { inbox: &inbox, claims: &claims, berths: &berths, plain: plain.as_deref() };
+                        let places = Places { into: &into, claims: &claims, berths: &berths, plain: plain.as_deref() };
                         let stopped = shutdown.clone();
                         // Boxed, so that what many idle connections take is the state that each is in, not the largest.
                         let greeting = house.greet(stream, caller, admission, options.limits.handshake).boxed();
@@ -197,6 +215,9 @@ pub async fn serve(
                 Err(_) => accept_from = Instant::now() + ACCEPT_PAUSE,
             },
         }
+    }
+    if let Some(kind) = failed {
+        return Ok(Some(Err(kind)));
     }
     Ok(guests.once.and_then(|once| once.outcome()))
 }
@@ -226,7 +247,7 @@ fn most_at_a_time(most: u64) -> (usize, u64) {
 /// Where files go.
 #[derive(Clone, Copy)]
 struct Places<'a> {
-    inbox: &'a Arc<Inbox>,
+    into: &'a Receptacle,
     claims: &'a Claims,
     berths: &'a Berths,
     /// Those that nobody announces.
@@ -320,7 +341,7 @@ async fn receive_all(
         }
         tell.event(transfer, event);
     };
-    let destination = (places.inbox, places.claims, places.berths);
+    let destination = (places.into, places.claims, places.berths);
     let received = receive_claimed(&mut connection, destination, options, shutdown, &mut observer).await;
     let Err(error) = received else { return };
     match &error {

@@ -53,6 +53,7 @@ mod neighbours;
 mod offers;
 mod paths;
 mod pipelined;
+mod pipes;
 mod plain;
 mod plain_answers;
 mod plain_faults;

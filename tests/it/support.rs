@@ -158,6 +158,18 @@ impl Running {
         }
     }
 
+    /// An event that fits, if it comes so soon.
+    pub fn try_wait_for(&self, time: Duration, fits: impl Fn(&Value) -> bool) -> Option<Value> {
+        let deadline = Instant::now() + time;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let event: Value = serde_json::from_str(&self.lines.recv_timeout(left).ok()?).unwrap();
+            if fits(&event) {
+                return Some(event);
+            }
+        }
+    }
+
     /// The next event; `None` at the end of the output.
     pub fn try_event(&self) -> Option<Value> {
         match self.lines.recv_timeout(PATIENCE) {

@@ -37,6 +37,15 @@ impl Link {
         Some(Unfinished { unsynced: receiver.take_unsynced(), end: receiver.end() })
     }
 
+    /// Whether what came waits for somebody who takes his time: nothing is acknowledged meanwhile, so that no more than the
+    /// window follows, and the sender is told that it waits for this side.
+    pub fn set_full(&mut self, is_full: bool, now: Instant) {
+        if std::mem::replace(&mut self.is_full, is_full) && !is_full {
+            self.idle.moved(now);
+            self.arrivals.acknowledge_by(now);
+        }
+    }
+
     pub(super) fn remove_receiver(&mut self, transfer: u32) -> Option<Box<Receiver>> {
         let receiver = self.receivers.remove(&transfer)?;
         self.syncs.remove(&transfer);
@@ -230,7 +239,7 @@ impl Link {
             let most = receipts_per_message(self.agreed.frame_limit).min(self.receipts.len());
             return Some(Message::Receipt { files: self.receipts.drain(..most).collect() });
         }
-        if !self.arrivals.take_due(now) {
+        if self.is_full || !self.arrivals.take_due(now) {
             return None;
         }
         let moved = self.syncs.iter().filter_map(|number| self.receivers.get_mut(number)?.take_durable());

@@ -1,8 +1,10 @@
 //! What came of work on a transfer that is received.
 
+use std::task::Context;
 use std::time::Instant;
 
-use super::Destination;
+use super::place::{Place, Receptacle};
+use super::{Destination, Incoming};
 use crate::protocol::{Done, FileDigest, Kind, Link, Opened};
 use crate::storage::{Begun, Sealed, StorageError};
 use crate::transfer::error::told_of_storage;
@@ -12,7 +14,7 @@ impl Destination<'_> {
         let Some(transfer) = self.transfers.get_mut(&number) else { return };
         let done = begun.map(|begun| match begun {
             Begun::Open(target, opened) => {
-                transfer.target = Some(target);
+                transfer.target = Some(Place::Target(target));
                 Done::Opened(opened)
             }
             Begun::Stored(warnings) => {
@@ -23,6 +25,27 @@ impl Destination<'_> {
             }
         });
         self.ended(number, done, link);
+    }
+
+    pub(super) fn passed(&mut self, number: u32, opened: Result<Opened, StorageError>, link: &mut Link) {
+        if let (Receptacle::Outlet(outlet), Some(transfer), Ok(_)) =
+            (self.into, self.transfers.get_mut(&number), &opened)
+        {
+            transfer.target = Some(Place::Outlet(outlet.clone()));
+        }
+        self.ended(number, opened.map(Done::Opened), link);
+    }
+
+    /// Tells the sender to wait as long as the reader of a pipe does, and that it is gone.
+    pub(super) fn follow_pipe(&mut self, link: &mut Link, cx: &mut Context<'_>) {
+        let Receptacle::Outlet(outlet) = self.into else { return };
+        let runs = |transfer: &Incoming| transfer.target.is_some() && transfer.unfinished.is_none();
+        let number = self.transfers.iter().find_map(|(&number, one)| runs(one).then_some(number));
+        let is_full = number.map_or(Ok(false), |_| outlet.poll_full(cx));
+        link.set_full(matches!(is_full, Ok(true)), Instant::now());
+        if let (Some(number), Err(error)) = (number, is_full) {
+            self.failed(number, &error, link);
+        }
     }
 
     pub(super) fn sealed(

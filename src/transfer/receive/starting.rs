@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::work::{Outcome, is_small, open_all, open_one, put_away, seal_all};
+use super::place::Receptacle;
+use super::work::{Outcome, is_small, open_all, open_one, seal_all};
 use super::{Destination, Incoming};
 use crate::protocol::CheckedOffer;
 use crate::runtime;
@@ -71,21 +72,32 @@ impl Destination<'_> {
     /// Opens, and seals, the small files that wait for it: many at once, while others gather.
     pub(super) fn begin_groups(&mut self, jobs: &mut Jobs<Outcome>) -> bool {
         let mut moved = false;
+        let inbox = match self.into {
+            Receptacle::Inbox(inbox) => inbox,
+            Receptacle::Outlet(outlet) => {
+                for (number, offer) in self.to_open.drain(..) {
+                    let opened = outlet.begin(&offer);
+                    jobs.push(Box::pin(std::future::ready(Outcome::Passed(number, opened))));
+                    moved = true;
+                }
+                return moved;
+            }
+        };
         let large = self.to_open.extract_if(.., |(_, offer)| !is_small(offer)).collect::<Vec<_>>();
         for (number, offer) in large {
-            jobs.push(Box::pin(open_one(self.inbox.clone(), number, offer)));
+            jobs.push(Box::pin(open_one(inbox.clone(), number, offer)));
             moved = true;
         }
         if !self.opens && !self.to_open.is_empty() {
             let most = self.to_open.len().min(GROUP);
-            let (inbox, offers) = (self.inbox.clone(), self.to_open.drain(..most).collect());
+            let (inbox, offers) = (inbox.clone(), self.to_open.drain(..most).collect());
             jobs.push(Box::pin(open_all(inbox, offers)));
             (self.opens, moved) = (true, true);
         }
         if !self.seals && !self.to_seal.is_empty() {
             let most = self.to_seal.len().min(GROUP);
             let group: Vec<_> = self.to_seal.drain(..most).collect();
-            let inbox = self.inbox.clone();
+            let inbox = inbox.clone();
             jobs.push(Box::pin(runtime::spawn_blocking(move || Outcome::Sealed(seal_all(&inbox, group)))));
             (self.seals, moved) = (true, true);
         }
@@ -110,7 +122,7 @@ impl Destination<'_> {
             };
             let storage_failed = transfer.storage_failed;
             jobs.push(Box::pin(runtime::spawn_blocking(move || {
-                put_away(&target, unfinished, storage_failed);
+                target.put_away(unfinished, storage_failed);
                 Outcome::PutAway(number)
             })));
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::protocol::{Action, BlockDigest, BlockHashes, CheckedOffer, FileDigest, Kind, Unfinished};
+use crate::protocol::{Action, BlockDigest, BlockHashes, CheckedOffer, FileDigest, Kind, Opened};
 use crate::runtime;
 use crate::storage::{Begun, Inbox, Sealed, StorageError, Target};
 use crate::transfer::claims::Claim;
@@ -25,6 +25,10 @@ pub(super) enum Outcome {
     Sealed(Vec<(u32, FileDigest, Result<Sealed, StorageError>)>),
     SealedOne(u32, FileDigest, Result<Sealed, StorageError>),
     PutAway(u32),
+    /// Of one that goes into a pipe.
+    Passed(u32, Result<Opened, StorageError>),
+    /// The connection ended first.
+    Left(u32),
 }
 
 /// A small file that is whole.
@@ -102,12 +106,6 @@ pub(super) fn seal_all(
     sealed
         .extend(numbers.into_iter().zip(results).map(|((number, digest), result)| (number, digest, result)));
     sealed
-}
-
-/// Makes durable what came of a file that is not whole, and closes it. Blocks.
-pub(super) fn put_away(target: &Target, unfinished: Unfinished, storage_failed: bool) {
-    let blocks = if storage_failed { Vec::new() } else { unfinished.unsynced };
-    target.put_away(&blocks, unfinished.end);
 }
 
 /// Does what the machine asked for. Blocks.

@@ -1,0 +1,244 @@
+//! The file that goes through an outlet: what came of it and is kept, what left, and its hashes.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::{Failure, MOST_KEPT};
+use crate::protocol::{
+    BLOCK, BlockDigest, BlockHashes, BlockSet, CheckedOffer, DigestTree, FileDigest, Geometry, Opened,
+};
+use crate::storage::hash_block;
+
+/// The file that was taken.
+pub(super) struct TheFile {
+    pub(super) name: String,
+    pub(super) id: String,
+    pub(super) geometry: Geometry,
+    /// Blocks that have not left, or were not hashed yet.
+    blocks: BTreeMap<u64, Content>,
+    /// Bytes of them that hold memory.
+    kept: u64,
+    /// The bytes that came, by their offsets.
+    filled: BlockSet,
+    /// How far it was handed to the thread that writes, and how far it was written.
+    pub(super) handed: u64,
+    pub(super) written: u64,
+    hashed: BlockSet,
+    /// Those that this connection was told to hash, whether they were or not: they are kept until then.
+    to_hash_again: BlockSet,
+    /// Of those that were hashed; in place of the others stands [`BlockDigest::NONE`].
+    digests: Vec<BlockDigest>,
+    tree: DigestTree,
+    pub(super) is_sealed: bool,
+}
+
+/// What came of a block.
+enum Content {
+    Bytes(Vec<u8>),
+    Zeros,
+}
+
+impl TheFile {
+    pub(super) fn new(name: String, offer: &CheckedOffer) -> Self {
+        Self {
+            name,
+            id: offer.id.clone(),
+            geometry: offer.geometry,
+            blocks: BTreeMap::new(),
+            kept: 0,
+            filled: BlockSet::new(),
+            handed: 0,
+            written: 0,
+            hashed: BlockSet::new(),
+            to_hash_again: BlockSet::new(),
+            digests: Vec::new(),
+            tree: DigestTree::new(offer.geometry),
+            is_sealed: false,
+        }
+    }
+
+    /// What is there of it: what left and was hashed is held, what waits is hashed again, and what came behind a gap is
+    /// given up.
+    pub(super) fn opened(&mut self) -> Opened {
+        let front = self.front();
+        let whole = if front == self.geometry.size() { self.geometry.blocks() } else { front / BLOCK };
+        let hashed = self.hashed.runs().map(|run| run.start * BLOCK..self.geometry.block_end(run.end - 1));
+        self.filled = std::iter::once(0..front).chain(hashed).collect();
+        let hashed = &self.hashed;
+        self.blocks.retain(|&block, content| {
+            let came = front.saturating_sub(block * BLOCK);
+            if let Content::Bytes(bytes) = content
+                && !hashed.contains(block)
+            {
+                bytes.truncate(usize::try_from(came).unwrap_or(usize::MAX));
+            }
+            came > 0 || hashed.contains(block)
+        });
+        self.kept = self.blocks.values().map(Content::memory).sum();
+        let left = self.written_blocks();
+        let held = self.hashed.run_of(0).map_or(0, |run| run.end.min(left));
+        self.to_hash_again = std::iter::once(held..whole).collect();
+        Opened {
+            held: std::iter::once(0..held).collect(),
+            unhashed: std::iter::once(held..whole).collect(),
+            received: front,
+            complete: self.is_sealed,
+        }
+    }
+
+    /// Blocks that left, all of them.
+    fn written_blocks(&self) -> u64 {
+        let is_all = self.written == self.geometry.size();
+        if is_all { self.geometry.blocks() } else { self.written / BLOCK }
+    }
+
+    pub(super) fn ends_with(&mut self, geometry: Geometry) {
+        self.geometry = geometry;
+        self.tree.end(geometry);
+    }
+
+    /// Everything before this came.
+    pub(super) fn front(&self) -> u64 {
+        self.filled.run_of(0).map_or(0, |run| run.end)
+    }
+
+    fn is_whole(&self, block: u64) -> bool {
+        let (start, end) = (self.geometry.block_start(block), self.geometry.block_end(block));
+        self.filled.run_of(start).is_some_and(|run| run.end >= end)
+    }
+
+    pub(super) fn fill(&mut self, bytes: &[u8], offset: u64) -> Result<(), Failure> {
+        let block = offset / BLOCK;
+        // One that was hashed is compared by its hash, once it is whole again.
+        if self.hashed.contains(block) {
+            return Ok(());
+        }
+        let at = (offset - self.geometry.block_start(block)) as usize;
+        let end = at + bytes.len();
+        let gone = self.handed.saturating_sub(offset).min(bytes.len() as u64) as usize;
+        let content =
+            self.blocks.entry(block).or_insert_with(|| Content::Bytes(Vec::with_capacity(BLOCK as usize)));
+        if let Content::Zeros = content {
+            // It may have begun to leave: from here on it has bytes.
+            *content = Content::Bytes(vec![0; self.geometry.block_len(block) as usize]);
+            self.kept += self.geometry.block_len(block);
+        }
+        let Content::Bytes(kept) = content else { unreachable!("it was given bytes") };
+        if kept.len() < end {
+            self.kept += (end - kept.len()) as u64;
+            kept.resize(end, 0);
+        }
+        if kept[at..at + gone] != bytes[..gone] {
+            return Err(Failure::Left(format!("other bytes came for offset {offset}")));
+        }
+        kept[at..end].copy_from_slice(bytes);
+        self.filled.insert_run(offset..offset + bytes.len() as u64);
+        if self.kept > MOST_KEPT { Err(Failure::TooFar) } else { Ok(()) }
+    }
+
+    pub(super) fn fill_with_zeros(&mut self, bytes: Range<u64>) -> Result<(), Failure> {
+        for block in self.geometry.blocks_of(bytes.clone()) {
+            let start = self.geometry.block_start(block);
+            if self.hashed.contains(block) {
+                continue;
+            }
+            if let Some(Content::Bytes(kept)) = self.blocks.get(&block) {
+                let gone = self.handed.saturating_sub(start).min(kept.len() as u64) as usize;
+                if kept[..gone].iter().any(|&byte| byte != 0) {
+                    return Err(Failure::Left(format!("zeros came for offset {start}")));
+                }
+                self.kept -= kept.len() as u64;
+            }
+            self.blocks.insert(block, Content::Zeros);
+        }
+        self.filled.insert_run(bytes);
+        Ok(())
+    }
+
+    pub(super) fn hash_block(&self, block: u64) -> Option<BlockHashes> {
+        let content = self.blocks.get(&block).filter(|_| self.is_whole(block))?;
+        let start = self.geometry.block_start(block);
+        let read = |into: &mut [u8], offset: u64| {
+            match content {
+                Content::Bytes(bytes) => {
+                    let at = (offset - start) as usize;
+                    into.copy_from_slice(&bytes[at..at + into.len()]);
+                }
+                Content::Zeros => into.fill(0),
+            }
+            Ok(into.len())
+        };
+        hash_block(self.geometry, block, read).ok()
+    }
+
+    pub(super) fn digests(&self, first: u64, count: u64) -> Vec<BlockDigest> {
+        match self.hashed.run_of(first) {
+            Some(run) => self.digests[first as usize..(first + count).min(run.end) as usize].to_vec(),
+            None => vec![BlockDigest::NONE],
+        }
+    }
+
+    pub(super) fn seal(&mut self, digest: FileDigest) -> Result<(), Failure> {
+        let left = self.tree.digest();
+        if left == Some(digest) {
+            self.is_sealed = true;
+            return Ok(());
+        }
+        let left = left.map_or("none".to_owned(), |left| left.to_string());
+        Err(Failure::Left(format!("their digest is {left}, and the sender's file has {digest}")))
+    }
+
+    pub(super) fn note(&mut self, block: u64, hashes: &BlockHashes) -> Result<(), Failure> {
+        let digest = hashes.digest();
+        self.to_hash_again.remove(block);
+        if self.hashed.contains(block) {
+            let same = self.digests[block as usize] == digest;
+            return if same { Ok(()) } else { Err(Failure::Left(format!("block {block} came as another"))) };
+        }
+        if self.digests.len() <= block as usize {
+            self.digests.resize(block as usize + 1, BlockDigest::NONE);
+        }
+        self.digests[block as usize] = digest;
+        self.tree.insert(block, hashes);
+        self.hashed.insert(block);
+        Ok(())
+    }
+
+    /// Copies what is to be written next; how many bytes.
+    pub(super) fn hand_out(&mut self, piece: &mut [u8]) -> usize {
+        let block = self.handed / BLOCK;
+        let end = self.front().min(self.geometry.block_end(block));
+        let len = (end.saturating_sub(self.handed)).min(piece.len() as u64) as usize;
+        let at = (self.handed % BLOCK) as usize;
+        match self.blocks.get(&block) {
+            Some(Content::Bytes(bytes)) => piece[..len].copy_from_slice(&bytes[at..at + len]),
+            Some(Content::Zeros) => piece[..len].fill(0),
+            None => return 0,
+        }
+        self.handed += len as u64;
+        len
+    }
+
+    /// What left and was hashed is not needed any more.
+    pub(super) fn let_go(&mut self) {
+        let left = self.written_blocks();
+        while let Some((&block, content)) = self.blocks.first_key_value()
+            && block < left
+            && self.hashed.contains(block)
+            && !self.to_hash_again.contains(block)
+        {
+            self.kept -= content.memory();
+            self.blocks.remove(&block);
+        }
+    }
+}
+
+impl Content {
+    /// The memory that it takes.
+    fn memory(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Zeros => 0,
+        }
+    }
+}
