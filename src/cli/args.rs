@@ -83,6 +83,10 @@ pub struct SendArgs {
     #[arg(long, help_heading = headings::PATH, value_name = "SIZE", default_value = "32MiB", value_parser = size)]
     pub window: ByteSize,
 
+    /// Send at most so many bytes of files in a second, for example 10MB/s; the wire carries a third more
+    #[arg(long, value_name = "RATE", value_parser = rate, conflicts_with = "plain")]
+    pub limit: Option<u64>,
+
     /// After a cut, keep trying for this long without a byte that moved; 0s never reconnects
     #[arg(long, help_heading = headings::PATH, value_name = "DURATION", default_value = "10min", value_parser = duration)]
     pub retry_for: humantime::Duration,
@@ -179,6 +183,12 @@ pub struct ReceiveArgs {
     /// What is told goes to standard error
     #[arg(long, requires = "once", conflicts_with_all = ["directory", "overwrite", "keep_partial", "plain", "max_file_size", "keep_free", "max_partials"])]
     pub stdout: bool,
+
+    /// Run this by `sh -c` once a file is stored, a few at a time: WSFERRY_PATH, WSFERRY_NAME, WSFERRY_SIZE,
+    /// WSFERRY_BLAKE3, WSFERRY_PEER and WSFERRY_RESULT (received, already-there) tell of it; what it prints goes to
+    /// standard error. If it fails that is said, with --once by exit code 1, and the file is kept
+    #[arg(long, value_name = "CMD", conflicts_with = "stdout")]
+    pub exec: Option<String>,
 
     /// Replace files that are there
     #[arg(long, help_heading = headings::RECEIVED)]
@@ -363,6 +373,13 @@ pub fn size(text: &str) -> Result<ByteSize, String> {
 /// A length of time, with a unit.
 pub fn duration(text: &str) -> Result<humantime::Duration, String> {
     text.parse().map_err(|_| "expected a duration such as 30s, 10min or 1h".to_owned())
+}
+
+/// Bytes a second, with a unit or without.
+fn rate(text: &str) -> Result<u64, String> {
+    let size = text.strip_suffix("/s").unwrap_or(text).parse::<ByteSize>();
+    let rate = size.map_err(|_| "expected a rate such as 500kB/s or 10MB/s".to_owned())?;
+    if rate.as_u64() > 0 { Ok(rate.as_u64()) } else { Err("expected more than 0".to_owned()) }
 }
 
 /// A stall timeout that makes sense: from a tenth of a second to a day.

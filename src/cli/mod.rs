@@ -10,6 +10,7 @@ mod demo;
 mod desk;
 mod dial;
 mod examples;
+mod exec;
 mod exit;
 mod flood;
 mod hash;

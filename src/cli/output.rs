@@ -196,6 +196,11 @@ impl Output {
         self.complaint(&self.paint_err.bad("wsferry:"), &format!(" {text}"));
     }
 
+    /// An error that an event of its own tells programs of.
+    pub fn said(&self, text: &str) {
+        self.complaint(&self.paint_err.bad("wsferry:"), &format!(" {text}"));
+    }
+
     /// A line of the log, which ends with its end of line.
     pub fn log(&self, line: &str) {
         self.bars.suspend(|| self.err.write(Stream::Err, line.to_owned(), Weight::Passing));

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,7 @@ use wsferry::transfer::{
 use wsferry::transport::{Gate, Tls, TransportError};
 
 use super::args::ReceiveArgs;
+use super::exec::Exec;
 use super::exit::Exit;
 use super::flood::{self, Admission, Counted, Flood};
 use super::limits;
@@ -97,7 +100,8 @@ fn pass_on(args: &ReceiveArgs, house: House, shutdown: Shutdown, output: &Output
             return Some(output.error(&what, Exit::Failed));
         }
     };
-    match runtime::block_on(serve(args, house, (&outlet).into(), shutdown, output)) {
+    let desk = Arc::new(Desk::new(output.clone(), None));
+    match runtime::block_on(serve(args, house, (&outlet).into(), shutdown, &desk)) {
         Ok(exit) => exit,
         Err(error) => Some(output.error(&error, Exit::Failed)),
     }
@@ -124,7 +128,17 @@ fn store(args: &ReceiveArgs, house: House, shutdown: Shutdown, output: &Output) 
         output.event(json!({ "event": "notice", "transfer": null, "name": null, "reason": what }));
         output.notice(&what);
     }
-    match runtime::block_on(serve(args, house, (&inbox).into(), shutdown, output)) {
+    let exec = match args.exec.as_ref().map(|command| Running::new(command, args, output)).transpose() {
+        Ok(exec) => exec,
+        Err(error) => {
+            return Some(output.error(&format_args!("cannot prepare --exec: {error}"), Exit::Failed));
+        }
+    };
+    let desk = Arc::new(Desk::new(output.clone(), exec));
+    let served = runtime::block_on(serve(args, house, (&inbox).into(), shutdown, &desk));
+    let has_failed = desk.exec.as_ref().is_some_and(|running| running.exec.finish());
+    match served {
+        Ok(Some(Exit::Done)) if has_failed => Some(Exit::Failed),
         Ok(Some(exit)) => Some(exit),
         Ok(None) => {
             for partial in inbox.resumable() {
@@ -168,12 +182,12 @@ async fn serve(
     House { listener, gate, tls, drain }: House,
     into: Receptacle,
     shutdown: Shutdown,
-    output: &Output,
+    desk: &Arc<Desk>,
 ) -> Result<Option<Exit>, String> {
+    let output = &desk.output;
     let url = args.listen.url(listener.address());
     args.listen.tell(&listener, gate.token.is_some(), &args.place(), output);
 
-    let desk = Arc::new(Desk::new(output.clone()));
     let watching = desk.clone();
     let observer = Arc::new(move |connection, transfer, event| watching.show((connection, transfer), &event));
     let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
@@ -208,9 +222,22 @@ async fn sweep(inbox: Weak<Inbox>) {
     }
 }
 
+/// What `--exec` runs, and where the files are that it runs for.
+struct Running {
+    exec: Exec,
+    directory: PathBuf,
+}
+
+impl Running {
+    fn new(command: &str, args: &ReceiveArgs, output: &Output) -> io::Result<Self> {
+        Ok(Self { exec: Exec::new(command, output)?, directory: args.directory.canonicalize()? })
+    }
+}
+
 /// Shows what happens on all connections.
 struct Desk {
     output: Output,
+    exec: Option<Running>,
     shown: Mutex<Shown>,
 }
 
@@ -297,10 +324,11 @@ fn is_in_tree(name: &str, kind: OfferKind) -> bool {
 }
 
 impl Desk {
-    fn new(output: Output) -> Self {
+    fn new(output: Output, exec: Option<Running>) -> Self {
         let (unserved, refused) = (Flood::new(1), Flood::new(REFUSALS_TOLD));
         Self {
             output,
+            exec,
             shown: Mutex::new(Shown {
                 views: HashMap::new(),
                 trees: HashMap::new(),
@@ -338,6 +366,12 @@ impl Desk {
                     }
                 };
                 self.output.finished(number, summary);
+                if let Some(Running { exec, directory }) = &self.exec
+                    && summary.kind == OfferKind::File
+                    && !summary.discarded
+                {
+                    exec.stored(number, directory, summary);
+                }
                 if is_in_tree(&summary.name, summary.kind) {
                     shown.trees.entry(key.0).or_insert_with(Tree::new).add(summary);
                 } else {

@@ -152,6 +152,7 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Dialer, SendOptions), St
             chunk,
             frame_limit,
             window,
+            limit: args.limit,
             growing,
             repair,
             discard,

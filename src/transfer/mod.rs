@@ -22,6 +22,7 @@ mod serve;
 mod session;
 mod shutdown;
 mod succession;
+mod throttle;
 
 pub use error::{Error, ErrorKind};
 pub use event::{Event, Summary};

@@ -44,6 +44,11 @@ pub(super) trait Side {
     /// Reads the bytes of a chunk. `false` if its transfer was given up instead.
     fn read(&mut self, due: Due, bytes: &mut [u8], link: &mut Link) -> bool;
 
+    /// Until when no chunk is to go, where that is so: what was asked for is less than the path carries.
+    fn pauses(&self, _now: Instant) -> Option<Instant> {
+        None
+    }
+
     /// Writes what came; `bytes` is what the machine decoded into.
     fn write(&mut self, write: Write, bytes: &[u8], link: &mut Link);
 
@@ -65,6 +70,8 @@ pub(super) struct Pump<D: Side> {
     timer: Timer,
     /// Bytes that had come when the machine was last told.
     came: u64,
+    /// A chunk is due, and is to go then.
+    paused: Option<Instant>,
 }
 
 impl<D: Side> Pump<D> {
@@ -72,7 +79,7 @@ impl<D: Side> Pump<D> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        Self { link, side, jobs: Jobs::new(), timer: Timer::new(), came: connection.bytes_in() }
+        Self { link, side, jobs: Jobs::new(), timer: Timer::new(), came: connection.bytes_in(), paused: None }
     }
 
     /// Runs until nothing is left to do, or the connection ends.
@@ -115,7 +122,8 @@ impl<D: Side> Pump<D> {
             if flushed && self.side.is_over(&self.link) && self.link.is_told() {
                 return Poll::Ready(Ok(()));
             }
-            if self.timer.poll_at(self.link.timeout(now), cx).is_ready() {
+            let at = self.paused.into_iter().fold(self.link.timeout(now), Instant::min);
+            if self.timer.poll_at(at, cx).is_ready() {
                 let stalled = self.link.handle_timeout(Instant::now());
                 stalled.map_err(|silence| Error::Stalled { peer: connection.peer().to_owned(), silence })?;
                 moved = true;
@@ -201,6 +209,7 @@ impl<D: Side> Pump<D> {
     {
         let mut chunks = 0;
         let mut wrote = false;
+        self.paused = None;
         while chunks < CHUNKS_PER_TURN {
             if connection.poll_ready(cx)?.is_pending() {
                 return Ok((wrote, false));
@@ -211,7 +220,7 @@ impl<D: Side> Pump<D> {
             } else if let Some(zeros) = self.link.poll_zeros(now) {
                 connection.send_with(zeros.len(), |frame| frame.copy_from_slice(&zeros));
                 chunks += 1;
-            } else if let Some(due) = self.link.next_chunk() {
+            } else if let Some(due) = self.link.next_chunk().filter(|_| !self.pauses(now)) {
                 self.send_chunk(connection, due, now);
                 chunks += 1;
             } else {
@@ -221,6 +230,12 @@ impl<D: Side> Pump<D> {
             wrote = true;
         }
         Ok((true, false))
+    }
+
+    /// Whether a chunk that is due has to wait.
+    fn pauses(&mut self, now: Instant) -> bool {
+        self.paused = self.side.pauses(now);
+        self.paused.is_some()
     }
 
     fn send_chunk<S>(&mut self, connection: &mut Connection<S>, due: Due, now: Instant)

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::content::{Content, Place};
 use super::recovery::Facts;
+use super::throttle::Throttle;
 use super::{Error, Event, RetryOptions, SendOptions, Shutdown, Summary};
 use crate::protocol::{FileDigest, Hashed, Offer, OfferKind, Path, Progress};
 use crate::storage::{Entry, Skipped, Source, SourceError, Stream, What};
@@ -55,6 +56,8 @@ pub(super) struct Run {
     pub(super) path: Path,
     /// Tells when to stop.
     pub(super) shutdown: Option<Shutdown>,
+    /// How fast bytes may go.
+    pub(super) throttle: Option<Throttle>,
 }
 
 /// Some items that were looked at.
@@ -107,6 +110,7 @@ impl Run {
             owes: 0,
             path,
             shutdown: None,
+            throttle: None,
         }
     }
 

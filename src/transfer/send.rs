@@ -15,6 +15,7 @@ use super::content::Content;
 use super::pump::{Jobs, Pump, Side};
 use super::run::{Run, Transfer};
 use super::succession::Succession;
+use super::throttle::{Throttle, chunk_at};
 use super::{Error, Event, PROGRESS_INTERVAL, Pace, RetryOptions, Summary, hello, part};
 use crate::protocol::{
     Action, BlockDigest, BlockHashes, ChunkSize, Code, DEFAULT_WINDOW, Done, Due, FileDigest,
@@ -40,6 +41,9 @@ pub struct SendOptions {
     pub frame_limit: u64,
     /// The most bytes to keep unacknowledged.
     pub window: u64,
+    /// The most bytes of files that are sent in a second, over all connections of a run; chunks are no larger than a part
+    /// of that.
+    pub limit: Option<u64>,
     /// Send what a file has when it is opened; what it grows by meanwhile is left out.
     pub growing: bool,
     /// Send what differs from the file that is there, if the receiver may replace it.
@@ -60,6 +64,7 @@ impl Default for SendOptions {
             chunk: None,
             frame_limit: MAX_FRAME as u64,
             window: DEFAULT_WINDOW,
+            limit: None,
             growing: false,
             repair: false,
             quick: false,
@@ -75,6 +80,7 @@ impl SendOptions {
     pub(super) fn chunk_for(&self, size: u64) -> ChunkSize {
         let limit = ChunkSize::for_frame_limit(usize::try_from(self.frame_limit).unwrap_or(usize::MAX));
         let chunk = self.chunk.unwrap_or_else(|| ChunkSize::auto(size));
+        let chunk = self.limit.map_or(chunk, |rate| chunk.min(chunk_at(rate)));
         limit.map_or(chunk, |limit| chunk.min(limit))
     }
 }
@@ -135,6 +141,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     link.hold(false);
+    if run.throttle.is_none() {
+        run.throttle = options.limit.map(|rate| Throttle::new(rate, Instant::now()));
+    }
     let side = Files {
         run,
         options,
@@ -293,12 +302,21 @@ impl Side for Files<'_> {
             self.run.let_go(transfer);
         }
         match transfer.content.read_exact_at(bytes, due.offset) {
-            Ok(()) => true,
+            Ok(()) => {
+                if let Some(throttle) = &mut self.run.throttle {
+                    throttle.take(due.len as u64, Instant::now());
+                }
+                true
+            }
             Err(error) => {
                 self.failed(due.transfer, error.into(), link);
                 false
             }
         }
+    }
+
+    fn pauses(&self, now: Instant) -> Option<Instant> {
+        self.run.throttle.map(|throttle| throttle.next()).filter(|next| *next > now)
     }
 
     fn write(&mut self, _: Write, _: &[u8], _: &mut Link) {
