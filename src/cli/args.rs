@@ -108,6 +108,15 @@ pub struct SendArgs {
     #[arg(long, help_heading = headings::SENT)]
     pub growing: bool,
 
+    /// Send a file and what is added to it, as it comes, until Ctrl-C (a second one interrupts); it gets its name then. A file
+    /// that is moved away has ended, one that is cut short is an error
+    #[arg(long, conflicts_with_all = ["growing", "repair", "quick", "plain", "discard"])]
+    pub follow: bool,
+
+    /// With --follow: end once the file has not grown for this long
+    #[arg(long, value_name = "DURATION", requires = "follow")]
+    pub until: Option<humantime::Duration>,
+
     /// Send only what differs from the file that is there; the receiver needs --overwrite
     #[arg(long, help_heading = headings::SENT)]
     pub repair: bool,

@@ -1,18 +1,22 @@
 //! `wsferry send`.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use futures::future::{Either, select};
-use wsferry::protocol::{ChunkSize, HeartbeatConfig, MAX_FRAME, MIN_FRAME_LIMIT, RelativePath};
+use wsferry::protocol::{
+    ChunkSize, FileName, HeartbeatConfig, MAX_FRAME, MIN_FRAME_LIMIT, NameError, RelativePath,
+};
 use wsferry::runtime;
-use wsferry::storage::Root;
+use wsferry::storage::{FollowEnd, Follower, Root, SourceError};
 use wsferry::transfer::{Error, Event, RetryOptions, SendOptions, Session};
 use wsferry::transport::{Dialer, mask_url};
 
+use super::advice;
 use super::args::{ChunkArg, SendArgs};
 use super::desk::Desk;
 use super::exit::Exit;
@@ -31,7 +35,9 @@ pub fn run(args: SendArgs, output: &Output) -> Exit {
         Ok(resolved) => resolved,
         Err(usage) => return output.error(&usage, Exit::Usage),
     };
-    let (shutdown, signalled) = match signals::watch(Hangup::IsIgnored, Some(STOP_PATIENCE), output) {
+    // A file that is followed is sent to its end first.
+    let patience = (!args.follow).then_some(STOP_PATIENCE);
+    let (shutdown, signalled) = match signals::watch(Hangup::IsIgnored, patience, output) {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
     };
@@ -39,16 +45,23 @@ pub fn run(args: SendArgs, output: &Output) -> Exit {
         true => plain::STOPPED,
         false => signals::STOPPED,
     };
-    let told = shutdown.clone();
+    let (told, end) = (shutdown.clone(), FollowEnd::default());
     let sending = async {
-        match args.plain {
-            true => Some(plain::send_all(&args, &dialer, options.chunk, output).await),
-            false => send(&args, Session::new(dialer, options, retry(&args)).stopped_by(told), output).await,
+        if args.plain {
+            return Some(plain::send_all(&args, &dialer, options.chunk, output).await);
         }
+        let session = Session::new(dialer, options, retry(&args));
+        // What is followed ends well.
+        let session = if args.follow { session } else { session.stopped_by(told) };
+        send(&args, session, end.clone(), output).await
     };
     let ended = runtime::block_on(async {
         match select(pin!(sending), shutdown).await {
             Either::Left((exit, _)) => exit,
+            Either::Right((_, sending)) if args.follow => {
+                end.end();
+                sending.await
+            }
             // It tells the receiver, if there is one that can be told at once.
             Either::Right((_, sending)) => runtime::timeout(GOODBYE, sending).await.flatten(),
         }
@@ -60,15 +73,27 @@ pub fn run(args: SendArgs, output: &Output) -> Exit {
 }
 
 /// Sends all that is to be sent; `None` if that was stopped.
-async fn send(args: &SendArgs, mut session: Session, output: &Output) -> Option<Exit> {
+async fn send(args: &SendArgs, mut session: Session, end: FollowEnd, output: &Output) -> Option<Exit> {
     let mut desk = Desk::new(args, output);
-    let sent = if args.is_input() {
-        let name = args.name.clone().expect("it was looked at");
+    let sent = if args.is_input() || args.follow {
+        let (reader, name) = match read_once(args, end) {
+            Ok(opened) => opened,
+            Err(error) => {
+                let error = Error::from(error);
+                return Some(output.failed(
+                    Some(1),
+                    None,
+                    &error,
+                    advice::of(&error),
+                    Exit::from(error.kind()),
+                ));
+            }
+        };
         let mut watch = |event: Event| match event {
             Event::Connecting { .. } | Event::Reconnecting { .. } => desk.show(None, &event),
             event => desk.show(Some(0), &event),
         };
-        let sent = session.send_stream(std::io::stdin(), name, &mut watch).await;
+        let sent = session.send_stream(reader, name, &mut watch).await;
         sent.map(|summary| desk.show(Some(0), &Event::Finished(summary)))
     } else {
         match tree::scan(args) {
@@ -106,6 +131,9 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Dialer, SendOptions), St
     }
     if args.is_input() {
         check_input(args)?;
+    }
+    if args.follow && (files.len() > 1 || args.is_input() || files[0].is_dir()) {
+        return Err("--follow goes with one file; nothing else is known to grow at its end".to_owned());
     }
     if let Some((first, second, name)) = same_name(files) {
         return Err(format!(
@@ -187,6 +215,21 @@ fn check_input(args: &SendArgs) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What is read once, from its beginning to its end: standard input, or a file and what is added to it.
+fn read_once(args: &SendArgs, end: FollowEnd) -> Result<(Box<dyn Read + Send>, FileName), SourceError> {
+    if args.is_input() {
+        return Ok((Box::new(std::io::stdin()), args.name.clone().expect("it was looked at")));
+    }
+    let path = &args.files()[0];
+    let own = || {
+        let name = path.file_name().unwrap_or_default().to_str().ok_or(NameError::NotUtf8)?;
+        name.parse::<FileName>()
+    };
+    let name = args.name.clone().map_or_else(own, Ok);
+    let name = name.map_err(|error| SourceError::Name { path: path.clone(), error })?;
+    Ok((Box::new(Follower::open(path, args.until.map(Into::into), end)?), name))
 }
 
 fn retry(args: &SendArgs) -> RetryOptions {

@@ -30,6 +30,7 @@ mod errors;
 mod exec;
 mod faults;
 mod filesystems;
+mod follow;
 mod forged;
 mod frames;
 mod fuzzed;

@@ -20,16 +20,16 @@ use crate::support::{PATIENCE, Place, Running, random, send, send_well, wsferry}
 const MIB: usize = 1 << 20;
 
 /// `wsferry receive --once --stdout --json`: events come on standard error.
-struct Pipe {
+pub struct Pipe {
     child: Child,
-    url: String,
+    pub url: String,
     events: mpsc::Receiver<String>,
     /// Events that were looked past.
     lines: Vec<String>,
 }
 
 impl Pipe {
-    fn start(flags: &[&str]) -> Self {
+    pub fn start(flags: &[&str]) -> Self {
         let mut command = wsferry();
         command.args(["receive", "--once", "--stdout", "--json", "--listen", "127.0.0.1:0"]).args(flags);
         let mut child = command.spawn().unwrap();
@@ -46,12 +46,12 @@ impl Pipe {
         pipe
     }
 
-    fn output(&mut self) -> ChildStdout {
+    pub fn output(&mut self) -> ChildStdout {
         self.child.stdout.take().unwrap()
     }
 
     /// Reads all that it writes, on a thread.
-    fn read(&mut self) -> thread::JoinHandle<Vec<u8>> {
+    pub fn read(&mut self) -> thread::JoinHandle<Vec<u8>> {
         let mut output = self.output();
         thread::spawn(move || {
             let mut all = Vec::new();
@@ -72,7 +72,7 @@ impl Pipe {
     }
 
     /// Its exit code, and all lines of its standard error.
-    fn end(mut self) -> (i32, Vec<String>) {
+    pub fn end(mut self) -> (i32, Vec<String>) {
         let lines = std::mem::take(&mut self.lines);
         let lines = lines.into_iter().chain(self.events.iter()).collect();
         (self.child.wait().unwrap().code().unwrap(), lines)
