@@ -117,6 +117,10 @@ pub struct SendArgs {
     #[arg(long, value_name = "DURATION", requires = "follow")]
     pub until: Option<humantime::Duration>,
 
+    /// Say of each file what would be sent, resumed or refused, and send nothing; nothing changes at the receiver
+    #[arg(long, conflicts_with_all = ["plain", "follow", "discard", "wait"])]
+    pub dry_run: bool,
+
     /// Send only what differs from the file that is there; the receiver needs --overwrite
     #[arg(long, help_heading = headings::SENT)]
     pub repair: bool,

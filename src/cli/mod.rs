@@ -13,6 +13,7 @@ mod examples;
 mod exec;
 mod exit;
 mod flood;
+mod foresight;
 mod hash;
 mod headings;
 mod limits;

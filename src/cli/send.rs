@@ -20,6 +20,7 @@ use super::advice;
 use super::args::{ChunkArg, SendArgs};
 use super::desk::Desk;
 use super::exit::Exit;
+use super::foresight::Foresight;
 use super::output::Output;
 use super::plain;
 use super::signals::{self, Hangup};
@@ -74,6 +75,19 @@ pub fn run(args: SendArgs, output: &Output) -> Exit {
 
 /// Sends all that is to be sent; `None` if that was stopped.
 async fn send(args: &SendArgs, mut session: Session, end: FollowEnd, output: &Output) -> Option<Exit> {
+    if args.dry_run {
+        let items = match tree::scan(args) {
+            Ok(items) => items,
+            Err(usage) => return Some(output.error(&usage, Exit::Usage)),
+        };
+        let mut foresight = Foresight::new(output);
+        let asked = session.send_all(items, &mut |file, event| foresight.show(file, &event)).await;
+        if matches!(asked, Err(Error::Stopped)) {
+            return None;
+        }
+        session.close().await;
+        return Some(foresight.close(asked.err()));
+    }
     let mut desk = Desk::new(args, output);
     let sent = if args.is_input() || args.follow {
         let (reader, name) = match read_once(args, end) {
@@ -181,6 +195,7 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Dialer, SendOptions), St
             frame_limit,
             window,
             limit: args.limit,
+            dry_run: args.dry_run,
             growing,
             repair,
             discard,
@@ -209,7 +224,12 @@ fn check_input(args: &SendArgs) -> Result<(), String> {
     if args.name.is_none() {
         return Err("- is standard input, which has no name; give it one with --name".to_owned());
     }
-    for (given, flag) in [(args.repair, "--repair"), (args.tree.quick, "--quick"), (args.plain, "--plain")] {
+    for (given, flag) in [
+        (args.repair, "--repair"),
+        (args.tree.quick, "--quick"),
+        (args.dry_run, "--dry-run"),
+        (args.plain, "--plain"),
+    ] {
         if given {
             return Err(format!("{flag} goes with files; - is standard input, which cannot be read twice"));
         }

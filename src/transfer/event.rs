@@ -63,6 +63,19 @@ pub enum Event {
         /// Why it was cut.
         why: String,
     },
+    /// In a dry run: it would be taken, and was not sent.
+    Foreseen {
+        /// Its name at the destination.
+        name: String,
+        /// Whether it is a file, a directory or a link; the latter two are not asked about.
+        kind: OfferKind,
+        /// Its size in bytes.
+        size: u64,
+        /// Bytes that the receiver holds: the transfer would go on there.
+        held: u64,
+        /// A file of that name and size is there, and would be compared.
+        complete: bool,
+    },
     /// The file is durable under its final name.
     Finished(Summary),
     /// The transfer ended without a receipt.

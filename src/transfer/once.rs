@@ -46,6 +46,8 @@ struct Run {
     /// Those that are to be offered again.
     postponed: BTreeSet<String>,
     failure: Option<ErrorKind>,
+    /// One of its files came to an end.
+    has_ended_any: bool,
 }
 
 impl Once {
@@ -108,6 +110,7 @@ impl Once {
         let Some(run) = self.run(connection) else { return };
         let pending = run.settle(connection);
         run.open.remove(name);
+        run.has_ended_any = true;
         if let Err(kind) = served {
             run.failure.get_or_insert(kind);
         }
@@ -144,6 +147,10 @@ impl Once {
             chosen.connections.remove(&connection);
             if chosen.connections.is_empty() {
                 chosen.alone_since = Some(now);
+            }
+            // It only asked.
+            if chosen.connections.is_empty() && chosen.has_nothing() && !self.is_over {
+                self.chosen = None;
             }
         }
     }
@@ -188,7 +195,13 @@ impl Run {
             open: BTreeSet::new(),
             postponed: BTreeSet::new(),
             failure: None,
+            has_ended_any: false,
         }
+    }
+
+    /// Nothing of it came to an end, or is to be gone on with.
+    fn has_nothing(&self) -> bool {
+        !self.has_ended_any && self.open.is_empty() && self.postponed.is_empty()
     }
 
     fn offered(&mut self, connection: u64, offer: Offered) {
@@ -389,6 +402,11 @@ mod tests {
             (
                 "and what it became",
                 all([vec![Offer(1, "a", 0, "S"), Start(1), Change(1)], whole(1, "a", 0, "S")]),
+                Some(OK),
+            ),
+            (
+                "a dry run, and then somebody sends",
+                all([vec![Offer(1, "a", 1, "S"), Start(1), Change(1), Gone(1)], whole(2, "x", 0, "T")]),
                 Some(OK),
             ),
             ("a disk that is full", vec![Offer(1, "a", 0, "S"), Start(1), Interrupt(1), Gone(1)], None),

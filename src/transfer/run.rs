@@ -298,7 +298,7 @@ impl Transfer {
     }
 
     fn hashed(id: u64, source: Source, options: &SendOptions, room: u64) -> Result<Self, SourceError> {
-        if options.quick {
+        if options.quick || options.dry_run {
             // It may not have to be read at all.
             return Ok(Self::new(id, Content::File(Arc::new(source))));
         }

@@ -50,6 +50,9 @@ pub struct SendOptions {
     pub repair: bool,
     /// Take a file that is there with the same size and time for the same: it is neither read nor compared.
     pub quick: bool,
+    /// Ask what would become of each file, and send no content: nothing changes at the receiver. [`Event::Foreseen`] tells.
+    /// Digests are not offered, since a receiver would go by them, and directories and links are not offered at all.
+    pub dry_run: bool,
     /// Have the receiver remove the file once it is checked, if it takes such files: a measurement.
     pub discard: bool,
     /// Between two [`Event::Progress`] of a file at the least.
@@ -68,6 +71,7 @@ impl Default for SendOptions {
             growing: false,
             repair: false,
             quick: false,
+            dry_run: false,
             discard: false,
             progress_interval: PROGRESS_INTERVAL,
             heartbeat: HeartbeatConfig::default(),
@@ -374,13 +378,17 @@ impl Files<'_> {
     }
 
     fn offer(&mut self, mut transfer: Transfer, link: &mut Link) {
-        let SendOptions { repair, discard, quick, .. } = *self.options;
-        let left = self.run.left();
+        let SendOptions { repair, discard, quick, dry_run, .. } = *self.options;
+        if dry_run && let Content::Place(_) = &transfer.content {
+            return self.foresee(&transfer, 0, false);
+        }
+        // Whoever waits for all that is sent goes on waiting behind a dry run.
+        let left = if dry_run { 1 } else { self.run.left() };
         let offer = transfer.offer();
         let is_file = offer.kind == OfferKind::File;
         let (repair, discard) = (repair && is_file, discard && is_file);
         // What takes part in a repair is compared block by block.
-        let digest = offer.digest.filter(|_| !repair && !discard);
+        let digest = offer.digest.filter(|_| !repair && !discard && !dry_run);
         let quick = quick && is_file && !discard;
         let offer = Offer { repair, discard, quick, left, digest, ..offer };
         let is_stream = transfer.stream().is_some();
@@ -398,7 +406,7 @@ impl Files<'_> {
         transfer.wire_before = self.wire_bytes;
         match link.offer(offer, sending) {
             Ok(number) => {
-                self.last_left = left;
+                self.last_left = if dry_run { 0 } else { left };
                 let offered = Event::Offered { name: transfer.name(), left, session: None };
                 (self.observer)(Some(transfer.id), offered);
                 if is_stream {

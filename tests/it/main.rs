@@ -31,6 +31,7 @@ mod exec;
 mod faults;
 mod filesystems;
 mod follow;
+mod foresight;
 mod forged;
 mod frames;
 mod fuzzed;

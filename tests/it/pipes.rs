@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -92,8 +92,8 @@ fn complaints(lines: &[String]) -> Vec<&String> {
 }
 
 fn finished(lines: &[String]) -> Value {
-    let events = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    events.filter(|event| event["event"] == "finished").last().unwrap_or_else(|| panic!("{lines:?}"))
+    let mut events = lines.iter().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    events.find(|event| event["event"] == "finished").unwrap_or_else(|| panic!("{lines:?}"))
 }
 
 #[test]
@@ -398,7 +398,7 @@ fn taken(written: &mpsc::Receiver<Vec<u8>>, len: usize) -> Vec<u8> {
 }
 
 fn is_written(outlet: &Outlet, below: u64) {
-    while let Poll::Pending = outlet.poll_written(below, &mut Context::from_waker(Waker::noop())) {
+    while outlet.poll_written(below, &mut Context::from_waker(Waker::noop())).is_pending() {
         thread::yield_now();
     }
 }

@@ -16,6 +16,11 @@ impl Files<'_> {
         match event {
             SenderEvent::Accepted { held, complete } => {
                 self.run.reached = true;
+                if self.options.dry_run {
+                    let Some(transfer) = self.take(number) else { return };
+                    link.cancel(number, Code::Source, "a dry run: nothing is sent", true);
+                    return self.foresee(&transfer, held, complete);
+                }
                 (transfer.began, transfer.complete) = (true, complete);
                 if let Some(started) = transfer.start(&self.peer) {
                     (self.observer)(id, started);
@@ -49,6 +54,13 @@ impl Files<'_> {
                 }
             }
         }
+    }
+
+    /// Tells what would become of it.
+    pub(super) fn foresee(&mut self, transfer: &Transfer, held: u64, complete: bool) {
+        let (name, kind, size) = (transfer.name(), transfer.kind(), transfer.size());
+        let foreseen = Event::Foreseen { name, kind, size: size.unwrap_or(0), held, complete };
+        (self.observer)(Some(transfer.id), foreseen);
     }
 
     fn finished(&mut self, number: u32, digest: Option<FileDigest>, complete: bool, progress: Progress) {

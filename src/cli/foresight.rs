@@ -1,0 +1,137 @@
+//! `send --dry-run`: what would become of each file.
+
+use serde_json::json;
+use wsferry::protocol::OfferKind;
+use wsferry::storage::SkipReason;
+use wsferry::transfer::{Error, Event};
+
+use super::advice;
+use super::exit::Exit;
+use super::output::Output;
+use super::words;
+
+/// Tells what would become of each file, and counts.
+pub struct Foresight<'a> {
+    output: &'a Output,
+    files: u64,
+    /// Those that are there, as far as name and size tell, or time.
+    there: u64,
+    others: u64,
+    failed: u64,
+    bytes: u64,
+    /// The first of those that failed, in the order of the command line.
+    worst: Option<(u64, Exit)>,
+}
+
+impl<'a> Foresight<'a> {
+    pub fn new(output: &'a Output) -> Self {
+        Self { output, files: 0, there: 0, others: 0, failed: 0, bytes: 0, worst: None }
+    }
+
+    /// Shows an event of a file, or of the connection.
+    pub fn show(&mut self, file: Option<u64>, event: &Event) {
+        match event {
+            Event::Foreseen { name, kind, size, held, complete } => {
+                let what = match kind {
+                    OfferKind::File if *complete => "compare",
+                    OfferKind::File if *held > 0 => "resume",
+                    OfferKind::File => "send",
+                    OfferKind::Directory | OfferKind::Link => "make",
+                };
+                self.foreseen(file, (name, *kind), what, *size, *held);
+            }
+            // It was neither read nor compared: size and time are the same, which was asked for.
+            Event::Finished(summary) => {
+                self.foreseen(file, (&summary.name, summary.kind), "already_there", summary.size(), 0);
+            }
+            Event::Failed(error) => self.failed(file, error),
+            Event::Skipped(skipped) => {
+                let (name, reason) = (skipped.path.display().to_string(), skipped.why.to_string());
+                self.output.event(
+                    json!({ "event": "skipped", "transfer": file.map(|file| file + 1), "name": name, "reason": reason }),
+                );
+                if !matches!(skipped.why, SkipReason::Link) {
+                    self.output.line(&format!("would skip {name}: {reason}"));
+                }
+                if skipped.is_failure() {
+                    self.note(file, Exit::Failed);
+                }
+            }
+            Event::Reconnecting { why, .. } => self.output.notice(&format!("cut: {why}")),
+            _ => {}
+        }
+    }
+
+    fn foreseen(
+        &mut self,
+        file: Option<u64>,
+        (name, kind): (&str, OfferKind),
+        what: &str,
+        size: u64,
+        held: u64,
+    ) {
+        self.output.event(json!({
+            "event": "foreseen", "transfer": file.map(|file| file + 1), "name": name, "kind": kind, "size": size,
+            "held": held, "would": what,
+        }));
+        let all = words::size(size);
+        let line = match what {
+            "make" => format!("would make {name}"),
+            "compare" => format!("would compare {name}: {all}, a file of that size is there"),
+            "already_there" => format!("would leave {name}: {all}, already there by size and time"),
+            "resume" => {
+                let percent = (u128::from(held) * 100 / u128::from(size.max(1))) as u64;
+                format!("would resume {name} at {percent}%: {} of {all}", words::size(size - held.min(size)))
+            }
+            _ => format!("would send {name}: {all}"),
+        };
+        self.output.line(&line);
+        match what {
+            "make" => self.others += 1,
+            "compare" | "already_there" => self.there += 1,
+            _ => {
+                self.files += 1;
+                self.bytes += size.saturating_sub(held);
+            }
+        }
+    }
+
+    fn failed(&mut self, file: Option<u64>, error: &Error) {
+        let name = match error {
+            Error::Refused { name, .. } => Some(name.as_str()),
+            _ => None,
+        };
+        let exit = Exit::from(error.kind());
+        self.output.failed(file.map(|file| file + 1), name, error, advice::of(error), exit);
+        self.note(file, exit);
+    }
+
+    fn note(&mut self, file: Option<u64>, exit: Exit) {
+        self.failed += 1;
+        let at = file.unwrap_or(u64::MAX);
+        if self.worst.is_none_or(|(worst, _)| at < worst) {
+            self.worst = Some((at, exit));
+        }
+    }
+
+    /// Says what there is in all.
+    pub fn close(mut self, error: Option<Error>) -> Exit {
+        if let Some(error) = error {
+            self.failed(None, &error);
+        }
+        let Self { files, there, others, failed, bytes, .. } = self;
+        let part = |count: u64, what: &str| match count {
+            0 => String::new(),
+            count => format!(", {count} {what}"),
+        };
+        let size = words::size(bytes);
+        self.output.line(&format!(
+            "would send {files} {}, {size}{}{}{}",
+            if files == 1 { "file" } else { "files" },
+            part(there, "there already, as far as can be told without reading"),
+            part(others, "directories and links"),
+            part(failed, "not to be sent"),
+        ));
+        self.worst.map_or(Exit::Done, |(_, exit)| exit)
+    }
+}
