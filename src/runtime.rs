@@ -1,6 +1,8 @@
 //! The runtime: TCP, timers, tasks and blocking threads. The only file that names `async_std`, so that moving to
 //! another runtime is a change of one file.
 
+mod pipe;
+
 use std::future::Future;
 use std::io;
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};

@@ -1,5 +1,11 @@
 //! The arguments.
 
+mod pipe;
+mod receive;
+
+pub use pipe::PipeArgs;
+pub use receive::ReceiveArgs;
+
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,13 +14,11 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{ColorChoice, Parser, Subcommand};
 use wsferry::protocol::FileName;
-use wsferry::transport::{Origin, Origins};
 
 use super::dial::DialArgs;
 use super::hash::HashArgs;
 use super::headings;
 use super::listen::ListenArgs;
-use super::log::LogArgs;
 use super::paper::{CompletionsArgs, ManArgs};
 use super::settings::Sources;
 use super::settings::show::ConfigArgs;
@@ -38,6 +42,7 @@ impl Args {
     pub fn with_sources(mut self, sources: Sources) -> Self {
         match &mut self.command {
             Command::Send(args) => args.dial.sources = sources,
+            Command::Receive(args) => args.dial.sources = sources,
             Command::Probe(args) => args.dial.sources = sources,
             Command::Bench(args) => args.dial.sources = sources,
             _ => {}
@@ -62,10 +67,13 @@ pub enum Command {
 
 /// Send files and directories to a receiver. Run the same command again to resume.
 #[derive(Debug, Parser)]
-#[command(override_usage = "wsferry send [OPTIONS] <FILE|DIR>... <URL>")]
+#[command(override_usage = "wsferry send [OPTIONS] <FILE|DIR>... <URL>
+       wsferry send [OPTIONS] --listen <ADDR> <FILE|DIR>...
+       wsferry send [OPTIONS] --via <COMMAND> <FILE|DIR>...")]
 pub struct SendArgs {
     /// Files and directories to send, one after another: DIR under its own name, of DIR/ what is in it; or - for standard
-    /// input, with --name; last, where the receiver listens, for example ws://127.0.0.1:9000
+    /// input, with --name; last, unless a flag says how the receiver is reached, where it listens, for example
+    /// ws://127.0.0.1:9000
     // One list, so that flags may stand between the files and the URL.
     #[arg(required = true, value_name = "FILE|DIR... URL")]
     files_and_url: Vec<PathBuf>,
@@ -146,13 +154,23 @@ pub struct SendArgs {
     #[arg(long, help_heading = headings::SENT, value_name = "NAME")]
     pub name: Option<FileName>,
 
+    /// With --listen: exit once the first receiver has all files, or has refused them, with the exit code of it
+    #[arg(long, requires = "listen")]
+    pub once: bool,
+
     #[command(flatten)]
     pub tree: TreeArgs,
 
     #[command(flatten)]
+    pub pipe: PipeArgs,
+
+    #[command(flatten)]
     pub output: OutputArgs,
 
-    // Last: the heading of its help holds for all that follow.
+    // Last: the headings of their help hold for all that follow.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+
     #[command(flatten)]
     pub dial: DialArgs,
 }
@@ -160,7 +178,20 @@ pub struct SendArgs {
 impl SendArgs {
     /// Files and directories to send, one after another.
     pub fn files(&self) -> &[PathBuf] {
+        if self.has_no_url() {
+            return &self.files_and_url;
+        }
         self.files_and_url.split_last().map_or(&[], |(_, files)| files)
+    }
+
+    /// A flag says how the receiver is reached.
+    pub fn has_no_url(&self) -> bool {
+        self.listens() || self.pipe.is_given()
+    }
+
+    /// Receivers dial. That is said on the command line alone: what is set for all runs is for receivers.
+    pub fn listens(&self) -> bool {
+        self.listen.address().is_some() && self.dial.sources.is_given("listen")
     }
 
     /// What comes on standard input is sent.
@@ -171,87 +202,6 @@ impl SendArgs {
     /// Where the receiver listens.
     pub fn url(&self) -> Cow<'_, str> {
         self.files_and_url.last().map_or("".into(), |url| url.to_string_lossy())
-    }
-}
-
-/// Listen, and write what senders send into a directory.
-#[derive(Debug, Parser)]
-pub struct ReceiveArgs {
-    /// Where to write; made if it is not there
-    #[arg(value_name = "DIR", default_value = ".")]
-    pub directory: PathBuf,
-
-    #[command(flatten)]
-    pub listen: ListenArgs,
-
-    /// Exit once all that the first sender means to send was received or refused, with the exit code of it
-    #[arg(long, help_heading = headings::RECEIVED)]
-    pub once: bool,
-
-    /// Cut after this long without a sign of the sender
-    #[arg(long, help_heading = headings::LIMITS, value_name = "DURATION", default_value = "30s", value_parser = stall_timeout)]
-    pub stall_timeout: humantime::Duration,
-
-    /// Write the first file that is offered to standard output, in order, each byte once, over any cut; others are refused.
-    /// What is told goes to standard error
-    #[arg(long, requires = "once", conflicts_with_all = ["directory", "overwrite", "keep_partial", "plain", "max_file_size", "keep_free", "max_partials"])]
-    pub stdout: bool,
-
-    /// Run this by `sh -c` once a file is stored, a few at a time: WSFERRY_PATH, WSFERRY_NAME, WSFERRY_SIZE,
-    /// WSFERRY_BLAKE3, WSFERRY_PEER and WSFERRY_RESULT (received, already-there) tell of it; what it prints goes to
-    /// standard error. If it fails that is said, with --once by exit code 1, and the file is kept
-    #[arg(long, value_name = "CMD", conflicts_with = "stdout")]
-    pub exec: Option<String>,
-
-    /// Replace files that are there
-    #[arg(long, help_heading = headings::RECEIVED)]
-    pub overwrite: bool,
-
-    /// Remove a partial file once nothing has come for it for this long
-    #[arg(long, help_heading = headings::RECEIVED, value_name = "DURATION", default_value = "30days", value_parser = duration)]
-    pub keep_partial: humantime::Duration,
-
-    /// Take files from any WebSocket client too: one text message, the file in Base64, which is sent back as it comes, or
-    /// one binary message. The name is the last part of the URL's path, or received-0001.bin and on. There is no resume in
-    /// this mode: such a client cannot be asked to go on in the middle
-    #[arg(long, help_heading = headings::PLAIN)]
-    pub plain: bool,
-
-    /// With --plain: most bytes of a file [default: what the disk has]
-    #[arg(long, help_heading = headings::PLAIN, value_name = "SIZE", requires = "plain", value_parser = size)]
-    pub plain_limit: Option<ByteSize>,
-
-    /// Let `wsferry bench` measure the path to here: its files are received, checked and removed
-    #[arg(long, help_heading = headings::RECEIVED, conflicts_with = "once")]
-    pub allow_bench: bool,
-
-    /// Let web pages of this origin connect, such as https://example.com; * lets all pages; may be repeated
-    #[arg(long, help_heading = headings::LISTENING, value_name = "ORIGIN")]
-    pub allow_origin: Vec<OriginArg>,
-
-    #[command(flatten)]
-    pub log: LogArgs,
-
-    #[command(flatten)]
-    pub output: OutputArgs,
-}
-
-impl ReceiveArgs {
-    /// Where files go, for people.
-    pub fn place(&self) -> String {
-        if self.stdout { "standard output".to_owned() } else { self.directory.display().to_string() }
-    }
-
-    /// Which web pages may connect.
-    pub fn origins(&self) -> Origins {
-        let mut origins = Origins::default();
-        for origin in &self.allow_origin {
-            match origin {
-                OriginArg::Any => origins.any = true,
-                OriginArg::Of(origin) => origins.named.push(origin.clone()),
-            }
-        }
-        origins
     }
 }
 
@@ -363,21 +313,6 @@ impl FromStr for ChunkArg {
     }
 }
 
-/// An origin, or all of them.
-#[derive(Debug, Clone)]
-pub enum OriginArg {
-    Any,
-    Of(Origin),
-}
-
-impl FromStr for OriginArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "*" { Ok(Self::Any) } else { text.parse().map(Self::Of) }
-    }
-}
-
 /// A number of bytes, with a unit or without.
 pub fn size(text: &str) -> Result<ByteSize, String> {
     text.parse().map_err(|_| "expected a size such as 65536, 64KiB or 1.5MB".to_owned())
@@ -421,4 +356,11 @@ pub struct OutputArgs {
     /// Colours: auto has them on a terminal, unless NO_COLOR is set or CLICOLOR is 0
     #[arg(long, help_heading = headings::OUTPUT, value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto)]
     pub color: ColorChoice,
+}
+
+impl OutputArgs {
+    /// Where standard output carries frames, nothing is printed there; the other side tells how it goes.
+    pub fn beside(self, pipe: &PipeArgs) -> Self {
+        Self { quiet: self.quiet || pipe.stdio, ..self }
+    }
 }

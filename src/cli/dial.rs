@@ -14,6 +14,7 @@ use wsferry::transport::{DialOptions, Dialer, Endpoint, mask_url};
 use super::output::Output;
 use super::profiles::Profile;
 use super::settings::{self, Sources};
+use super::token;
 
 /// How to reach the URL, and who calls. What is secret is read as it is and taken apart later: an error of the parser would
 /// print it.
@@ -28,7 +29,8 @@ pub struct DialArgs {
     #[arg(long, short = 'H', value_name = "NAME: VALUE|@FILE")]
     header: Vec<Secret>,
 
-    /// Say who calls with this token (Authorization: Bearer); in the variable WSFERRY_TOKEN other users cannot see it
+    /// The secret of both sides (Authorization: Bearer): who dials says it, who listens demands it; in the variable
+    /// WSFERRY_TOKEN other users cannot see it
     #[arg(long, value_name = "TOKEN", conflicts_with_all = ["token_file", "user"])]
     token: Option<Secret>,
 
@@ -109,6 +111,45 @@ enum Caller {
 }
 
 impl DialArgs {
+    /// One of these flags that was given on the command line, of those that say nothing to a side that does not dial.
+    pub fn for_dialling(&self) -> Option<&'static str> {
+        let flags = [
+            (self.profile.is_some(), "--profile"),
+            (!self.header.is_empty(), "--header"),
+            (self.user.is_some(), "--user"),
+            (self.ca_cert.is_some(), "--ca-cert"),
+            (self.cert.is_some(), "--cert"),
+            (self.server_name.is_some(), "--server-name"),
+            (self.insecure, "--insecure"),
+            (self.proxy.is_some(), "--proxy"),
+            (self.no_proxy, "--no-proxy"),
+            (self.connect_to.is_some(), "--connect-to"),
+            (self.ipv4, "--ipv4"),
+            (self.ipv6, "--ipv6"),
+        ];
+        self.sources.first_given(&flags)
+    }
+
+    /// As [`for_dialling`](Self::for_dialling), of all of them.
+    pub fn given_any(&self) -> Option<&'static str> {
+        let both = [
+            (self.token.is_some(), "--token"),
+            (self.token_file.is_some(), "--token-file"),
+            (self.no_subprotocol, "--no-subprotocol"),
+        ];
+        self.for_dialling().or_else(|| self.sources.first_given(&both))
+    }
+
+    /// The token that this side demands, if it listens.
+    pub fn demanded_token(&self) -> Result<Option<String>, String> {
+        token::demanded(self.token.as_ref(), self.token_file.as_deref())
+    }
+
+    /// Neither side names the subprotocol.
+    pub fn is_without_subprotocol(&self) -> bool {
+        self.no_subprotocol
+    }
+
     /// Turns a URL and the flags into a dialler, or says which of them makes no sense; without what is secret in them.
     pub fn dialer(&self, url: &str, output: &Output) -> Result<Dialer, String> {
         let endpoint = endpoint(url)?;

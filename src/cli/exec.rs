@@ -96,12 +96,12 @@ fn run(command: &str, stored: &Stored, output: &Output) -> bool {
     let started = Instant::now();
     let ended = Command::new("sh")
         .args(["-c", command])
-        .env("WSFERRY_PATH", &stored.path)
-        .env("WSFERRY_NAME", &stored.name)
-        .env("WSFERRY_SIZE", stored.size.to_string())
-        .env("WSFERRY_BLAKE3", &stored.blake3)
-        .env("WSFERRY_PEER", &stored.peer)
-        .env("WSFERRY_RESULT", stored.result)
+        .env("WSFERRY_FILE_PATH", &stored.path)
+        .env("WSFERRY_FILE_NAME", &stored.name)
+        .env("WSFERRY_FILE_SIZE", stored.size.to_string())
+        .env("WSFERRY_FILE_BLAKE3", &stored.blake3)
+        .env("WSFERRY_FILE_PEER", &stored.peer)
+        .env("WSFERRY_FILE_RESULT", stored.result)
         // What lets senders in is nothing to it.
         .env_remove("WSFERRY_TOKEN")
         .stdin(Stdio::null())

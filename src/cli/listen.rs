@@ -3,25 +3,26 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use bytesize::ByteSize;
 use clap::Parser;
-use serde_json::json;
+use serde_json::{Value, json};
 use wsferry::transfer::{Listener, ServeLimits};
 use wsferry::transport::{Gate, Origins, Prefix, Proxy, Tls, WithoutSubprotocol};
 
-use super::args::{size, stall_timeout};
+use super::args::stall_timeout;
+use super::dial::DialArgs;
 use super::headings;
+use super::house::House;
 use super::output::Output;
-use super::token::TokenArgs;
+use super::settings::Sources;
 
 /// Who may reach a receiver.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 pub struct ListenArgs {
-    /// Address to listen on, or unix:PATH; port 0 takes a free one, localhost means both families
-    #[arg(long, help_heading = headings::LISTENING, value_name = "ADDR", default_value = "127.0.0.1:9000")]
-    pub listen: String,
+    /// Listen on this address, or on unix:PATH; port 0 takes a free one, localhost means both families
+    #[arg(long, help_heading = headings::LISTENING, value_name = "ADDR")]
+    listen: Option<String>,
 
-    /// Let anybody who can reach this port write files: listening for other machines wants this or a token
+    /// Let in anybody who can reach this port: listening for other machines wants this or a token
     #[arg(long, help_heading = headings::LISTENING)]
     pub open: bool,
 
@@ -33,16 +34,9 @@ pub struct ListenArgs {
     #[arg(long, help_heading = headings::LISTENING, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 
-    #[command(flatten)]
-    pub token: TokenArgs,
-
     /// Take WebSockets at this path and below it only
     #[arg(long, help_heading = headings::LISTENING, value_name = "/PREFIX")]
     pub path: Option<Prefix>,
-
-    /// Take a WebSocket without a subprotocol for one of wsferry's: something on the path takes that header away
-    #[arg(long, help_heading = headings::LISTENING, conflicts_with = "plain")]
-    pub no_subprotocol: bool,
 
     /// Believe X-Forwarded-For of proxies in this network, or (unix) of whoever dials the Unix socket; may be repeated
     #[arg(long, help_heading = headings::LISTENING, value_name = "CIDR")]
@@ -56,32 +50,40 @@ pub struct ListenArgs {
     #[arg(long, help_heading = headings::LIMITS, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_connections_per_address: Option<u64>,
 
-    /// Time for the handshakes of TLS and WebSocket together
-    #[arg(long, help_heading = headings::LIMITS, value_name = "DURATION", default_value = "10s", value_parser = stall_timeout)]
-    pub handshake_timeout: humantime::Duration,
-
-    /// Refuse larger files [default: no limit]
-    #[arg(long, help_heading = headings::LIMITS, value_name = "SIZE", value_parser = size)]
-    pub max_file_size: Option<ByteSize>,
-
-    /// Room on the disk to leave free
-    #[arg(long, help_heading = headings::LIMITS, value_name = "SIZE", default_value = "0", value_parser = size)]
-    pub keep_free: ByteSize,
-
-    /// Files at a time that were begun and are not whole; those of 3 MiB at most do not count [default: no limit]
-    #[arg(long, help_heading = headings::LIMITS, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
-    pub max_partials: Option<u64>,
+    /// Time for the handshakes of TLS and WebSocket together [default: 10s]
+    #[arg(long, help_heading = headings::LIMITS, value_name = "DURATION", value_parser = stall_timeout)]
+    pub handshake_timeout: Option<humantime::Duration>,
 }
 
 impl ListenArgs {
+    /// Where to listen, if that was said.
+    pub fn address(&self) -> Option<&str> {
+        self.listen.as_deref()
+    }
+
+    /// One of these flags that was given, if one was.
+    pub fn given(&self, sources: &Sources) -> Option<&'static str> {
+        let flags = [
+            (self.listen.is_some(), "--listen"),
+            (self.open, "--open"),
+            (self.tls_cert.is_some(), "--tls-cert"),
+            (self.path.is_some(), "--path"),
+            (!self.trust_proxy.is_empty(), "--trust-proxy"),
+            (self.max_connections.is_some(), "--max-connections"),
+            (self.max_connections_per_address.is_some(), "--max-connections-per-address"),
+            (self.handshake_timeout.is_some(), "--handshake-timeout"),
+        ];
+        sources.first_given(&flags)
+    }
+
     /// What whoever dials has to say.
-    pub fn gate(&self, origins: Origins, takes_plain: bool) -> Result<Gate, String> {
-        let without_subprotocol = match (takes_plain, self.no_subprotocol) {
+    pub fn gate(&self, dial: &DialArgs, origins: Origins, takes_plain: bool) -> Result<Gate, String> {
+        let without_subprotocol = match (takes_plain, dial.is_without_subprotocol()) {
             (true, _) => WithoutSubprotocol::Plain,
             (false, true) => WithoutSubprotocol::Ours,
             (false, false) => WithoutSubprotocol::Refused,
         };
-        let token = self.token.token()?.map(|token| token.parse()).transpose()?;
+        let token = dial.demanded_token()?.map(|token| token.parse()).transpose()?;
         let proxies = self.trust_proxy.iter().copied().collect();
         Ok(Gate { origins, token, path: self.path.clone(), without_subprotocol, proxies })
     }
@@ -91,7 +93,7 @@ impl ListenArgs {
         ServeLimits {
             connections: self.max_connections.unwrap_or(usual.connections),
             per_address: self.max_connections_per_address,
-            handshake: self.handshake_timeout.into(),
+            handshake: self.handshake_timeout.map_or(usual.handshake, Into::into),
         }
     }
 
@@ -124,18 +126,21 @@ impl ListenArgs {
         format!("{scheme}://{address}{}", self.path.as_ref().map_or("", Prefix::as_str))
     }
 
-    /// Tells where this side listens, and what others type to send here.
-    pub fn tell(&self, listener: &Listener, has_token: bool, place: &str, output: &Output) {
-        let url = self.url(listener.address());
-        let urls = self.urls_for_others(listener);
-        output.event(json!({
-            "event": "listening", "url": url, "urls": urls, "directory": place,
-        }));
-        output.line(&format!("listening on {url}, writing to {place}"));
-        for url in &urls {
-            output.line(&format!("from another machine:  {}", self.command(url, has_token)));
+    /// Tells where this side listens, what it does there, and what others type; `event` has more for programs.
+    pub fn tell(&self, house: &House, purpose: &Purpose, event: Value, output: &Output) {
+        let House { listener, gate, .. } = house;
+        let (url, urls) = (self.url(listener.address()), self.urls_for_others(listener));
+        let mut event = event;
+        (event["event"], event["url"], event["urls"]) = ("listening".into(), url.clone().into(), json!(urls));
+        output.event(event);
+        output.line(&format!("listening on {url}, {}", purpose.does));
+        if purpose.is_told_here {
+            output.line(&format!("from this machine:  {}", purpose.command(&url, gate)));
         }
-        let is_readable = has_token && self.tls_cert.is_none() && !listener.is_local();
+        for url in &urls {
+            output.line(&format!("from another machine:  {}", purpose.command(url, gate)));
+        }
+        let is_readable = gate.token.is_some() && self.tls_cert.is_none() && !listener.is_local();
         if is_readable && self.trust_proxy.is_empty() {
             output
                 .notice("the token can be read on its way here: use --tls-cert, or a proxy that speaks TLS");
@@ -152,13 +157,27 @@ impl ListenArgs {
         }
         urls
     }
+}
 
-    /// What to type on another machine.
-    fn command(&self, url: &str, has_token: bool) -> String {
+/// What a side that listens is there for.
+pub struct Purpose {
+    /// What it does.
+    pub does: String,
+    /// Whether the command line is of use on this machine too.
+    pub is_told_here: bool,
+    /// What the other side does, and what stands in its command line before the URL and behind it.
+    pub other: [&'static str; 3],
+}
+
+impl Purpose {
+    /// What to type at the other side.
+    fn command(&self, url: &str, gate: &Gate) -> String {
         // The token itself stays where it is.
-        let token = if has_token { " --token '***'" } else { "" };
-        let plainly = if self.no_subprotocol { " --no-subprotocol" } else { "" };
-        format!("wsferry send{token}{plainly} FILE {url}")
+        let token = if gate.token.is_some() { " --token '***'" } else { "" };
+        let is_nameless = gate.without_subprotocol == WithoutSubprotocol::Ours;
+        let plainly = if is_nameless { " --no-subprotocol" } else { "" };
+        let [command, before, behind] = self.other;
+        format!("wsferry {command}{token}{plainly} {before}{url}{behind}")
     }
 }
 

@@ -14,12 +14,15 @@ mod exec;
 mod exit;
 mod flood;
 mod foresight;
+mod guests;
 mod hash;
 mod headings;
+mod house;
 mod limits;
 mod line;
 mod listen;
 mod log;
+mod offer;
 mod outage;
 mod output;
 mod paint;
@@ -40,6 +43,7 @@ mod send;
 mod settings;
 mod signals;
 mod status;
+mod stdio;
 mod token;
 mod tree;
 mod usage;
@@ -67,9 +71,11 @@ pub fn arguments() -> Result<Args, Exit> {
 /// Runs a command to its end.
 pub fn run(args: Args) -> Exit {
     match args.command {
-        Command::Send(args) => telling(Output::new(args.output), |output| send::run(*args, output)),
+        Command::Send(args) => {
+            telling(Output::new(args.output.beside(&args.pipe)), |output| send::run(*args, output))
+        }
         Command::Receive(args) => {
-            let output = Output::new(args.output);
+            let output = Output::new(args.output.beside(&args.pipe));
             let output = if args.stdout { output.apart() } else { output };
             telling(output, |output| receive::run(args, output))
         }

@@ -114,6 +114,7 @@ mod tests {
         assert!(parsed("send --plain f ws://h --profile heroku").is_ok(), "it sets nothing");
         let said = parsed("send f ws://h --profile tomcats").unwrap_err().to_string();
         assert!(said.contains("apisix, ") && said.contains("tomcat;"), "{said}");
-        assert!(parsed("receive --profile tomcat").is_err(), "it does not dial");
+        assert!(parsed("receive ws://h d --profile tomcat").is_ok());
+        assert!(parsed("demo --profile tomcat").is_err(), "it does not dial");
     }
 }

@@ -14,13 +14,14 @@ use wsferry::protocol::{
 use wsferry::runtime;
 use wsferry::storage::{FollowEnd, Follower, Root, SourceError};
 use wsferry::transfer::{Error, Event, RetryOptions, SendOptions, Session};
-use wsferry::transport::{Dialer, mask_url};
+use wsferry::transport::{Dialer, Program, Remote, mask_url};
 
 use super::advice;
 use super::args::{ChunkArg, SendArgs};
 use super::desk::Desk;
 use super::exit::Exit;
 use super::foresight::Foresight;
+use super::offer;
 use super::output::Output;
 use super::plain;
 use super::signals::{self, Hangup};
@@ -31,13 +32,32 @@ const STOP_PATIENCE: Duration = Duration::from_millis(500);
 /// How much of that it may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(300);
 
+/// How the receiver is reached.
+enum Way {
+    /// This side dials.
+    Url(Box<Dialer>),
+    /// It starts a program.
+    Program(Program),
+    /// The receiver dials.
+    Listen,
+    /// It started this.
+    Stdio,
+}
+
 pub fn run(args: SendArgs, output: &Output) -> Exit {
-    let (dialer, options) = match resolve(&args, output) {
+    let (way, options) = match resolve(&args, output) {
         Ok(resolved) => resolved,
         Err(usage) => return output.error(&usage, Exit::Usage),
     };
     // A file that is followed is sent to its end first.
     let patience = (!args.follow).then_some(STOP_PATIENCE);
+    let remote = match way {
+        Way::Listen => return offer::run(args, options, output),
+        Way::Stdio => return offer::over_stdio(&args, &options, output),
+        Way::Url(dialer) if args.plain => Err(dialer),
+        Way::Url(dialer) => Ok(Remote::Url(dialer)),
+        Way::Program(program) => Ok(program.into()),
+    };
     let (shutdown, signalled) = match signals::watch(Hangup::IsIgnored, patience, output) {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
@@ -48,10 +68,11 @@ pub fn run(args: SendArgs, output: &Output) -> Exit {
     };
     let (told, end) = (shutdown.clone(), FollowEnd::default());
     let sending = async {
-        if args.plain {
-            return Some(plain::send_all(&args, &dialer, options.chunk, output).await);
-        }
-        let session = Session::new(dialer, options, retry(&args));
+        let remote = match remote {
+            Err(dialer) => return Some(plain::send_all(&args, &dialer, options.chunk, output).await),
+            Ok(remote) => remote,
+        };
+        let session = Session::new(remote, options, retry(&args));
         // What is followed ends well.
         let session = if args.follow { session } else { session.stopped_by(told) };
         send(&args, session, end.clone(), output).await
@@ -125,7 +146,7 @@ async fn send(args: &SendArgs, mut session: Session, end: FollowEnd, output: &Ou
 }
 
 /// Turns flags into options, or says which of them makes no sense.
-fn resolve(args: &SendArgs, output: &Output) -> Result<(Dialer, SendOptions), String> {
+fn resolve(args: &SendArgs, output: &Output) -> Result<(Way, SendOptions), String> {
     let (files, url) = (args.files(), args.url());
     if files.is_empty() {
         return Err(format!(
@@ -137,9 +158,14 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Dialer, SendOptions), St
     let is_url = |file: &&PathBuf| file.to_str().is_some_and(|file| file.contains("://")) && !file.exists();
     if let Some(other) = files.iter().find(is_url) {
         let other = mask_url(&other.to_string_lossy());
-        return Err(format!("one URL is sent to, which comes last; {other} stands before it"));
+        return Err(match args.has_no_url() {
+            true => {
+                format!("no URL is sent to where a flag says how the receiver is reached; there is {other}")
+            }
+            false => format!("one URL is sent to, which comes last; {other} stands before it"),
+        });
     }
-    let dialer = args.dial.dialer(&url, output)?;
+    let way = way(args, output)?;
     if args.name.is_some() && files.len() > 1 {
         return Err("--name goes with one file, not with several".to_owned());
     }
@@ -189,7 +215,7 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Dialer, SendOptions), St
     let (growing, repair, discard, quick) = (args.growing, args.repair, args.discard, args.tree.quick);
     let heartbeat = HeartbeatConfig::with_stall(args.stall_timeout.into());
     Ok((
-        dialer,
+        way,
         SendOptions {
             chunk,
             frame_limit,
@@ -204,6 +230,43 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Dialer, SendOptions), St
             ..SendOptions::default()
         },
     ))
+}
+
+/// How the receiver is reached, or which of the flags makes no sense with that.
+fn way(args: &SendArgs, output: &Output) -> Result<Way, String> {
+    let alone = [
+        (args.plain, "--plain"),
+        (args.wait, "--wait"),
+        (args.max_connection_age.is_some(), "--max-connection-age"),
+        (args.is_input(), "-, standard input,"),
+    ];
+    // What is set for all runs is no mistake of this one.
+    let sources = &args.dial.sources;
+    let alone = sources.first_given(&alone);
+    let plain = sources.first_given(&[(args.plain, "--plain")]);
+    let (unfit, why) = match &args.pipe.via {
+        Some(_) => (
+            args.listen.given(sources).or(args.dial.given_any()).or(plain),
+            "says nothing where a command is started",
+        ),
+        None if args.pipe.stdio => (
+            args.listen.given(sources).or(args.dial.given_any()).or(alone),
+            "does not go with --stdio, where one receiver has one connection",
+        ),
+        None if args.listens() => {
+            (args.dial.for_dialling().or(alone), "does not go with --listen, where receivers dial")
+        }
+        None => (args.listen.given(sources), "is for a side that listens; it goes with --listen"),
+    };
+    if let Some(flag) = unfit {
+        return Err(format!("{flag} {why}"));
+    }
+    Ok(match &args.pipe.via {
+        Some(command) => Way::Program(Program::new(command)),
+        None if args.pipe.stdio => Way::Stdio,
+        None if args.listens() => Way::Listen,
+        None => Way::Url(Box::new(args.dial.dialer(&args.url(), output)?)),
+    })
 }
 
 /// Two files that would replace each other. What lies in directories whose contents are sent is not known yet.

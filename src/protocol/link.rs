@@ -133,6 +133,12 @@ impl Link {
         self.peer.as_ref()
     }
 
+    /// Whether what the peer said of itself is what this side said: something sends back what it gets.
+    pub fn is_echoed(&self) -> bool {
+        let own = &self.config.hello.session;
+        own.is_some() && self.peer.as_ref().is_some_and(|peer| peer.session == *own)
+    }
+
     /// Whether a transfer is open, in either direction.
     pub fn is_busy(&self) -> bool {
         !self.senders.is_empty() || !self.receivers.is_empty()

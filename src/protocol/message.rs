@@ -176,6 +176,19 @@ pub enum Feature {
     Unknown,
 }
 
+/// What a side does on a connection, if it is one of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// It offers files, and takes none.
+    Sender,
+    /// It takes files, and offers none.
+    Receiver,
+    /// One that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
 /// What each side says first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -190,6 +203,9 @@ pub struct Hello {
     /// Random, the same on all connections of one run of a program: 32 lower-case hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// What it does on this connection, if it does one thing alone: two of one role have nothing to say to each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
     /// The program and its version, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub program: String,
@@ -268,6 +284,8 @@ pub enum Code {
     Source,
     /// The program is stopping.
     Shutdown,
+    /// Both sides send, or both receive.
+    Role,
     /// A file to be discarded was offered, and this receiver takes none.
     Discard,
     /// The peer broke the protocol.

@@ -32,7 +32,9 @@ pub use digest::{
 pub use geometry::{BLOCK, ChunkSize, Geometry, MAX_FILE, MAX_FRAME, MIN_FRAME_LIMIT, SUBTREE};
 pub use heartbeat::HeartbeatConfig;
 pub use link::{Action, Done, Due, Link, LinkConfig, LinkEvent, NotOffered, Unfinished};
-pub use message::{Accept, CheckedOffer, Code, Feature, Hello, Kind, MIN_OFFERS, Message, Offer, OfferKind};
+pub use message::{
+    Accept, CheckedOffer, Code, Feature, Hello, Kind, MIN_OFFERS, Message, Offer, OfferKind, Role,
+};
 pub use name::{FileName, MAX_PATH, NameError, RESERVED, RelativePath};
 pub use path::Path;
 pub use receiver::{Opened, Received, ReceiverEvent, Receiving, Write};

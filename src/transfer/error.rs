@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::protocol::codec::BadText;
-use crate::protocol::{Code, MIN_FRAME_LIMIT, Violation};
+use crate::protocol::{Code, MIN_FRAME_LIMIT, Role, Violation};
 use crate::storage::{SourceError, StorageError};
 use crate::transport::TransportError;
 
@@ -66,6 +66,22 @@ pub enum Error {
         reason: String,
         /// The cause may pass.
         again: bool,
+    },
+    /// Both sides send, or both receive.
+    #[error("{peer} {} too: {}", does(.role), both(.role))]
+    SameRole {
+        /// The peer's address.
+        peer: String,
+        /// What both do.
+        role: Role,
+    },
+    /// The peer ended the connection well, and offered nothing on it.
+    #[error(
+        "{peer} closed the connection and offered nothing: it has nothing to send, or something between cut it"
+    )]
+    NothingOffered {
+        /// The peer's address.
+        peer: String,
     },
     /// The sender came back on another connection, which goes on with the transfer.
     #[error("the sender came back on another connection")]
@@ -194,6 +210,7 @@ impl Error {
                 Some((Code::Protocol, format!("what came is not allowed by this protocol: {why}")))
             }
             Self::Stopped => Some((Code::Shutdown, self.to_string())),
+            Self::SameRole { role, .. } => Some((Code::Role, both(role).to_owned())),
             _ => None,
         }
     }
@@ -204,6 +221,26 @@ impl Error {
             Self::Storage(error) => error.may_pass(),
             Self::Stopped => true,
             _ => false,
+        }
+    }
+
+    /// The peer ended the connection, on which this side had that role.
+    pub(super) fn peer_ended(peer: &str, role: Role, code: Code, reason: String, again: bool) -> Self {
+        let peer = peer.to_owned();
+        match code {
+            // It may say so before its own hello has gone out.
+            Code::Role => Self::SameRole { peer, role },
+            code => Self::PeerEnded { peer, code, reason, again },
+        }
+    }
+
+    /// What it means where nothing was offered yet.
+    pub(super) fn or_nothing_offered(self, peer: &str) -> Self {
+        match self {
+            Self::Transport(TransportError::Closed { code: 1000, .. }) => {
+                Self::NothingOffered { peer: peer.to_owned() }
+            }
+            error => error,
         }
     }
 
@@ -245,7 +282,7 @@ impl Error {
                 }
                 _ => ErrorKind::Failed,
             },
-            Self::BadText { .. } => ErrorKind::Failed,
+            Self::BadText { .. } | Self::SameRole { .. } | Self::NothingOffered { .. } => ErrorKind::Failed,
             Self::TooLarge { .. } => ErrorKind::Refused,
             Self::EchoDiffers { .. } | Self::EchoEnds { .. } | Self::EchoIsBinary { .. } => {
                 ErrorKind::Mismatch
@@ -256,6 +293,17 @@ impl Error {
             | Self::TakenOver
             | Self::Stopped => ErrorKind::Interrupted,
         }
+    }
+}
+
+fn does(role: &Role) -> &'static str {
+    if *role == Role::Receiver { "receives" } else { "sends" }
+}
+
+fn both(role: &Role) -> &'static str {
+    match role {
+        Role::Receiver => "where both sides receive, one has to send instead",
+        _ => "where both sides send, one has to receive instead",
     }
 }
 

@@ -10,6 +10,8 @@ use super::{Served, Shutdown, ShutdownHandle};
 pub(super) struct Guests {
     pub(super) live: HashMap<u64, Guest>,
     pub(super) once: Option<Once>,
+    /// How it went with the first that has all that is sent, of those that files are sent to, if it ends with that.
+    served: Option<Served>,
     /// No other is served.
     pub(super) is_closing: bool,
     /// Those that are served go on to their end.
@@ -44,6 +46,10 @@ pub(super) enum Said {
     GaveUp,
     /// It was cut, and its sender would not be known again.
     Lost,
+    /// Files are sent there.
+    Serves,
+    /// It has all of them, or refused them.
+    Served(Served),
 }
 
 impl Guests {
@@ -51,6 +57,7 @@ impl Guests {
         Self {
             live: HashMap::new(),
             once: once.then(Once::default),
+            served: None,
             is_closing: false,
             is_draining: false,
             is_over: false,
@@ -72,7 +79,8 @@ impl Guests {
                     guest.has_offered = true;
                     guest.left = offered.left;
                 }
-                Said::Started(_) | Said::GaveUp => {}
+                Said::Serves => guest.running += 1,
+                Said::Started(_) | Said::GaveUp | Said::Served(_) => {}
                 Said::Postponed(_) | Said::Interrupted(_) | Said::Ended(..) | Said::Lost => {
                     guest.running = guest.running.saturating_sub(1);
                 }
@@ -83,7 +91,8 @@ impl Guests {
             }
         }
         match (&mut self.once, said) {
-            (None, _) => {}
+            (_, Said::Served(served)) => drop(self.served.get_or_insert(served)),
+            (None, _) | (_, Said::Serves) => {}
             (Some(once), Said::Offered(offered)) => once.offered(number, offered),
             (Some(once), Said::Started(name)) => once.started(number, &name, Instant::now()),
             (Some(once), Said::Postponed(name)) => once.postponed(number, &name),
@@ -99,9 +108,18 @@ impl Guests {
                 self.is_closing = true;
                 self.live.retain(|&number, _| once.is_chosen(number));
             }
+            _ if self.served.is_some() => {
+                self.is_closing = true;
+                self.live.retain(|&live, _| live == number);
+            }
             _ if self.is_closing && !self.is_over => self.hang_up(),
             _ => {}
         }
+    }
+
+    /// How it went, once it is over.
+    pub(super) fn outcome(self) -> Option<Served> {
+        self.served.or_else(|| self.once?.outcome())
     }
 
     pub(super) fn gone(&mut self, number: u64) {

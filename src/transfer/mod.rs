@@ -6,10 +6,14 @@ mod claims;
 mod content;
 mod error;
 mod event;
+mod expected;
+mod fetch;
 mod greeting;
 mod guests;
+mod hosting;
 mod listener;
 mod metrics;
+mod offer;
 mod once;
 pub mod plain;
 pub mod probe;
@@ -17,6 +21,7 @@ mod pump;
 mod receive;
 mod recovery;
 mod run;
+mod runs;
 mod send;
 mod serve;
 mod session;
@@ -26,8 +31,10 @@ mod throttle;
 
 pub use error::{Error, ErrorKind};
 pub use event::{Event, Summary};
+pub use fetch::{receive_from, receive_over};
 pub use listener::{ListenAddress, Listener};
 pub use metrics::Metrics;
+pub use offer::{OfferOptions, send_over, serve_files};
 pub use receive::{ReceiveOptions, Receptacle, receive_files};
 pub use send::{SendOptions, send_file};
 pub use serve::{ServeLimits, ServeObserver, ServeOptions, Served, serve};
@@ -40,7 +47,7 @@ use std::time::{Duration, Instant};
 use futures::{AsyncRead, AsyncWrite};
 
 use crate::protocol::message::clip;
-use crate::protocol::{Code, Feature, Hello, Message};
+use crate::protocol::{Code, Feature, Hello, Message, Role};
 use crate::runtime;
 use crate::transport::Connection;
 
@@ -79,13 +86,14 @@ impl Pace {
 }
 
 /// What a side of ours says first.
-fn hello(frame_limit: u64, window: u64, offers: u64, session: Option<String>) -> Hello {
+fn hello(frame_limit: u64, window: u64, offers: u64, session: Option<String>, role: Option<Role>) -> Hello {
     Hello {
         features: vec![Feature::Zeros, Feature::Trees, Feature::TreeDigests, Feature::LateSize],
         frame_limit,
         window,
         offers,
         session,
+        role,
         program: concat!("wsferry ", env!("CARGO_PKG_VERSION")).to_owned(),
     }
 }
@@ -105,7 +113,11 @@ where
         let ready = std::future::poll_fn(|cx| connection.poll_ready(cx)).await;
         if ready.is_ok() {
             connection.send(&message.to_frame());
-            connection.close(close_code).await;
+            match code {
+                // The other side says the same at this moment, and would wait as this one does.
+                Code::Role => connection.close_first(close_code).await,
+                _ => connection.close(close_code).await,
+            }
         }
     };
     runtime::timeout(CLOSE_TIMEOUT, words).await;

@@ -1,6 +1,7 @@
 //! The receiving side: joins what is offered on a connection to a destination.
 
 mod outcomes;
+mod parted;
 mod place;
 mod starting;
 mod telling;
@@ -22,23 +23,24 @@ use super::pump::{Jobs, Pump, Side};
 use super::{CLOSE_TIMEOUT, Error, Event, PROGRESS_INTERVAL, Pace, Shutdown, ShutdownHandle, hello, part};
 use crate::protocol::{
     Action, CheckedOffer, Done, Due, HeartbeatConfig, Link, LinkConfig, LinkEvent, MAX_FRAME, Path,
-    Receiving, Unfinished, Write,
+    Receiving, Role, Unfinished, Write,
 };
 use crate::runtime;
 use crate::storage::{StorageError, Warning};
 use crate::transport::{Connection, TransportError};
+pub(super) use parted::{Parted, Places};
 pub use place::Receptacle;
 use place::{Place, pass_on};
 use work::{Outcome, ToSeal, carry_out, is_small};
 
 /// Offers that may be open on a connection: what of small files hides 100 ms there and back, twice.
 const MAX_OFFERS: u64 = 2048;
-/// Files that are open at a time where nobody else counts them.
-const MAX_FILES: u64 = 1024;
 
 /// How to receive.
 #[derive(Debug, Clone, Copy)]
 pub struct ReceiveOptions {
+    /// The most characters of a frame on this path, header included.
+    pub frame_limit: u64,
     /// The most bytes that the sender may keep unacknowledged.
     pub window: u64,
     /// When what has come is made durable.
@@ -49,7 +51,13 @@ pub struct ReceiveOptions {
 
 impl Default for ReceiveOptions {
     fn default() -> Self {
-        Self { window: 64 << 20, receiving: Receiving::default(), heartbeat: HeartbeatConfig::default() }
+        let frame_limit = MAX_FRAME as u64;
+        Self {
+            frame_limit,
+            window: 64 << 20,
+            receiving: Receiving::default(),
+            heartbeat: HeartbeatConfig::default(),
+        }
     }
 }
 
@@ -70,25 +78,27 @@ pub async fn receive_files<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (claims, berths) = (Claims::default(), Berths::new(MAX_FILES));
-    receive_claimed(connection, (&into.into(), &claims, &berths), options, shutdown, observer).await
+    let places = Places::alone(into.into());
+    receive_claimed(connection, &places, options, None, shutdown, observer).await.of_peer()
 }
 
-/// As [`receive_files`], where other connections receive into the same destination.
+/// As [`receive_files`], where other connections receive into the same destination, and with the name of this run, if it
+/// is the one that dials. It does not end without an error.
 pub(super) async fn receive_claimed<S>(
     connection: &mut Connection<S>,
-    (into, claims, berths): (&Receptacle, &Claims, &Berths),
+    Places { into, claims, berths }: &Places,
     options: &ReceiveOptions,
+    session: Option<String>,
     shutdown: Shutdown,
     observer: &mut (dyn FnMut(Option<u64>, Event) + Send),
-) -> Result<(), Error>
+) -> Parted
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let now = Instant::now();
     let (window, receiving) = into.limits(options.window, options.receiving);
     let config = LinkConfig {
-        hello: hello(MAX_FRAME as u64, window, MAX_OFFERS, None),
+        hello: hello(options.frame_limit, window, MAX_OFFERS, session, Some(Role::Receiver)),
         path: Path::default(),
         receiving,
         heartbeat: options.heartbeat,
@@ -119,21 +129,18 @@ where
         wire_bytes: connection.wire_bytes(),
     };
     let mut pump = Pump::new(Link::new(config, now), side, connection);
-    let result = pump.run(connection).await;
-    conclude(&mut pump, connection, result).await
+    match pump.run(connection).await {
+        Err(error) => conclude(&mut pump, connection, error).await,
+        Ok(()) => unreachable!("a destination is never over"),
+    }
 }
 
 /// How the connection ended, all things considered: tells the sender of an error, and keeps what arrived. Files may have got
 /// their final names although nobody was left to tell.
-async fn conclude<S>(
-    pump: &mut Pump<Destination<'_>>,
-    connection: &mut Connection<S>,
-    result: Result<(), Error>,
-) -> Result<(), Error>
+async fn conclude<S>(pump: &mut Pump<Destination<'_>>, connection: &mut Connection<S>, error: Error) -> Parted
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Err(error) = result else { return Ok(()) };
     if let Error::Transport(TransportError::Crowded { .. }) = error {
         // Too big for now: the sender comes back with smaller frames.
         runtime::timeout(CLOSE_TIMEOUT, connection.close(1009)).await;
@@ -168,10 +175,7 @@ where
     .await;
     // Whoever waits for a name finds it free.
     drop(claims);
-    match error {
-        Error::Transport(TransportError::Closed { .. } | TransportError::Lost { .. }) if !under_way => Ok(()),
-        error => Err(error),
-    }
+    Parted { error, under_way }
 }
 
 /// One transfer that was offered and is not over.
@@ -369,9 +373,14 @@ impl Side for Destination<'_> {
     fn hear(&mut self, event: LinkEvent, link: &mut Link, wire_bytes: u64) -> Result<(), Error> {
         self.wire_bytes = wire_bytes;
         match event {
-            LinkEvent::Greeted(hello) => self.session = hello.session,
+            LinkEvent::Greeted(hello) => {
+                if let Some(role @ Role::Receiver) = hello.role {
+                    return Err(Error::SameRole { peer: self.peer.clone(), role });
+                }
+                self.session = hello.session;
+            }
             LinkEvent::Ended { code, reason, again } => {
-                return Err(Error::PeerEnded { peer: self.peer.clone(), code, reason, again });
+                return Err(Error::peer_ended(&self.peer, Role::Receiver, code, reason, again));
             }
             LinkEvent::Receiver(number, event) => self.hear_of(number, event, link),
             LinkEvent::Sender(..) => {}

@@ -90,7 +90,9 @@ fn is_cut(error: &TransportError) -> bool {
         TransportError::Proxy { fault, .. } => fault.may_pass(),
         // What a certificate says, and to whom, stays as it is.
         TransportError::Tls { .. } | TransportError::SpeaksTls { .. } => false,
-        TransportError::NotWsferry { .. } | TransportError::Frame { .. } => false,
+        TransportError::NotWsferry { .. } | TransportError::Frame { .. } | TransportError::Noise { .. } => {
+            false
+        }
         // It does not take text.
         TransportError::Closed { code: 1003, .. } => false,
         _ => true,

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use super::content::{Content, Place};
 use super::recovery::Facts;
 use super::throttle::Throttle;
-use super::{Error, Event, RetryOptions, SendOptions, Shutdown, Summary};
+use super::{Error, Event, RetryOptions, SendOptions, Summary};
 use crate::protocol::{FileDigest, Hashed, Offer, OfferKind, Path, Progress};
 use crate::storage::{Entry, Skipped, Source, SourceError, Stream, What};
 
 /// Files that are opened ahead of being offered.
-const AHEAD: usize = 256;
+pub(super) const AHEAD: usize = 256;
 /// Those that are looked at by one job.
 const GROUP: usize = 64;
 /// Bytes of small files that are kept between being hashed and being sent, all together; beyond, files are read twice.
@@ -54,8 +54,6 @@ pub(super) struct Run {
     /// How many files the receiver was told to expect behind the last offer.
     pub(super) owes: u64,
     pub(super) path: Path,
-    /// Tells when to stop.
-    pub(super) shutdown: Option<Shutdown>,
     /// How fast bytes may go.
     pub(super) throttle: Option<Throttle>,
 }
@@ -109,7 +107,6 @@ impl Run {
             unoffered: 0,
             owes: 0,
             path,
-            shutdown: None,
             throttle: None,
         }
     }

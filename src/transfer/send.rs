@@ -2,14 +2,15 @@
 
 mod hearing;
 mod streams;
+mod terms;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures::{AsyncRead, AsyncWrite, FutureExt};
-use rustix::process::{Resource, getrlimit};
+use futures::future::BoxFuture;
+use futures::{AsyncRead, AsyncWrite};
 
 use super::content::Content;
 use super::pump::{Jobs, Pump, Side};
@@ -19,17 +20,13 @@ use super::throttle::{Throttle, chunk_at};
 use super::{Error, Event, PROGRESS_INTERVAL, Pace, RetryOptions, Summary, hello, part};
 use crate::protocol::{
     Action, BlockDigest, BlockHashes, ChunkSize, Code, DEFAULT_WINDOW, Done, Due, FileDigest,
-    HeartbeatConfig, Input, Link, LinkConfig, LinkEvent, MAX_FILE, MAX_FRAME, MIN_OFFERS, NotOffered, Offer,
-    OfferKind, Path, Receiving, Sending, Violation, Write,
+    HeartbeatConfig, Hello, Input, Link, LinkConfig, LinkEvent, MAX_FILE, MAX_FRAME, MIN_OFFERS, NotOffered,
+    Offer, OfferKind, Path, Receiving, Role, Sending, Violation, Write,
 };
 use crate::runtime;
 use crate::storage::{Come, Source, SourceError};
 use crate::transport::Connection;
-
-/// Transfers that are open at a time, however many descriptors there are: each file has one.
-const MAX_OPEN: u64 = 4096;
-/// Descriptors of the rest, and of files that are opened ahead.
-const DESCRIPTORS_BESIDE: u64 = 512;
+pub(super) use terms::Terms;
 
 /// How to send.
 #[derive(Debug, Clone, Copy)]
@@ -111,7 +108,7 @@ where
         event => observer(event),
     };
     let link = Link::new(link_config(options, None), Instant::now());
-    let (ended, _) = attempt(connection, link, &mut run, options, None, &mut watch).await;
+    let (ended, _) = attempt(connection, link, &mut run, Terms::of(options), &mut watch).await;
     if let Err(error) = &ended {
         tell(connection, error).await;
     }
@@ -123,7 +120,7 @@ where
 /// How a connection begins, of whose path nothing is known.
 pub(super) fn link_config(options: &SendOptions, session: Option<String>) -> LinkConfig {
     LinkConfig {
-        hello: hello(options.frame_limit, options.window, MIN_OFFERS, session),
+        hello: hello(options.frame_limit, options.window, MIN_OFFERS, session, Some(Role::Sender)),
         path: Path::default(),
         receiving: Receiving::default(),
         heartbeat: options.heartbeat,
@@ -137,8 +134,7 @@ pub(super) async fn attempt<S>(
     connection: &mut Connection<S>,
     mut link: Link,
     run: &mut Run,
-    options: &SendOptions,
-    succession: Option<&mut Succession>,
+    Terms { options, succession, stop, most_open }: Terms<'_>,
     observer: &mut (dyn FnMut(Option<u64>, Event) + Send),
 ) -> (Result<(), Error>, Link)
 where
@@ -153,7 +149,8 @@ where
         options,
         observer,
         open: BTreeMap::new(),
-        most_open: most_open(),
+        most_open,
+        stop,
         pace: Pace::new(options.progress_interval, Instant::now()),
         peer: connection.peer().to_owned(),
         wire_bytes: connection.wire_bytes(),
@@ -195,6 +192,7 @@ struct Files<'a> {
     observer: &'a mut (dyn FnMut(Option<u64>, Event) + Send),
     open: BTreeMap<u32, Transfer>,
     most_open: usize,
+    stop: BoxFuture<'static, ()>,
     pace: Pace,
     peer: String,
     wire_bytes: u64,
@@ -214,7 +212,7 @@ impl Side for Files<'_> {
     const FRAMES_PER_TURN: usize = 64;
 
     fn turn(&mut self, link: &mut Link, _: &mut Jobs<Outcome>, cx: &mut Context<'_>) -> Result<bool, Error> {
-        if self.run.shutdown.as_mut().is_some_and(|shutdown| shutdown.poll_unpin(cx).is_ready()) {
+        if self.stop.as_mut().poll(cx).is_ready() {
             return Err(Error::Stopped);
         }
         let mut moved = self.look_ahead(link, cx);
@@ -331,7 +329,7 @@ impl Side for Files<'_> {
         self.wire_bytes = wire_bytes;
         match event {
             LinkEvent::Ended { code, reason, again } => {
-                return Err(Error::PeerEnded { peer: self.peer.clone(), code, reason, again });
+                return Err(Error::peer_ended(&self.peer, Role::Sender, code, reason, again));
             }
             LinkEvent::Sender(number, event) => self.hear_of(number, event, link),
             LinkEvent::Receiver(..) => {
@@ -339,7 +337,7 @@ impl Side for Files<'_> {
                     Violation::Unexpected { came: "offer", state: "this side sends and takes nothing" };
                 return Err(Error::Violation { peer: self.peer.clone(), violation });
             }
-            LinkEvent::Greeted(_) => {}
+            LinkEvent::Greeted(hello) => self.greeted(&hello, link)?,
         }
         Ok(())
     }
@@ -358,6 +356,16 @@ impl Side for Files<'_> {
 }
 
 impl Files<'_> {
+    /// Somebody who sends as well takes nothing.
+    fn greeted(&self, hello: &Hello, link: &Link) -> Result<(), Error> {
+        match hello.role {
+            Some(role @ Role::Sender) if !link.is_echoed() => {
+                Err(Error::SameRole { peer: self.peer.clone(), role })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Goes on with the next connection, and holds back what is for that one. Whether anything has changed.
     fn look_ahead(&mut self, link: &mut Link, cx: &mut Context<'_>) -> bool {
         let carried = self.carried;
@@ -429,11 +437,4 @@ impl Files<'_> {
             }
         }
     }
-}
-
-/// As many transfers as there are descriptors for.
-fn most_open() -> usize {
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let most = descriptors.saturating_sub(DESCRIPTORS_BESIDE).clamp(16, MAX_OPEN);
-    usize::try_from(most).expect("it is at most 4096")
 }

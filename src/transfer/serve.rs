@@ -1,50 +1,26 @@
-//! A receiver's side of many senders: accepts connections and receives on each.
+//! A receiver's side of many senders: receives on each connection that is accepted.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures::channel::mpsc;
-use futures::future::{BoxFuture, Either, FutureExt, select};
-use futures::stream::{FuturesUnordered, StreamExt};
-use rustix::process::{Resource, getrlimit};
+use futures::FutureExt;
 
-use super::addresses::Addresses;
 use super::berths::Berths;
 use super::claims::Claims;
-use super::greeting::{Admission, Greeted, House};
 use super::guests::{Guests, Said};
+use super::hosting::{Host, Hosting, MAX_CONNECTIONS, Tell, host, most_at_a_time};
 use super::listener::Listener;
 use super::metrics::Metrics;
 use super::once::Offered;
 use super::plain::{PlainReceiveOptions, receive_all_plain};
-use super::receive::{Receptacle, receive_claimed};
+use super::receive::{Places, Receptacle, receive_claimed};
 use super::{Error, ErrorKind, Event, ReceiveOptions, Shutdown};
 use crate::protocol::Code;
-use crate::runtime::{self, Stream};
+use crate::runtime::Stream;
 use crate::storage::PlainInbox;
-use crate::transport::{
-    Budget, Caller, Connection, Gate, HANDSHAKE_TIMEOUT, Refusal, Request, Tls, TransportError,
-};
-
-/// How long to wait when the system has no descriptor for another connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Connections at one time, however many descriptors there are, unless fewer are asked for.
-const MAX_CONNECTIONS: u64 = 4096;
-/// Connections at one time that are only told to go, and how long each has for it.
-const MAX_SENT_AWAY: usize = 16;
-const SENT_AWAY_WITHIN: Duration = Duration::from_secs(2);
-/// A part of the descriptors is for files that are received beside the first on a connection.
-const FILES_PART: u64 = 4;
-/// Descriptors of each of them.
-const DESCRIPTORS_OF_FILE: u64 = 5;
-/// Descriptors of a connection: its socket, its partial file, its journal, its lock, and two that are open for a moment
-/// while the file is opened or sealed.
-const DESCRIPTORS_EACH: u64 = 6;
-/// Descriptors of the rest: standard streams, the listener, the runtime's, the destination's.
-const DESCRIPTORS_BESIDE: u64 = 24;
+use crate::transport::{Connection, Gate, HANDSHAKE_TIMEOUT, Request, Tls};
 
 /// How to serve.
 #[derive(Debug, Clone, Default)]
@@ -105,228 +81,48 @@ pub async fn serve(
     shutdown: Shutdown,
     observer: ServeObserver,
 ) -> io::Result<Option<Served>> {
-    let into = into.into();
-    let (most, files) = most_at_a_time(options.limits.connections);
-    let berths = Berths::new(files);
-    let house = Arc::new(House {
-        gate: options.gate.clone(),
-        tls: options.tls.clone(),
-        addresses: Addresses::new(options.limits.per_address),
-        metrics: options.metrics.clone(),
-    });
-    let options = Arc::new(options);
-    let claims = Claims::default();
-    let (tell, mut told) = mpsc::unbounded();
-    let mut connections = FuturesUnordered::new();
-    // Dropped, with what is left in it, when there is nothing else to be done.
-    let mut sent_away = FuturesUnordered::<BoxFuture<()>>::new();
-    let mut guests = Guests::new(options.once);
-    let mut shutdown = shutdown.fuse();
-    let drain = async {
-        match options.drain.clone() {
-            Some(drain) => drain.await,
-            None => std::future::pending().await,
-        }
-    };
-    let mut drain = std::pin::pin!(drain.fuse());
-    let mut number = 0;
-    let budget = Budget::default();
+    let (_, files) = most_at_a_time(options.limits.connections);
+    let (into, claims, berths) = (into.into(), Claims::default(), Berths::new(files));
     let plain = match &into {
-        Receptacle::Inbox(inbox) => options.plain.map(|options| Arc::new((inbox.plain(), options))),
+        Receptacle::Inbox(inbox) => options.plain.map(|options| (inbox.plain(), options)),
         // What nobody announces is of no known length, and cannot be gone on with.
         Receptacle::Outlet(_) => None,
     };
-    let mut accept_from = Instant::now();
-    let mut failed = None;
-    while !guests.is_closing || !connections.is_empty() {
-        if let Receptacle::Outlet(outlet) = &into
-            && failed.is_none()
-            && let Some(error) = outlet.failure()
-        {
-            failed = Some(Error::from(error).kind());
-            // What was said before it failed may have come only now.
-            while let Some(Some((number, said))) = told.next().now_or_never() {
-                guests.hear(number, said);
-            }
-            guests.close();
-            continue;
-        }
-        let may_accept = match guests.is_closing {
-            // Who looks after the port is told that it goes.
-            true => guests.is_draining && sent_away.len() < MAX_SENT_AWAY,
-            false => guests.live.len() < most,
-        };
-        let mut accept = std::pin::pin!(accept(listener, may_accept, accept_from).fuse());
-        futures::select_biased! {
-            () = shutdown => guests.stop(),
-            () = drain => guests.drain(),
-            (number, said) = told.select_next_some() => guests.hear(number, said),
-            number = connections.select_next_some() => {
-                // What it said before it ended may have come only now.
-                while let Some(Some((number, said))) = told.next().now_or_never() {
-                    guests.hear(number, said);
-                }
-                guests.gone(number);
-            }
-            () = sent_away.select_next_some() => {}
-            accepted = accept => match accepted {
-                Ok((stream, caller)) => {
-                    number += 1;
-                    let tell = Tell {
-                        number,
-                        observer: observer.clone(),
-                        metrics: options.metrics.clone(),
-                        tell: tell.clone(),
-                    };
-                    tell.event(None, Event::Connected { peer: caller.shown.clone() });
-                    let admission = house.admit(&caller, guests.is_closing);
-                    if matches!(admission, Admission::None(_)) {
-                        if sent_away.len() < MAX_SENT_AWAY {
-                            sent_away.push(send_away(stream, caller, house.clone(), admission, tell).boxed());
-                        } else {
-                            tell.refused(caller);
-                        }
-                        continue;
-                    }
-                    let shutdown = guests.welcome(number);
-                    let (into, claims, options) = (into.clone(), claims.clone(), options.clone());
-                    let (budget, plain, berths) = (budget.clone(), plain.clone(), berths.clone());
-                    let house = house.clone();
-                    let connection = async move {
-                        let places = Places { into: &into, claims: &claims, berths: &berths, plain: plain.as_deref() };
-                        let stopped = shutdown.clone();
-                        // Boxed, so that what many idle connections take is the state that each is in, not the largest.
-                        let greeting = house.greet(stream, caller, admission, options.limits.handshake).boxed();
-                        if let Either::Left((greeted, _)) = select(greeting, stopped).await {
-                            receive_from(greeted, places, &budget, &options, shutdown, &tell).await;
-                        }
-                        tell.event(None, Event::Disconnected);
-                        number
-                    };
-                    // The first is served here: that costs no hand-over between threads. The others have theirs.
-                    connections.push(if connections.is_empty() {
-                        Either::Left(Box::pin(connection))
-                    } else {
-                        Either::Right(runtime::spawn(connection))
-                    });
-                }
-                Err(error) if is_fatal(&error) => return Err(error),
-                // Those that are served go on meanwhile.
-                Err(_) => accept_from = Instant::now() + ACCEPT_PAUSE,
-            },
-        }
-    }
-    if let Some(kind) = failed {
-        return Ok(Some(Err(kind)));
-    }
-    Ok(guests.once.and_then(|once| once.outcome()))
+    let receiving = Receiving { places: Places { into, claims, berths }, options: options.receive, plain };
+    let ServeOptions { gate, tls, limits, metrics, drain, once, .. } = options;
+    let hosting = Hosting { gate, tls, limits, metrics, drain, guests: Guests::new(once) };
+    host(listener, hosting, Arc::new(receiving), shutdown, observer).await
 }
 
-/// The next connection, if there may be one, and not before `from`.
-async fn accept(listener: &Listener, may_accept: bool, from: Instant) -> io::Result<(Stream, Caller)> {
-    if !may_accept {
-        return std::future::pending().await;
-    }
-    let pause = from.saturating_duration_since(Instant::now());
-    if !pause.is_zero() {
-        runtime::sleep(pause).await;
-    }
-    listener.accept().await
-}
-
-/// As many connections, and files beside one on each, as there are descriptors for.
-fn most_at_a_time(most: u64) -> (usize, u64) {
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let all = descriptors.saturating_sub(DESCRIPTORS_BESIDE);
-    let for_files = all / FILES_PART;
-    let connections = ((all - for_files) / DESCRIPTORS_EACH).min(most).clamp(1, MAX_CONNECTIONS);
-    let connections = usize::try_from(connections).expect("it is at most 4096");
-    (connections, for_files / DESCRIPTORS_OF_FILE)
-}
-
-/// Where files go.
-#[derive(Clone, Copy)]
-struct Places<'a> {
-    into: &'a Receptacle,
-    claims: &'a Claims,
-    berths: &'a Berths,
+/// What each connection has.
+struct Receiving {
+    places: Places,
+    options: ReceiveOptions,
     /// Those that nobody announces.
-    plain: Option<&'a (PlainInbox, PlainReceiveOptions)>,
+    plain: Option<(PlainInbox, PlainReceiveOptions)>,
 }
 
-/// Where one connection tells what happens on it.
-pub(super) struct Tell {
-    number: u64,
-    observer: ServeObserver,
-    metrics: Option<Metrics>,
-    tell: mpsc::UnboundedSender<(u64, Said)>,
-}
-
-impl Tell {
-    pub(super) fn event(&self, transfer: Option<u64>, event: Event) {
-        if let Some(metrics) = &self.metrics {
-            metrics.observe(self.number, transfer, &event);
+impl Host for Receiving {
+    fn failure(&self) -> Option<ErrorKind> {
+        match &self.places.into {
+            Receptacle::Inbox(_) => None,
+            Receptacle::Outlet(outlet) => outlet.failure().map(|error| Error::from(error).kind()),
         }
-        (self.observer)(self.number, transfer, event);
     }
 
-    /// There is not even room to say so.
-    fn refused(&self, caller: Caller) {
-        let refused = TransportError::Refused { address: caller.shown, refusal: Refusal::Crowded };
-        self.event(None, Event::Unserved(refused.into()));
-        self.event(None, Event::Disconnected);
+    async fn serve(&self, connection: Connection<Stream>, request: Request, shutdown: Shutdown, tell: &Tell) {
+        let Request { is_plain, target } = request;
+        match self.plain.as_ref().filter(|_| is_plain) {
+            Some(plain) => receive_all_plain(connection, plain, &target, shutdown, tell).boxed().await,
+            None => receive_all(connection, &self.places, &self.options, shutdown, tell).boxed().await,
+        }
     }
-
-    /// A word for a connection on which nothing is named, like no other's.
-    pub(super) fn nameless(&self) -> String {
-        format!("connection {}", self.number)
-    }
-
-    pub(super) fn say(&self, said: Said) {
-        // Nobody listens any more once the server stops.
-        let _ = self.tell.unbounded_send((self.number, said));
-    }
-}
-
-/// Receives what comes on a connection that was greeted, if there is anything to come.
-async fn receive_from(
-    greeted: Result<Greeted, TransportError>,
-    places: Places<'_>,
-    budget: &Budget,
-    options: &ServeOptions,
-    shutdown: Shutdown,
-    tell: &Tell,
-) {
-    let (mut connection, request, _counted) = match greeted {
-        Ok(Greeted::Open(connection, request, counted)) => (*connection, request, counted),
-        Ok(Greeted::Page(page, status)) => return tell.event(None, Event::Answered { page, status }),
-        Ok(Greeted::Nothing) => return,
-        Err(error) => return tell.event(None, Event::Unserved(error.into())),
-    };
-    let Request { is_plain, target } = request;
-    tracing::debug!(connection = tell.number, peer = connection.peer(), is_plain, "open");
-    connection.share_memory(budget);
-    match places.plain.filter(|_| is_plain) {
-        Some(plain) => receive_all_plain(connection, plain, &target, shutdown, tell).boxed().await,
-        None => receive_all(connection, places, &options.receive, shutdown, tell).boxed().await,
-    }
-    tracing::debug!(connection = tell.number, "closed");
-}
-
-/// Answers somebody who is not served any more, or for whom there are too many of the same address.
-async fn send_away(stream: Stream, caller: Caller, house: Arc<House>, admission: Admission, tell: Tell) {
-    match house.greet(stream, caller, admission, SENT_AWAY_WITHIN).await {
-        Ok(Greeted::Page(page, status)) => tell.event(None, Event::Answered { page, status }),
-        Ok(Greeted::Open(..) | Greeted::Nothing) => {}
-        Err(error) => tell.event(None, Event::Unserved(error.into())),
-    }
-    tell.event(None, Event::Disconnected);
 }
 
 /// Receives files on one connection until it ends.
 async fn receive_all(
     mut connection: Connection<Stream>,
-    places: Places<'_>,
+    places: &Places,
     options: &ReceiveOptions,
     shutdown: Shutdown,
     tell: &Tell,
@@ -341,9 +137,8 @@ async fn receive_all(
         }
         tell.event(transfer, event);
     };
-    let destination = (places.into, places.claims, places.berths);
-    let received = receive_claimed(&mut connection, destination, options, shutdown, &mut observer).await;
-    let Err(error) = received else { return };
+    let parted = receive_claimed(&mut connection, places, options, None, shutdown, &mut observer).await;
+    let Err(error) = parted.of_peer() else { return };
     match &error {
         // Nothing was under way.
         Error::Stopped if running.is_empty() => return,
@@ -391,14 +186,4 @@ fn hear(running: &mut HashMap<u64, (String, bool)>, number: u64, event: &Event, 
         }
         _ => {}
     }
-}
-
-/// Whether the listener will never accept again; a connection that broke while it was accepted, or a lack of
-/// descriptors, passes.
-fn is_fatal(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::OPNOTSUPP)
-    )
 }

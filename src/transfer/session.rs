@@ -1,5 +1,6 @@
 //! A sender's side of many files: one connection, made again when it is cut.
 
+use std::fmt::Display;
 use std::io::Read;
 use std::path::Path;
 use std::pin::pin;
@@ -9,13 +10,13 @@ use std::time::{Duration, Instant};
 use super::content::Content;
 use super::recovery::{self, Next};
 use super::run::{Run, Transfer};
-use super::send::{attempt, link_config, tell};
+use super::send::{Terms, attempt, link_config, tell};
 use super::succession::{Next as Another, Succession};
 use super::{Error, Event, SendOptions, Shutdown, Summary, part};
 use crate::protocol::{self, Code, FileName, Link};
 use crate::runtime::{self, Stream};
 use crate::storage::{self, Entry, Skipped, Source, SourceError};
-use crate::transport::{Connection, Dialer, TransportError};
+use crate::transport::{Connection, Remote, TransportError};
 
 /// How long a connection is waited for without a word.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -61,7 +62,7 @@ impl Default for RetryOptions {
 /// Sends files to one endpoint, over one connection as long as it lasts.
 #[derive(Debug)]
 pub struct Session {
-    dialer: Arc<Dialer>,
+    remote: Arc<Remote>,
     options: SendOptions,
     retry: RetryOptions,
     connection: Option<Connection<Stream>>,
@@ -81,11 +82,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session over connections that this dialler makes; an [`Endpoint`](crate::transport::Endpoint) is one that needs no
-    /// options.
-    pub fn new(dialer: impl Into<Dialer>, options: SendOptions, retry: RetryOptions) -> Self {
+    /// A session over connections to there: to a [`Dialer`](crate::transport::Dialer)'s URL, an
+    /// [`Endpoint`](crate::transport::Endpoint), which needs no options, or a [`Program`](crate::transport::Program).
+    pub fn new(remote: impl Into<Remote>, options: SendOptions, retry: RetryOptions) -> Self {
         Self {
-            dialer: Arc::new(dialer.into()),
+            remote: Arc::new(remote.into()),
             options,
             retry,
             connection: None,
@@ -175,7 +176,6 @@ impl Session {
         mut run: Run,
         observer: &mut (dyn FnMut(Option<u64>, Event) + Send),
     ) -> Result<(), Error> {
-        run.shutdown.clone_from(&self.shutdown);
         let result = self.run(&mut run, observer).await;
         (self.reached, self.next_id) = (run.reached, run.next_id());
         self.path = run.path;
@@ -214,7 +214,7 @@ impl Session {
             match recovery::next(&error, &run.facts(None)) {
                 Next::Again => self.wait(run, &error, observer).await,
                 Next::TooNarrow => {
-                    let (peer, last) = (self.dialer.endpoint().to_string(), Box::new(error));
+                    let (peer, last) = (self.remote.to_string(), Box::new(error));
                     return Err(Error::TooNarrow { peer, last });
                 }
                 Next::Reoffer | Next::GiveUp => return Err(self.give_up(run, error).await),
@@ -241,24 +241,27 @@ impl Session {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => {
-                let dialling = self.dialer.dial();
+                let dialling = self.remote.connect();
                 (self.since, self.link) = (Instant::now(), None);
-                none.insert(connecting(&self.dialer, dialling, &mut |event| observer(None, event)).await?)
+                none.insert(connecting(&self.remote, dialling, &mut |event| observer(None, event)).await?)
             }
         };
         let config = link_config(&self.options, Some(self.session.clone()));
         let mut succession = self
             .retry
             .max_connection_age
-            .map(|age| Succession::new(self.dialer.clone(), config.clone(), self.retry, self.since + age));
+            .map(|age| Succession::new(self.remote.clone(), config.clone(), self.retry, self.since + age));
         let mut link = self.link.take().unwrap_or_else(|| Link::new(config, Instant::now()));
         link.set_path(run.path.clone());
-        let (result, link) =
-            attempt(connection, link, run, &self.options, succession.as_mut(), observer).await;
+        let mut terms = Terms { succession: succession.as_mut(), ..Terms::of(&self.options) };
+        if let Some(shutdown) = &self.shutdown {
+            terms.stop = Box::pin(shutdown.clone());
+        }
+        let (result, link) = attempt(connection, link, run, terms, observer).await;
         self.owes = run.owes;
         match result {
             Ok(()) => self.link = Some(link),
-            Err(Error::Violation { .. } | Error::Stopped) => {}
+            Err(Error::Violation { .. } | Error::SameRole { .. } | Error::Stopped) => {}
             Err(_) => self.connection = None,
         }
         if let Some(mut another) = succession.and_then(Succession::take) {
@@ -333,7 +336,7 @@ impl Session {
 }
 
 /// Names a run of a sender: 128 random bits in hexadecimal.
-fn random_id() -> String {
+pub(super) fn random_id() -> String {
     format!("{:016x}{:016x}", random(), random())
 }
 
@@ -344,7 +347,7 @@ fn random() -> u64 {
 
 /// Waits for a connection, and tells of it if that takes long.
 pub(super) async fn connecting(
-    dialer: &Dialer,
+    to: &impl Display,
     dialling: impl Future<Output = Result<Connection<Stream>, TransportError>>,
     observer: &mut (dyn FnMut(Event) + Send),
 ) -> Result<Connection<Stream>, TransportError> {
@@ -352,7 +355,7 @@ pub(super) async fn connecting(
     match runtime::timeout(PATIENCE, dialling.as_mut()).await {
         Some(connection) => connection,
         None => {
-            observer(Event::Connecting { to: dialer.endpoint().to_string() });
+            observer(Event::Connecting { to: to.to_string() });
             dialling.await
         }
     }

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use futures::{AsyncRead, AsyncWrite};
+
 use super::pump::{Jobs, Pump, Side};
 use super::{Error, RetryOptions, recovery};
-use crate::protocol::{Action, Due, Link, LinkConfig, LinkEvent, Violation, Write};
+use crate::protocol::{Action, Due, Hello, Link, LinkConfig, LinkEvent, Role, Violation, Write};
 use crate::runtime::{Stream, Timer};
-use crate::transport::{Connection, Dialer};
+use crate::transport::{Connection, Remote};
 
 /// A connection is made once this one is old enough; where that fails this one stays, and it is tried again.
 pub(super) struct Succession {
-    dialer: Arc<Dialer>,
+    remote: Arc<Remote>,
     config: LinkConfig,
     retry: RetryOptions,
     /// When to dial.
@@ -47,8 +49,8 @@ pub(super) struct Next {
 }
 
 impl Succession {
-    pub(super) fn new(dialer: Arc<Dialer>, config: LinkConfig, retry: RetryOptions, due: Instant) -> Self {
-        Self { dialer, config, retry, due, timer: Timer::new(), attempts: 0, state: State::Waiting }
+    pub(super) fn new(remote: Arc<Remote>, config: LinkConfig, retry: RetryOptions, due: Instant) -> Self {
+        Self { remote, config, retry, due, timer: Timer::new(), attempts: 0, state: State::Waiting }
     }
 
     /// Goes on with it. Why the next connection could not be made, or did not last.
@@ -59,7 +61,7 @@ impl Succession {
                     if self.timer.poll_at(self.due, cx).is_pending() {
                         return Poll::Pending;
                     }
-                    let opening = open(self.dialer.clone(), self.config.clone());
+                    let opening = open(self.remote.clone(), self.config.clone());
                     self.state = State::Opening(Box::pin(opening));
                 }
                 State::Opening(opening) => match opening.as_mut().poll(cx) {
@@ -99,19 +101,31 @@ impl Succession {
     }
 }
 
-async fn open(dialer: Arc<Dialer>, config: LinkConfig) -> Result<Box<Standing>, Error> {
+async fn open(remote: Arc<Remote>, config: LinkConfig) -> Result<Box<Standing>, Error> {
     // From here on it ages, for whoever ends connections of an age.
     let since = Instant::now();
-    let mut connection = dialer.dial().await?;
-    let side = Standby { greets: true, peer: connection.peer().to_owned() };
-    let mut pump = Pump::new(Link::new(config, Instant::now()), side, &connection);
-    pump.run(&mut connection).await?;
-    pump.side.greets = false;
+    let mut connection = remote.connect().await?;
+    let pump = greet(&mut connection, config).await?;
     Ok(Box::new(Standing { connection, pump, since }))
 }
 
+/// Says hello, and hears the other side's.
+pub(super) async fn greet<S>(
+    connection: &mut Connection<S>,
+    config: LinkConfig,
+) -> Result<Pump<Standby>, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let side = Standby { greets: true, peer: connection.peer().to_owned() };
+    let mut pump = Pump::new(Link::new(config, Instant::now()), side, connection);
+    pump.run(connection).await?;
+    pump.side.greets = false;
+    Ok(pump)
+}
+
 /// The side of a connection on which nothing happens yet.
-struct Standby {
+pub(super) struct Standby {
     /// Until the peer has said hello.
     greets: bool,
     peer: String,
@@ -145,12 +159,15 @@ impl Side for Standby {
     fn hear(&mut self, event: LinkEvent, _: &mut Link, _: u64) -> Result<(), Error> {
         match event {
             LinkEvent::Ended { code, reason, again } => {
-                Err(Error::PeerEnded { peer: self.peer.clone(), code, reason, again })
+                Err(Error::peer_ended(&self.peer, Role::Sender, code, reason, again))
             }
             LinkEvent::Receiver(..) => {
                 let violation =
                     Violation::Unexpected { came: "offer", state: "this side sends and takes nothing" };
                 Err(Error::Violation { peer: self.peer.clone(), violation })
+            }
+            LinkEvent::Greeted(Hello { role: Some(role @ Role::Sender), .. }) => {
+                Err(Error::SameRole { peer: self.peer.clone(), role })
             }
             LinkEvent::Greeted(_) | LinkEvent::Sender(..) => Ok(()),
         }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use async_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control};
-use futures::{AsyncRead, AsyncReadExt, AsyncWrite};
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::budget::{BASE, Budget, Share};
 use super::frame::{FIRST, Kind, Role};
@@ -260,6 +260,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let mut rest = vec![0; 4096];
         while self.stream.read(&mut rest).await.is_ok_and(|n| n > 0) {}
+    }
+
+    /// As [`close`](Self::close), where the peer may do the same at this moment: each would wait for the other to hang up,
+    /// so this one says that nothing more comes.
+    pub async fn close_first(&mut self, code: u16) {
+        self.say_close(code, "");
+        if std::future::poll_fn(|cx| self.poll_flush(cx)).await.is_ok() {
+            let _ = self.stream.close().await;
+        }
+        self.close(code).await;
     }
 
     /// Says goodbye, and no more than that: what the peer still sends is read on, up to its answer. Where a frame was

@@ -51,6 +51,25 @@ pub enum TransportError {
         /// How long it had.
         limit: Duration,
     },
+    /// A program was started, or started this one, and ended before it said what this protocol begins with.
+    #[error("{address} said nothing of wsferry: {why}")]
+    Unanswered {
+        /// The command line, or what this side's pipes are.
+        address: String,
+        /// What the system said.
+        why: String,
+    },
+    /// Something else came over a pipe, before what this protocol begins with.
+    #[error(
+        "{address} printed {said:?} before wsferry began: something on the way there, such as a file that a login \
+         shell reads, writes to its standard output, and must not"
+    )]
+    Noise {
+        /// The command line, or what this side's pipes are.
+        address: String,
+        /// The first line of it, made safe to print.
+        said: String,
+    },
     /// The peer speaks HTTP, but no WebSocket here.
     #[error("{address} answered HTTP {status} and no WebSocket handshake; {}", explain_status(*.status, .location))]
     NotWebSocket {

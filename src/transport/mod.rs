@@ -15,6 +15,9 @@ mod input;
 mod mask;
 mod origin;
 mod output;
+mod pipe;
+mod program;
+mod remote;
 mod server;
 mod tls;
 
@@ -29,6 +32,9 @@ pub use input::Piece;
 pub use mask::mask_url;
 pub use origin::{Origin, Origins};
 pub use output::Gathered;
+pub use pipe::{PipeRole, handshake as pipe_handshake};
+pub use program::Program;
+pub use remote::Remote;
 pub use server::{
     Answered, Asking, Availability, Caller, Gate, HEALTH, METRICS, Page, Prefix, Proxies, Proxy, Refusal,
     Request, Token, WithoutSubprotocol, handshake as server_handshake,

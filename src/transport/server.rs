@@ -194,7 +194,9 @@ fn line(status: StatusCode) -> String {
 }
 
 fn about() -> String {
-    "This is a wsferry receiver. Send it a file with:  wsferry send FILE ws://HOST:PORT\n".to_owned()
+    "This is wsferry. If it receives, send it a file with:  wsferry send FILE ws://HOST:PORT\n\
+     If it sends, get its files with:  wsferry receive ws://HOST:PORT DIR\n"
+        .to_owned()
 }
 
 /// What a status says beside its number: headers, and a text.

@@ -6,8 +6,8 @@ use crate::support::{Place, Receiver, Running, random, send, send_well, wsferry}
 fn telling(place: &Place) -> String {
     let told = place.path("told");
     format!(
-        "printf '%s|' \"$WSFERRY_PATH\" \"$WSFERRY_NAME\" \"$WSFERRY_SIZE\" \"$WSFERRY_BLAKE3\" \"$WSFERRY_RESULT\" \
-         \"${{WSFERRY_TOKEN-none}}\" >> {0}; echo >> {0}; test -n \"$WSFERRY_PEER\"; echo on standard output",
+        "printf '%s|' \"$WSFERRY_FILE_PATH\" \"$WSFERRY_FILE_NAME\" \"$WSFERRY_FILE_SIZE\" \"$WSFERRY_FILE_BLAKE3\" \"$WSFERRY_FILE_RESULT\" \
+         \"${{WSFERRY_TOKEN-none}}\" >> {0}; echo >> {0}; test -n \"$WSFERRY_FILE_PEER\"; echo on standard output",
         told.display()
     )
 }

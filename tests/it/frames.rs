@@ -83,6 +83,7 @@ impl Raw {
             window: 1 << 20,
             offers: MIN_OFFERS,
             session: None,
+            role: None,
             program: String::new(),
         };
         self.say(0x81, Message::Hello(hello).to_frame().as_bytes());

@@ -104,8 +104,8 @@ fn the_library_prints_nothing_and_never_exits() {
         "clap",
         "indicatif",
         "anyhow",
-        "stdout",
-        "stderr",
+        "stdout()",
+        "stderr()",
     ];
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let library = |path: &Path| path != src.join("main.rs") && !path.starts_with(src.join("cli"));

@@ -221,6 +221,7 @@ impl Options {
             window: self.window,
             offers: self.offers,
             session: None,
+            role: None,
             program: String::new(),
         }
     }

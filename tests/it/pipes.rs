@@ -189,7 +189,7 @@ fn a_reader_that_takes_its_time_is_waited_for_in_little_memory() {
     let (code, lines) = pipe.end();
     assert_eq!(code, 0, "{lines:?}");
     let memory = finished(&lines)["peak_memory"].as_u64().unwrap();
-    assert!(memory < 80 << 20, "{memory} bytes");
+    assert!(memory < 80 << 20, "{memory} bytes: {lines:#?}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::either::{Sender, fetch};
 use crate::listen_tls::Identity;
 use crate::program::{Program, arrived, filled, program, resent};
 use crate::proxy::{Plan, Proxy};
@@ -299,4 +300,31 @@ fn who_was_cut_behind_haproxy_goes_on_with_the_receiver_that_has_the_first_half(
         assert!(!lacks.listing().contains(&name));
         assert!(ended.events("resumed").iter().all(|event| event["offset"].as_u64().unwrap() > 0));
     }
+}
+
+#[test]
+#[ignore = "needs nginx"]
+fn a_sender_that_listens_behind_nginx_is_fetched_from_plainly_over_tls_with_a_token_and_over_a_cut() {
+    let place = Place::new();
+    let bytes = random(SIZE, 31);
+    let file = place.file("fetched", &bytes);
+    let sender = Sender::start(&[&file], &[]);
+    let nginx = Nginx::start(&place, sender.address());
+    let trust = ["--ca-cert", nginx.identity.certificate.to_str().unwrap()];
+    let header = ["--header", "X-Token: token-of-the-tests"];
+    for (url, flags) in [(nginx.plain(), &[][..]), (nginx.tls(), &trust), (nginx.token(), &header)] {
+        let there = Place::new();
+        arrived(&format!("from behind nginx, {url}"), &fetch(&there, &url, flags), &there, "fetched", &bytes);
+    }
+    fetch(&Place::new(), &nginx.token(), &[]).assert_error(1, &["401"]);
+
+    let cut = Proxy::start(sender.address(), |number| {
+        let cut_after = (number == 0).then_some(MIDDLE);
+        (Plan::default(), Plan { cut_after, ..Plan::default() })
+    });
+    drop(nginx);
+    let (there, nginx) = (Place::new(), Nginx::start(&place, cut.address()));
+    let ended = fetch(&there, &nginx.plain(), &[]);
+    arrived("from behind nginx, cut in the middle", &ended, &there, "fetched", &bytes);
+    assert_eq!(ended.events("reconnecting").len(), 1, "{ended:?}");
 }

@@ -22,6 +22,8 @@ pub struct Ledger {
     pub receipts: u64,
     /// Connections that were begun.
     pub connections: u64,
+    /// The most characters of a frame that a sender sent.
+    pub largest_frame: usize,
     files: HashMap<String, Account>,
 }
 
@@ -67,6 +69,7 @@ impl Ledger {
     }
 
     fn on_sent(&mut self, log: &mut Log, frame: &str) {
+        self.largest_frame = self.largest_frame.max(frame.len());
         let number = |at: std::ops::Range<usize>| u64::from_str_radix(&frame[at], 16).unwrap();
         match frame.as_bytes()[0] {
             b'C' => {
@@ -120,6 +123,15 @@ pub struct Tap {
 
 impl Tap {
     pub fn start(target: SocketAddr, ledger: &Arc<Mutex<Ledger>>) -> Self {
+        Self::between(target, ledger, true)
+    }
+
+    /// On the way to a sender that listens.
+    pub fn start_at_sender(target: SocketAddr, ledger: &Arc<Mutex<Ledger>>) -> Self {
+        Self::between(target, ledger, false)
+    }
+
+    fn between(target: SocketAddr, ledger: &Arc<Mutex<Ledger>>, dials_to_send: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let tap = Self {
             address: listener.local_addr().unwrap(),
@@ -146,7 +158,7 @@ impl Tap {
                     let thread = thread::spawn(move || {
                         let _ = pass(&from, &to, |frame| {
                             let (mut ledger, mut log) = (ledger.lock().unwrap(), log.lock().unwrap());
-                            if is_there {
+                            if is_there == dials_to_send {
                                 ledger.on_sent(&mut log, frame);
                             } else {
                                 ledger.on_heard(&mut log, frame);

@@ -88,6 +88,13 @@ impl Sources {
         !self.0.contains_key(name)
     }
 
+    /// The first of these flags that is set, and was set on the command line.
+    pub fn first_given(&self, flags: &[(bool, &'static str)]) -> Option<&'static str> {
+        let is_given =
+            |(is_set, flag): &&(bool, &str)| *is_set && self.is_given(flag.trim_start_matches('-'));
+        flags.iter().find(is_given).map(|(_, flag)| *flag)
+    }
+
     /// What set it, for errors.
     pub fn what(&self, name: &str) -> String {
         match self.0.get(name) {

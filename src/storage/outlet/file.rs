@@ -207,6 +207,10 @@ impl TheFile {
     /// Copies what is to be written next; how many bytes.
     pub(super) fn hand_out(&mut self, piece: &mut [u8]) -> usize {
         let block = self.handed / BLOCK;
+        // All of it left, and the last block was a whole one.
+        if block >= self.geometry.blocks() {
+            return 0;
+        }
         let end = self.front().min(self.geometry.block_end(block));
         let len = (end.saturating_sub(self.handed)).min(piece.len() as u64) as usize;
         let at = (self.handed % BLOCK) as usize;

@@ -68,7 +68,7 @@ pub async fn send_plain_to(
     observer: &mut (dyn FnMut(Event) + Send),
 ) -> Result<Summary, Error> {
     let source = Arc::new(Source::open(path, None)?);
-    let mut connection = connecting(dialer, dialer.dial_plain(), observer).await?;
+    let mut connection = connecting(dialer.endpoint(), dialer.dial_plain(), observer).await?;
     send_plain(&mut connection, &source, options, observer).await
 }
 

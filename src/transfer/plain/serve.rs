@@ -9,8 +9,8 @@ use crate::protocol::message::clip;
 use crate::runtime::{self, Stream};
 use crate::storage::{PlainInbox, StorageError};
 use crate::transfer::guests::Said;
+use crate::transfer::hosting::Tell;
 use crate::transfer::once::Offered;
-use crate::transfer::serve::Tell;
 use crate::transfer::{CLOSE_TIMEOUT, Error, ErrorKind, Event, Shutdown};
 use crate::transport::Connection;
 

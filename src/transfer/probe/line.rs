@@ -34,8 +34,8 @@ impl Line {
         kind: Kind,
         patience: Duration,
     ) -> Result<Self, Error> {
-        let frame =
-            Message::Hello(hello(MAX_FRAME as u64, crate::protocol::DEFAULT_WINDOW, 16, None)).to_frame();
+        let frame = Message::Hello(hello(MAX_FRAME as u64, crate::protocol::DEFAULT_WINDOW, 16, None, None))
+            .to_frame();
         connection.send_fragment(kind, true, frame.len(), |bytes| bytes.copy_from_slice(frame.as_bytes()));
         let said = runtime::timeout(patience, poll_fn(|cx| poll_message(&mut connection, cx))).await;
         let address = connection.peer().to_owned();

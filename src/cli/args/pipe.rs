@@ -1,0 +1,32 @@
+//! Standard input and output instead of a URL.
+
+use clap::Parser;
+
+/// What takes the place of a URL: a program, or the one that started this.
+#[derive(Debug, Parser)]
+pub struct PipeArgs {
+    /// Start COMMAND with sh, such as 'ssh HOST wsferry receive --stdio DIR', and speak over its standard input and output,
+    /// instead of dialling a URL; after a cut it is started again
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["stdio", "listen"])]
+    pub via: Option<String>,
+
+    /// Speak over standard input and output: what --via starts at the other end
+    #[arg(long, conflicts_with_all = ["listen", "json"])]
+    pub stdio: bool,
+}
+
+impl PipeArgs {
+    pub fn is_given(&self) -> bool {
+        self.via.is_some() || self.stdio
+    }
+
+    /// The flag that was given.
+    pub fn given(&self) -> &'static str {
+        if self.stdio { "--stdio" } else { "--via" }
+    }
+}
+
+/// Whether it is meant as a URL.
+pub fn is_url(text: &str) -> bool {
+    text.contains("://") || text.starts_with("unix:")
+}

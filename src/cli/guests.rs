@@ -1,0 +1,308 @@
+//! What is shown of many connections, or of one that this side reaches out for to receive.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use serde_json::json;
+use wsferry::protocol::OfferKind;
+use wsferry::runtime;
+use wsferry::transfer::{Error, ErrorKind, Event, Summary};
+use wsferry::transport::TransportError;
+
+use super::advice;
+use super::exec::Exec;
+use super::exit::Exit;
+use super::flood::{self, Admission, Counted, Flood};
+use super::outage::Outage;
+use super::output::Output;
+use super::progress::{self, View};
+use super::words;
+
+/// Refused offers that are told one by one in a minute.
+const REFUSALS_TOLD: u32 = 20;
+
+/// Shows what happens on all connections.
+pub struct Desk {
+    output: Output,
+    does: Does,
+    exec: Option<Running>,
+    shown: Mutex<Shown>,
+}
+
+/// What `--exec` runs, and where the files are that it runs for.
+pub struct Running {
+    exec: Exec,
+    directory: PathBuf,
+}
+
+impl Running {
+    pub fn new(command: &str, directory: &Path, output: &Output) -> io::Result<Self> {
+        Ok(Self { exec: Exec::new(command, output)?, directory: directory.canonicalize()? })
+    }
+}
+
+/// What this side does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Does {
+    /// It listens, and receives.
+    Receive,
+    /// It listens, and sends.
+    Send,
+    /// It reaches out for one sender, and receives.
+    Fetch,
+}
+
+/// A connection, and a transfer on it.
+type Key = (u64, Option<u64>);
+
+/// What came in directories on one connection.
+struct Tree {
+    started: Instant,
+    files: u64,
+    there: u64,
+    directories: u64,
+    links: u64,
+    bytes: u64,
+}
+
+/// What is shown, and what is only counted.
+struct Shown {
+    /// A transfer has one from its start to its end: by its connection, and its number there.
+    views: HashMap<Key, View>,
+    /// What came in directories, by its connection: one line tells of all of it.
+    trees: HashMap<u64, Tree>,
+    /// How many transfers there were: programs tell them apart by their numbers.
+    transfers: u64,
+    outage: Outage,
+    unserved: Flood,
+    refused: Flood,
+}
+
+/// What may come as a flood.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// Connections that end before a file is offered.
+    Unserved,
+    /// Offers that are refused.
+    Refused,
+}
+
+impl Shown {
+    fn flood(&mut self, kind: Kind) -> &mut Flood {
+        match kind {
+            Kind::Unserved => &mut self.unserved,
+            Kind::Refused => &mut self.refused,
+        }
+    }
+}
+
+impl Tree {
+    fn new() -> Self {
+        Self { started: Instant::now(), files: 0, there: 0, directories: 0, links: 0, bytes: 0 }
+    }
+
+    fn add(&mut self, summary: &Summary) {
+        *match summary.kind {
+            OfferKind::Directory => &mut self.directories,
+            OfferKind::Link => &mut self.links,
+            OfferKind::File if summary.complete => &mut self.there,
+            OfferKind::File => &mut self.files,
+        } += 1;
+        self.bytes += summary.new_bytes();
+    }
+
+    fn describe(&self, does: Does) -> String {
+        let Self { started, files, there, directories, links, bytes } = self;
+        let part = |count: u64, one: &str, many: &str| match count {
+            0 => String::new(),
+            1 => format!(", 1 {one}"),
+            count => format!(", {count} {many}"),
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        format!(
+            "{} {files} {} in directories, {} in {seconds:.2} s{}{}{}",
+            if does == Does::Send { "sent" } else { "received" },
+            if *files == 1 { "file" } else { "files" },
+            words::size(*bytes),
+            part(*there, "already there", "already there"),
+            part(*directories, "directory", "directories"),
+            part(*links, "link", "links"),
+        )
+    }
+}
+
+/// Whether it is one of many: a line for all of them will do.
+fn is_in_tree(name: &str, kind: OfferKind) -> bool {
+    name.contains('/') || kind != OfferKind::File
+}
+
+impl Desk {
+    pub fn new(output: Output, does: Does, exec: Option<Running>) -> Self {
+        let (unserved, refused) = (Flood::new(1), Flood::new(REFUSALS_TOLD));
+        Self {
+            output,
+            does,
+            exec,
+            shown: Mutex::new(Shown {
+                views: HashMap::new(),
+                trees: HashMap::new(),
+                transfers: 0,
+                outage: Outage::default(),
+                unserved,
+                refused,
+            }),
+        }
+    }
+
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows an event of one transfer, or of a connection.
+    pub fn show(self: &Arc<Self>, key: Key, event: &Event) {
+        let mut shown = self.shown();
+        if let Event::Started { name, kind, .. } = event {
+            shown.transfers += 1;
+            let view = View::new(self.output.clone(), shown.transfers, name.clone());
+            let view = if is_in_tree(name, *kind) { view.without_bar() } else { view };
+            shown.views.insert(key, view);
+        }
+        if let Some(view) = shown.views.get_mut(&key) {
+            view.show(event);
+        } else if key.1.is_none() {
+            let Shown { views, outage, .. } = &mut *shown;
+            let views: Vec<&View> = views.values().collect();
+            progress::connection(&self.output, &views, None, outage, event);
+        }
+        if progress::is_life(event) {
+            shown.outage.end(&self.output, self.output.bars.is_hidden());
+        }
+        let (kind, error) = match event {
+            Event::Finished(summary) => {
+                let number = match shown.views.remove(&key) {
+                    Some(view) => view.transfer(),
+                    // It was there already.
+                    None => {
+                        shown.transfers += 1;
+                        shown.transfers
+                    }
+                };
+                self.output.finished(number, summary);
+                if let Some(Running { exec, directory }) = &self.exec
+                    && summary.kind == OfferKind::File
+                    && !summary.discarded
+                {
+                    exec.stored(number, directory, summary);
+                }
+                if is_in_tree(&summary.name, summary.kind) {
+                    shown.trees.entry(key.0).or_insert_with(Tree::new).add(summary);
+                } else {
+                    self.output.outcome(self.does == Does::Send, summary);
+                }
+                return;
+            }
+            Event::Disconnected => {
+                if let Some(tree) = shown.trees.remove(&key.0) {
+                    self.output.line(&tree.describe(self.does));
+                }
+                return;
+            }
+            // One that had been taken is a transfer that failed.
+            Event::Failed(error @ Error::Declined { .. }) if !shown.views.contains_key(&key) => {
+                (Some(Kind::Refused), error)
+            }
+            Event::Unserved(error) => (Some(Kind::Unserved), error),
+            Event::Failed(error) => (None, error),
+            _ => return,
+        };
+        // What ends a connection ends all transfers on it.
+        let ended: Vec<Key> = match key {
+            (connection, None) => shown.views.keys().filter(|key| key.0 == connection).copied().collect(),
+            key => vec![key],
+        };
+        let mut views: Vec<View> = ended.iter().filter_map(|key| shown.views.remove(key)).collect();
+        views.iter_mut().for_each(View::clear);
+        if let Some(kind) = kind {
+            match shown.flood(kind).admit(&error.to_string(), Instant::now()) {
+                Admission::First => self.clone().tell_count_later(kind),
+                Admission::Another => {}
+                Admission::Counted => return,
+            }
+        }
+        // People need to be told once.
+        if views.is_empty() || self.does == Does::Fetch && views.len() > 1 {
+            return self.failed(None, error);
+        }
+        for view in &views {
+            self.failed(Some(view), error);
+        }
+    }
+
+    fn failed(&self, view: Option<&View>, error: &Error) {
+        let name = match error {
+            Error::Declined { name, .. } => Some(name.as_str()),
+            _ => view.map(View::name),
+        };
+        let advice = match (error, error.kind(), name) {
+            (Error::Transport(TransportError::Page { origin, .. }), ..) => {
+                format!("; if it is yours, start with --allow-origin {origin}")
+            }
+            (Error::Transport(TransportError::Encrypted { .. }), ..) => {
+                "; dial ws://, or start with --tls-cert and --tls-key".to_owned()
+            }
+            _ if self.does == Does::Fetch => {
+                let again = "; run the same command again to resume";
+                let is_told = error.kind() != ErrorKind::Interrupted;
+                format!("{}{}", advice::of(error), if is_told { "" } else { again })
+            }
+            (_, ErrorKind::Interrupted, Some(name)) if self.does == Does::Send => {
+                format!("; the receiver of {name} can come back for the rest")
+            }
+            (_, ErrorKind::Interrupted, Some(name)) if !view.is_some_and(View::is_endless) => {
+                format!("; the sender of {name} can resume it")
+            }
+            _ => String::new(),
+        };
+        let number = view.map(View::transfer);
+        self.output.failed(number, name, error, &advice, Exit::from(error.kind()));
+    }
+
+    /// Waits for the commands that run for files. Whether one of them failed.
+    pub fn finish(&self) -> bool {
+        self.exec.as_ref().is_some_and(|running| running.exec.finish())
+    }
+
+    /// Tells what is counted at the end of each period, as long as there is something.
+    fn tell_count_later(self: Arc<Self>, kind: Kind) {
+        drop(runtime::spawn(async move {
+            loop {
+                runtime::sleep(flood::PERIOD).await;
+                if !self.tell_count(kind) {
+                    return;
+                }
+            }
+        }));
+    }
+
+    /// Tells what was counted; whether there was something.
+    pub fn tell_count(&self, kind: Kind) -> bool {
+        let counted = self.shown().flood(kind).take(Instant::now());
+        let Some(Counted { count, seconds, last }) = counted else {
+            return false;
+        };
+        let (event, what) = match kind {
+            Kind::Unserved => ("unserved", "connections ended before a transfer"),
+            Kind::Refused => ("refused", "offers were refused"),
+        };
+        self.output.event(json!({ "event": event, "count": count, "seconds": seconds, "reason": last }));
+        self.output.notice(&format!("{count} more {what} in the last {seconds} s; the last: {last}"));
+        true
+    }
+}
