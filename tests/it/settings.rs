@@ -152,6 +152,11 @@ fn the_file_is_where_the_platform_keeps_such_things() {
     assert_eq!(retry(None, "home", None), "2h");
     assert_eq!(retry(None, "none", None), "10min");
     assert_eq!(retry(Some("xdg"), "home", Some(&other)), "3h");
+    // One that is there and cannot be read is not passed over.
+    std::fs::create_dir_all(place.path("odd/wsferry/config.toml")).unwrap();
+    let mut command = wsferry();
+    command.env_remove("WSFERRY_CONFIG").env("XDG_CONFIG_HOME", place.path("odd")).arg("config");
+    end(&mut command).assert_error(2, &["cannot read the configuration file", "Is a directory"]);
 }
 
 #[test]

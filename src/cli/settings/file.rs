@@ -42,7 +42,8 @@ impl File {
         };
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !has_to_be => {
+            // Who runs as another user may still have the home of the first.
+            Err(_) if !has_to_be && path.metadata().is_err() => {
                 return Ok(Self { path: Some(path), ..Self::default() });
             }
             Err(error) => {

@@ -132,8 +132,8 @@ pub fn variable(name: &str) -> String {
 
 /// What was meant by a name that is none.
 pub fn likely<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> String {
-    // As close as clap wants it.
-    let close = names.map(|name| (strsim::jaro(wrong, name), name)).filter(|(closeness, _)| *closeness > 0.7);
+    // A letter or two may be wrong; of short words most letters are in many others.
+    let close = names.map(|name| (strsim::jaro(wrong, name), name)).filter(|(closeness, _)| *closeness > 0.8);
     let best = close.max_by(|(a, _), (b, _)| a.total_cmp(b));
     best.map(|(_, name)| format!("; did you mean {name}?")).unwrap_or_default()
 }
