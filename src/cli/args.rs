@@ -54,7 +54,7 @@ impl Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Send(Box<SendArgs>),
-    Receive(ReceiveArgs),
+    Receive(Box<ReceiveArgs>),
     Status(StatusArgs),
     Hash(HashArgs),
     Probe(ProbeArgs),
@@ -92,7 +92,7 @@ pub struct SendArgs {
     pub window: ByteSize,
 
     /// Send at most so many bytes of files in a second, for example 10MB/s; the wire carries a third more
-    #[arg(long, value_name = "RATE", value_parser = rate, conflicts_with = "plain")]
+    #[arg(long, help_heading = headings::PATH, value_name = "RATE", value_parser = rate, conflicts_with = "plain")]
     pub limit: Option<u64>,
 
     /// After a cut, keep trying for this long without a byte that moved; 0s never reconnects
@@ -118,15 +118,15 @@ pub struct SendArgs {
 
     /// Send a file and what is added to it, as it comes, until Ctrl-C (a second one interrupts); it gets its name then. A file
     /// that is moved away has ended, one that is cut short is an error
-    #[arg(long, conflicts_with_all = ["growing", "repair", "quick", "plain", "discard"])]
+    #[arg(long, help_heading = headings::SENT, conflicts_with_all = ["growing", "repair", "quick", "plain", "discard"])]
     pub follow: bool,
 
     /// With --follow: end once the file has not grown for this long
-    #[arg(long, value_name = "DURATION", requires = "follow")]
+    #[arg(long, help_heading = headings::SENT, value_name = "DURATION", requires = "follow")]
     pub until: Option<humantime::Duration>,
 
     /// Say of each file what would be sent, resumed or refused, and send nothing; nothing changes at the receiver
-    #[arg(long, conflicts_with_all = ["plain", "follow", "discard", "wait"])]
+    #[arg(long, help_heading = headings::SENT, conflicts_with_all = ["plain", "follow", "discard", "wait"])]
     pub dry_run: bool,
 
     /// Send only what differs from the file that is there; the receiver needs --overwrite
@@ -155,7 +155,7 @@ pub struct SendArgs {
     pub name: Option<FileName>,
 
     /// With --listen: exit once the first receiver has all files, or has refused them, with the exit code of it
-    #[arg(long, requires = "listen")]
+    #[arg(long, help_heading = headings::LISTENING, requires = "listen")]
     pub once: bool,
 
     #[command(flatten)]

@@ -19,7 +19,7 @@ use super::token;
 /// How to reach the URL, and who calls. What is secret is read as it is and taken apart later: an error of the parser would
 /// print it.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Connection")]
+#[command(next_help_heading = super::headings::CONNECTION)]
 pub struct DialArgs {
     /// Set the flags that suit a known path; those that are given by hand win. `wsferry probe --profiles` lists them
     #[arg(long, value_name = "NAME", value_parser = super::profile::named)]

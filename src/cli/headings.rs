@@ -7,4 +7,5 @@ pub const PLAIN: &str = "Other people's programs";
 pub const LISTENING: &str = "Listening";
 pub const LIMITS: &str = "Limits";
 pub const MEASURED: &str = "What is measured";
+pub const CONNECTION: &str = "Connection";
 pub const OUTPUT: &str = "Output";

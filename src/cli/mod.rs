@@ -77,7 +77,7 @@ pub fn run(args: Args) -> Exit {
         Command::Receive(args) => {
             let output = Output::new(args.output.beside(&args.pipe));
             let output = if args.stdout { output.apart() } else { output };
-            telling(output, |output| receive::run(args, output))
+            telling(output, |output| receive::run(*args, output))
         }
         Command::Demo(args) => telling(Output::new(OutputArgs::default()), |output| demo::run(args, output)),
         Command::Probe(args) => telling(Output::new(args.output), |output| probe::run(&args, output)),

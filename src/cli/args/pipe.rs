@@ -2,16 +2,18 @@
 
 use clap::Parser;
 
+use crate::cli::headings;
+
 /// What takes the place of a URL: a program, or the one that started this.
 #[derive(Debug, Parser)]
 pub struct PipeArgs {
     /// Start COMMAND with sh, such as 'ssh HOST wsferry receive --stdio DIR', and speak over its standard input and output,
     /// instead of dialling a URL; after a cut it is started again
-    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["stdio", "listen"])]
+    #[arg(long, help_heading = headings::CONNECTION, value_name = "COMMAND", conflicts_with_all = ["stdio", "listen"])]
     pub via: Option<String>,
 
     /// Speak over standard input and output: what --via starts at the other end
-    #[arg(long, conflicts_with_all = ["listen", "json"])]
+    #[arg(long, help_heading = headings::CONNECTION, conflicts_with_all = ["listen", "json"])]
     pub stdio: bool,
 }
 
