@@ -4,6 +4,7 @@
 //! that may.
 
 mod abilities;
+mod actions;
 mod claims;
 mod destination;
 mod disk;

@@ -327,21 +327,12 @@ impl Side for Destination<'_> {
                     transfer.jobs -= 1;
                 }
             }
-            Outcome::Synced(number, synced) => {
-                tracing::trace!(transfer = number, ok = synced.is_ok(), "synced");
-                if let Some(transfer) = self.transfers.get_mut(&number) {
+            Outcome::Done(number, done) => {
+                tracing::trace!(transfer = number, ok = done.is_ok(), "an action was carried out");
+                if let (Some(transfer), Ok(Done::Synced)) = (self.transfers.get_mut(&number), &done) {
                     transfer.moved = true;
                 }
-                self.ended(number, synced.map(|()| Done::Synced), link);
-            }
-            Outcome::Hashed(number, block, hashes) => {
-                self.ended(number, hashes.map(|hashes| Done::Hashed(block, hashes)), link);
-            }
-            Outcome::Checked(number, block, same) => {
-                self.ended(number, same.map(|same| Done::Checked(block, same)), link);
-            }
-            Outcome::Digests(number, first, digests) => {
-                self.ended(number, digests.map(|digests| Done::Digests(first, digests)), link);
+                self.ended(number, done, link);
             }
             Outcome::Sealed(all) => {
                 self.seals = false;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::work::Outcome;
 use crate::protocol::{
-    Action, BLOCK, BlockDigest, BlockHashes, FileDigest, Geometry, Receiving, Unfinished, Write,
+    Action, BLOCK, BlockDigest, BlockHashes, Done, FileDigest, Geometry, Receiving, Unfinished, Write,
 };
 use crate::runtime;
 use crate::storage::{Inbox, Outlet, Sealed, StorageError, Target};
@@ -97,14 +97,14 @@ pub(super) async fn pass_on(action: Action, outlet: Arc<Outlet>) -> Outcome {
                 Ok(below) => poll_fn(|cx| outlet.poll_written(below, cx)).await,
                 Err(error) => Err(error),
             };
-            Outcome::Synced(transfer, synced)
+            Outcome::Done(transfer, synced.map(|()| Done::Synced))
         }
         Action::HashBlock { transfer, block } => {
             let hashes = runtime::spawn_blocking(move || outlet.hash_block(block)).await;
-            Outcome::Hashed(transfer, block, Ok(hashes))
+            Outcome::Done(transfer, Ok(Done::Hashed(block, hashes)))
         }
         // What left cannot be read back.
-        Action::CheckBlock { transfer, block } => Outcome::Checked(transfer, block, Ok(true)),
+        Action::CheckBlock { transfer, block } => Outcome::Done(transfer, Ok(Done::Checked(block, true))),
         Action::ReadDigests { transfer, first, count, tree } => {
             let digests = match tree {
                 true if outlet.geometry().blocks() == 1 => {
@@ -115,7 +115,7 @@ pub(super) async fn pass_on(action: Action, outlet: Arc<Outlet>) -> Outcome {
                 // What left was hashed once, for its subtrees.
                 false => vec![BlockDigest::NONE],
             };
-            Outcome::Digests(transfer, first, Ok(digests))
+            Outcome::Done(transfer, Ok(Done::Digests(first, digests)))
         }
         Action::Seal { transfer, digest, hashes } => {
             let sealed = seal(digest, hashes, &outlet).await.map(|()| Sealed::Stored(Vec::new()));

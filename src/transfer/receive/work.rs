@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::protocol::{Action, BlockDigest, BlockHashes, CheckedOffer, FileDigest, Kind, Opened};
+use crate::protocol::{Action, BlockHashes, CheckedOffer, Done, FileDigest, Kind, Opened};
 use crate::runtime;
 use crate::storage::{Begun, Inbox, Sealed, StorageError, Target};
 use crate::transfer::claims::Claim;
@@ -18,10 +18,7 @@ pub(super) enum Outcome {
     Opened(Vec<(u32, Result<Begun, StorageError>)>),
     /// As above, of one that was opened apart from the others.
     OpenedOne(u32, Result<Begun, StorageError>),
-    Synced(u32, Result<(), StorageError>),
-    Hashed(u32, u64, Result<Option<BlockHashes>, StorageError>),
-    Checked(u32, u64, Result<bool, StorageError>),
-    Digests(u32, u64, Result<Vec<BlockDigest>, StorageError>),
+    Done(u32, Result<Done, StorageError>),
     Sealed(Vec<(u32, FileDigest, Result<Sealed, StorageError>)>),
     SealedOne(u32, FileDigest, Result<Sealed, StorageError>),
     PutAway(u32),
@@ -111,25 +108,8 @@ pub(super) fn seal_all(
 /// Does what the machine asked for. Blocks.
 pub(super) fn carry_out(action: Action, target: &Target) -> Outcome {
     match action {
-        Action::Sync { transfer, blocks } => Outcome::Synced(transfer, target.sync(&blocks)),
-        Action::HashBlock { transfer, block } => Outcome::Hashed(transfer, block, target.hash_block(block)),
-        Action::CheckBlock { transfer, block } => {
-            Outcome::Checked(transfer, block, target.check_block(block))
-        }
-        Action::ReadDigests { transfer, first, count, tree } => {
-            let digests = match tree {
-                false => target.plain_digests(first, count),
-                // There may be no journal of what has one block.
-                true if target.geometry().blocks() == 1 => target
-                    .hash_block(first)
-                    .map(|hashes| vec![hashes.map_or(BlockDigest::NONE, |hashes| hashes.digest())]),
-                true => target.digests(first, count),
-            };
-            Outcome::Digests(transfer, first, digests)
-        }
+        // Beside what the machine is told there may be warnings.
         Action::Seal { transfer, digest, .. } => Outcome::SealedOne(transfer, digest, target.seal(digest)),
-        Action::Open { .. } | Action::HashSource { .. } | Action::Confirm { .. } => {
-            unreachable!("it is no work on a file that is received")
-        }
+        action => Outcome::Done(action.transfer(), target.carry_out(action)),
     }
 }
