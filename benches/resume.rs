@@ -14,14 +14,14 @@ use futures::channel::oneshot;
 use futures::future::{Either, select};
 use futures::{AsyncRead, AsyncWrite};
 use wsferry::protocol::BLOCK;
-use wsferry::runtime::{self, TcpStream};
+use wsferry::runtime::{self, Stream};
 use wsferry::storage::{Inbox, InboxOptions, Source};
 use wsferry::transfer::{self, Event, Listener, SendOptions, ServeOptions, Shutdown};
 use wsferry::transport::{Endpoint, client_handshake};
 
 /// A stream that tells when the first large write goes out: a chunk.
 struct Tap {
-    stream: TcpStream,
+    stream: Stream,
     told: Option<oneshot::Sender<Instant>>,
 }
 

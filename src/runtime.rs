@@ -11,11 +11,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use async_std::net::TcpStream;
+use async_std::os::unix::net::UnixStream;
 use async_std::task;
 use futures::{AsyncRead, AsyncWrite};
 
-pub use async_std::net::{TcpListener, TcpStream};
-pub use async_std::os::unix::net::{UnixListener, UnixStream};
+pub(crate) use async_std::net::TcpListener;
+pub(crate) use async_std::os::unix::net::UnixListener;
 
 /// A connected stream of bytes, whatever carries it: TCP, a Unix socket, TLS over one of them.
 pub struct Stream(Box<dyn Duplex>);
@@ -30,12 +32,12 @@ impl Stream {
     }
 
     /// A TCP connection. Closing it tells the peer that nothing more will come, and what the peer still says can be read.
-    pub fn tcp(stream: TcpStream) -> Self {
+    pub(crate) fn tcp(stream: TcpStream) -> Self {
         Self::new(Socket { stream, shut_down: |stream| stream.shutdown(Shutdown::Write) })
     }
 
     /// The same of a Unix socket.
-    pub fn unix(stream: UnixStream) -> Self {
+    pub(crate) fn unix(stream: UnixStream) -> Self {
         Self::new(Socket { stream, shut_down: |stream| stream.shutdown(Shutdown::Write) })
     }
 }
@@ -144,15 +146,15 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// Connects to an address.
-pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+pub async fn connect(address: SocketAddr) -> io::Result<Stream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok(Stream::new(stream))
 }
 
 /// Connects to a socket in the file system.
-pub async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    UnixStream::connect(path).await
+pub async fn connect_unix(path: &Path) -> io::Result<Stream> {
+    UnixStream::connect(path).await.map(Stream::new)
 }
 
 /// A timer that can be set anew.

@@ -595,7 +595,7 @@ impl Message {
 }
 
 /// Runs of blocks as they stand in a message, checked: within the file, ascending, apart, not too many.
-pub fn check_runs(
+pub(super) fn check_runs(
     field: &'static str,
     runs: &[(u64, u64)],
     geometry: Geometry,
@@ -620,7 +620,7 @@ pub fn check_runs(
 
 /// The beginnings of blocks as they stand in a message, checked: ascending, of blocks that are not whole there, each a
 /// multiple of 3 bytes.
-pub fn check_begun(
+pub(super) fn check_begun(
     field: &'static str,
     begun: &[(u64, u64)],
     geometry: Geometry,
@@ -658,7 +658,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// How many block digests fit a `digests` message within a frame limit.
-pub fn digests_per_page(frame_limit: u64) -> u64 {
+pub(super) fn digests_per_page(frame_limit: u64) -> u64 {
     // M cccccccc {"type":"digests","transfer":4294967295,"first":9007199254740991,"digests":""} has 90 characters; 32 bytes
     // take 43 in Base64.
     let room = frame_limit.min(MAX_CONTROL as u64 / 2).saturating_sub(96) / 4 * 3;
@@ -666,7 +666,7 @@ pub fn digests_per_page(frame_limit: u64) -> u64 {
 }
 
 /// Block digests as they stand in a message.
-pub fn digests_to_text(digests: &[BlockDigest]) -> String {
+pub(super) fn digests_to_text(digests: &[BlockDigest]) -> String {
     let bytes: Vec<u8> = digests.iter().flat_map(|digest| digest.0).collect();
     STANDARD.encode(bytes)
 }

@@ -83,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// From now on what its buffers take comes from there, but for a little.
-    pub fn share_memory(&mut self, budget: &Budget) {
+    pub(crate) fn share_memory(&mut self, budget: &Budget) {
         self.share = Share::of(budget.clone());
     }
 
@@ -138,13 +138,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// As [`send_fragment`](Self::send_fragment), of all that was gathered, which is empty then.
-    pub fn send_gathered(&mut self, kind: Kind, last: bool, gathered: &mut Gathered) {
+    pub(crate) fn send_gathered(&mut self, kind: Kind, last: bool, gathered: &mut Gathered) {
         self.output.gathered(kind, last, gathered);
     }
 
     /// Begins the one frame of a message that is `len` bytes long. They come with [`feed`](Self::feed), and nothing
     /// can be sent before all of them have: no pong, and no goodbye.
-    pub fn begin_message(&mut self, kind: Kind, len: u64) {
+    pub(crate) fn begin_message(&mut self, kind: Kind, len: u64) {
         self.output.begin_message(kind, len);
     }
 
@@ -153,7 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ///
     /// # Panics
     /// If the frame did not announce so many.
-    pub fn feed(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) {
+    pub(crate) fn feed(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) {
         self.output.feed(len, fill);
     }
 
@@ -274,7 +274,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Says goodbye, and no more than that: what the peer still sends is read on, up to its answer. Where a frame was
     /// begun and not ended there is no place for it.
-    pub fn say_close(&mut self, code: u16, reason: &str) {
+    pub(crate) fn say_close(&mut self, code: u16, reason: &str) {
         if !self.said_close && !self.is_closed && self.output.is_between_frames() {
             self.pong = None;
             let reason = &reason[..reason.floor_char_boundary(MAX_REASON)];

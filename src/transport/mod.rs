@@ -31,13 +31,14 @@ pub use frame::Kind;
 pub use input::Piece;
 pub use mask::mask_url;
 pub use origin::{Origin, Origins};
-pub use output::Gathered;
+pub(crate) use output::Gathered;
 pub use pipe::{PipeRole, handshake as pipe_handshake};
 pub use program::Program;
 pub use remote::Remote;
+pub(crate) use server::{Answered, Asking, Availability, Request};
 pub use server::{
-    Answered, Asking, Availability, Caller, Gate, HEALTH, METRICS, Page, Prefix, Proxies, Proxy, Refusal,
-    Request, Token, WithoutSubprotocol, handshake as server_handshake,
+    Caller, Gate, HEALTH, METRICS, Page, Prefix, Proxies, Proxy, Refusal, Token, WithoutSubprotocol,
+    handshake as server_handshake,
 };
 pub use tls::{Tls, TlsError};
 

@@ -47,11 +47,6 @@ impl Gathered {
     pub fn len(&self) -> usize {
         self.payload().len()
     }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 impl Output {

@@ -44,7 +44,7 @@ pub enum TlsError {
     },
     /// They do not belong together, or are of a kind that is not supported.
     #[error("the certificate and its key cannot be used: {0}")]
-    Unusable(rustls::Error),
+    Unusable(String),
 }
 
 impl Tls {
@@ -119,8 +119,9 @@ fn config(certificates: &[u8], key: &[u8]) -> Result<Arc<ServerConfig>, TlsError
     // Named, since a program may have another one as well, and then there is no default.
     let provider = Arc::new(crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(TlsError::Unusable)?.with_no_client_auth();
-    let mut config = builder.with_single_cert(chain, key).map_err(TlsError::Unusable)?;
+    let unusable = |error: rustls::Error| TlsError::Unusable(error.to_string());
+    let builder = builder.map_err(unusable)?.with_no_client_auth();
+    let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(config))
 }

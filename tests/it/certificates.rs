@@ -13,7 +13,8 @@ use futures_rustls::rustls::server::WebPkiClientVerifier;
 use futures_rustls::rustls::version::{TLS12, TLS13};
 use futures_rustls::rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use wsferry::runtime::{self, TcpStream};
+use smol::net::TcpStream;
+use wsferry::runtime;
 
 /// A certificate and its key.
 #[derive(Clone)]
@@ -156,7 +157,8 @@ impl Front {
 }
 
 async fn pass(acceptor: TlsAcceptor, client: std::net::TcpStream, target: SocketAddr) {
-    let Ok(client) = acceptor.accept(TcpStream::from(client)).await else { return };
+    let Ok(client) = TcpStream::try_from(client) else { return };
+    let Ok(client) = acceptor.accept(client).await else { return };
     assert_eq!(client.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
     let Ok(server) = TcpStream::connect(target).await else { return };
     let (from_client, mut to_client) = client.split();

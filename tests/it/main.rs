@@ -68,6 +68,7 @@ mod plain_pieces;
 mod profiles;
 mod programs;
 mod programs_proxies;
+mod public_api;
 mod recording;
 mod resume;
 mod scan;

@@ -88,10 +88,10 @@ impl Family {
 /// Connects.
 pub(super) async fn connect(place: &Place, family: Family) -> io::Result<Stream> {
     match place {
-        Place::Unix(path) => runtime::connect_unix(path).await.map(Stream::new),
+        Place::Unix(path) => runtime::connect_unix(path).await,
         Place::Tcp { host, port } => {
             let addresses = addresses(host, *port, family).await?;
-            first(addresses, runtime::connect, STAGGER).await.map(Stream::new)
+            first(addresses, runtime::connect, STAGGER).await
         }
     }
 }
