@@ -13,6 +13,9 @@
 //! | [`runtime`] | the async runtime, in one file |
 //! | [`floor`] | what the kernel alone costs, to measure a transfer against |
 //!
+//! `ARCHITECTURE.md` beside the sources follows a chunk from disk to disk and says where things go. `examples/` has a sender
+//! and a receiver on tokio and on smol, a source and a sink of one's own, and frames inside another program's messages.
+//!
 //! The library prints nothing and never exits: progress is an [`Event`](transfer::Event), an error is a typed
 //! value. The command line is behind the feature `cli`; without `net` only the protocol and the storage are left, and
 //! no async crate is in sight.
