@@ -61,6 +61,8 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+// Without the network this page names modules that are not there.
+#![cfg_attr(not(feature = "net"), allow(rustdoc::broken_intra_doc_links))]
 
 #[cfg(feature = "net")]
 pub mod floor;
