@@ -1,10 +1,10 @@
-//! The figures of the README: the release build as separate processes, beside the I/O floor, other programs and the
+//! The figures of REPORT.md: the release build as separate processes, beside the I/O floor, other programs and the
 //! kernel's own rates, in turns.
 //!
 //! ```sh
 //! cargo bench --bench report                       # prints all tables; takes about ten minutes
 //! cargo bench --bench report -- throughput disk    # some of them
-//! cargo bench --bench report -- --write            # and puts them into README.md
+//! cargo bench --bench report -- --write            # and puts them into benches/REPORT.md
 //! cargo bench --bench report -- disk --write       # one of them, which says on what machine then
 //! cargo bench --bench report -- small              # beside rsync, without which it fails
 //! ```
@@ -206,12 +206,12 @@ fn main() {
             println!("{}", table.markdown());
             let _ = write!(report, "\n{}", table.markdown());
             if has("--write") && !is_complete {
-                edit(|before| with_table(before, &table)).expect("README.md can be written");
+                edit(|before| with_table(before, &table)).expect("REPORT.md can be written");
             }
         }
     }
     if has("--write") && is_complete {
-        edit(|_| report).expect("README.md can be written");
+        edit(|_| report).expect("REPORT.md can be written");
     }
 }
 
@@ -230,11 +230,11 @@ fn with_table(report: &str, table: &Table) -> String {
     format!("{before}{}{space}{behind}", table.markdown())
 }
 
-/// Changes what is between the report's marks in the README.
+/// Changes what is between the report's marks.
 fn edit(change: impl FnOnce(&str) -> String) -> io::Result<()> {
     const BEGIN: &str = "<!-- report: cargo bench --bench report -- --write -->\n\n";
     const END: &str = "\n<!-- end of report -->\n";
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/REPORT.md");
     let readme = std::fs::read_to_string(&path)?;
     let (before, rest) = readme.split_once(BEGIN).expect("the report's beginning is marked");
     let (report, after) = rest.split_once(END).expect("the report's end is marked");

@@ -162,14 +162,14 @@ pub struct SendArgs {
     pub tree: TreeArgs,
 
     #[command(flatten)]
-    pub pipe: PipeArgs,
-
-    #[command(flatten)]
     pub output: OutputArgs,
 
     // Last: the headings of their help hold for all that follow.
     #[command(flatten)]
     pub listen: ListenArgs,
+
+    #[command(flatten)]
+    pub pipe: PipeArgs,
 
     #[command(flatten)]
     pub dial: DialArgs,

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use wsferry::transfer::ErrorKind;
 
-/// How the program ends. The numbers are documented in the README and in `--help`.
+/// How the program ends. The numbers are documented in EVENTS.md and in `--help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {

@@ -69,11 +69,29 @@ thread_local! {
 struct Pace {
     interval: Duration,
     next: Instant,
+    /// Bytes that had crossed when something was told, and whether more have since.
+    told: u64,
+    has_more: bool,
 }
 
 impl Pace {
     fn new(interval: Duration, now: Instant) -> Self {
-        Self { interval, next: now }
+        Self { interval, next: now, told: 0, has_more: false }
+    }
+
+    /// As [`is_due`](Self::is_due), where what has crossed says whether there is anything to tell.
+    fn is_due_at(&mut self, now: Instant, crossed: u64) -> bool {
+        let due = self.is_due(now);
+        if due {
+            self.told = crossed;
+        }
+        self.has_more = self.told != crossed;
+        due
+    }
+
+    /// When what was held back is to be told.
+    fn wakes_at(&self) -> Option<Instant> {
+        self.has_more.then_some(self.next)
     }
 
     fn is_due(&mut self, now: Instant) -> bool {

@@ -55,8 +55,11 @@ pub(super) trait Side {
     /// Hears what happened, when so many bytes had crossed. An error ends the connection.
     fn hear(&mut self, event: LinkEvent, link: &mut Link, wire_bytes: u64) -> Result<(), Error>;
 
-    /// Everything that came was heard: how far it is may be told.
-    fn heard(&mut self, link: &Link);
+    /// Everything that came was heard, and so many bytes have crossed: how far it is may be told.
+    fn heard(&mut self, link: &Link, wire_bytes: u64);
+
+    /// When that is to be told which was held back, if anything was.
+    fn tells_at(&self) -> Option<Instant>;
 
     /// Whether nothing is left to do on this connection.
     fn is_over(&self, link: &Link) -> bool;
@@ -122,7 +125,7 @@ impl<D: Side> Pump<D> {
             if flushed && self.side.is_over(&self.link) && self.link.is_told() {
                 return Poll::Ready(Ok(()));
             }
-            let at = self.paused.into_iter().fold(self.link.timeout(now), Instant::min);
+            let at = self.paused.into_iter().chain(self.side.tells_at()).fold(self.link.timeout(now), Instant::min);
             if self.timer.poll_at(at, cx).is_ready() {
                 let stalled = self.link.handle_timeout(Instant::now());
                 stalled.map_err(|silence| Error::Stalled { peer: connection.peer().to_owned(), silence })?;
@@ -258,7 +261,7 @@ impl<D: Side> Pump<D> {
         while let Some(event) = self.link.poll_event() {
             self.side.hear(event, &mut self.link, wire_bytes)?;
         }
-        self.side.heard(&self.link);
+        self.side.heard(&self.link, wire_bytes);
         Ok(())
     }
 }

@@ -379,8 +379,8 @@ impl Side for Destination<'_> {
         Ok(())
     }
 
-    fn heard(&mut self, link: &Link) {
-        if self.pace.is_due(Instant::now()) {
+    fn heard(&mut self, link: &Link, wire_bytes: u64) {
+        if self.pace.is_due_at(Instant::now(), wire_bytes) {
             let take = |(&number, transfer): (&u32, &mut Incoming)| {
                 std::mem::take(&mut transfer.moved).then_some(number)
             };
@@ -388,6 +388,10 @@ impl Side for Destination<'_> {
                 self.tell_progress(number, link);
             }
         }
+    }
+
+    fn tells_at(&self) -> Option<Instant> {
+        self.pace.wakes_at()
     }
 
     fn is_over(&self, _: &Link) -> bool {

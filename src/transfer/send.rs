@@ -342,12 +342,16 @@ impl Side for Files<'_> {
         Ok(())
     }
 
-    fn heard(&mut self, link: &Link) {
-        if self.pace.is_due(Instant::now()) {
+    fn heard(&mut self, link: &Link, wire_bytes: u64) {
+        if self.pace.is_due_at(Instant::now(), wire_bytes) {
             for number in self.open.keys().copied().collect::<Vec<_>>() {
                 self.tell_progress(number, link, false);
             }
         }
+    }
+
+    fn tells_at(&self) -> Option<Instant> {
+        self.pace.wakes_at()
     }
 
     fn is_over(&self, link: &Link) -> bool {

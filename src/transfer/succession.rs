@@ -173,7 +173,11 @@ impl Side for Standby {
         }
     }
 
-    fn heard(&mut self, _: &Link) {}
+    fn heard(&mut self, _: &Link, _: u64) {}
+
+    fn tells_at(&self) -> Option<Instant> {
+        None
+    }
 
     fn is_over(&self, link: &Link) -> bool {
         self.greets && link.peer().is_some()

@@ -3,8 +3,8 @@
 use crate::support::{Place, Receiver, Running, random, wsferry};
 
 #[test]
-fn the_exit_codes_are_the_same_in_help_and_readme() {
-    let readme = include_str!("../../README.md");
+fn the_exit_codes_are_the_same_in_help_and_document() {
+    let document = include_str!("../../src/cli/EVENTS.md");
     for command in [
         &["--help"][..],
         &["send", "--help"],
@@ -23,7 +23,7 @@ fn the_exit_codes_are_the_same_in_help_and_readme() {
         assert_eq!(codes.lines().count(), 7);
         for line in codes.lines() {
             let (code, meaning) = line.trim().split_once("  ").unwrap();
-            assert!(readme.contains(&format!("| {code} | {} |", meaning.trim())), "{line}");
+            assert!(document.contains(&format!("| {code} | {} |", meaning.trim())), "{line}");
         }
     }
 }

@@ -1,17 +1,25 @@
 //! What comes on standard input: its size is not known, it cannot be read twice, and nothing of it may get lost.
 
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::process::Stdio;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
+use wsferry::protocol::HeartbeatConfig;
+use wsferry::runtime;
+use wsferry::storage::{Inbox, InboxOptions};
+use wsferry::transfer::{
+    Event, Listener, ReceiveOptions, RetryOptions, SendOptions, ServeOptions, Session, Shutdown, serve,
+};
+use wsferry::transport::Endpoint;
 
 use crate::gateway::{Gateway, Limits};
 use crate::link::{Disk, End, Fault, File, Options, Pair};
-use crate::support::{Ended, Peer, Place, Receiver, Running, hello, random, wsferry};
+use crate::support::{Ended, PATIENCE, Peer, Place, Receiver, Running, hello, random, wsferry};
 
 const MIB: usize = 1 << 20;
 
@@ -56,6 +64,61 @@ fn input_of_any_length_arrives() {
         assert!(place.received(&name) == bytes, "{len}");
     }
     assert!(!place.inbox().join(".wsferry").exists());
+}
+
+/// What a test gives it, piece by piece.
+struct Pieces(mpsc::Receiver<Vec<u8>>);
+
+impl Read for Pieces {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let Ok(piece) = self.0.recv() else { return Ok(0) };
+        bytes[..piece.len()].copy_from_slice(&piece);
+        Ok(piece.len())
+    }
+}
+
+#[test]
+fn what_comes_right_behind_what_was_told_is_told_too_although_nothing_else_happens() {
+    let place = Place::new();
+    let inbox = Arc::new(Inbox::open(&place.inbox(), InboxOptions::default()).unwrap());
+    // Neither side says anything by itself.
+    let day = Duration::from_secs(24 * 60 * 60);
+    let heartbeat = HeartbeatConfig { interval: day, stall: 2 * day };
+    let (address, bound) = mpsc::channel();
+    let receiver = thread::spawn(move || {
+        runtime::block_on(async {
+            let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+            address.send(format!("ws://{}", listener.address())).unwrap();
+            let receive = ReceiveOptions { heartbeat, ..ReceiveOptions::default() };
+            let options = ServeOptions { receive, once: true, ..ServeOptions::default() };
+            let (_stop, shutdown) = Shutdown::new();
+            serve(&listener, &inbox, options, shutdown, Arc::new(|_, _, _| {})).await.unwrap()
+        })
+    });
+    let url: Endpoint = bound.recv().unwrap().parse().unwrap();
+    let (input, pieces) = mpsc::channel();
+    let (tell, told) = mpsc::channel();
+    let sender = thread::spawn(move || {
+        let options = SendOptions { heartbeat, ..SendOptions::default() };
+        let mut session = Session::new(url, options, RetryOptions::default());
+        let mut observer = |event| {
+            if let Event::Progress(progress) = event {
+                let _ = tell.send(progress.acknowledged);
+            }
+        };
+        runtime::block_on(async {
+            let sent = session.send_stream(Pieces(pieces), "f".parse().unwrap(), &mut observer).await.unwrap();
+            session.close().await;
+            sent.size()
+        })
+    });
+    for all in 1..=5 {
+        input.send(random(3000, all)).unwrap();
+        while told.recv_timeout(PATIENCE).expect("it is told") < 3000 * all {}
+    }
+    drop(input);
+    assert_eq!(sender.join().unwrap(), 15_000);
+    assert_eq!(receiver.join().unwrap(), Some(Ok(())));
 }
 
 #[test]

@@ -242,11 +242,11 @@ fn what_a_monitor_reads_follows_the_format_and_the_names_follow_the_conventions(
             kinds.insert(name.to_owned(), kind.to_owned());
         }
     }
-    let readme = include_str!("../../README.md");
+    let guide = include_str!("../../src/cli/GUIDE.md");
     for (name, kind) in &kinds {
         assert!(name.starts_with("wsferry_"), "{name}");
         assert_eq!(name.ends_with("_total"), kind == "counter", "{name} {kind}");
-        assert!(readme.contains(&format!("| `{name}`")), "{name} is not in the README");
+        assert!(guide.contains(&format!("| `{name}`")), "{name} is not in the guide");
     }
     assert_eq!(kinds.len(), 11, "{kinds:?}");
     for name in samples(&reply.body).keys() {

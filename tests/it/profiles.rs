@@ -40,10 +40,10 @@ fn profiles_are_listed_with_what_they_set_and_why_and_whoever_says_so() {
     assert_eq!(listed.code(), 0, "{listed:?}");
     let said = Running::start(wsferry().args(["probe", "--profiles"])).end().lines.join("\n");
     let profiles = listed.events("profile");
-    let readme = include_str!("../../README.md");
+    let guide = include_str!("../../src/cli/GUIDE.md");
     for name in ["apisix", "cloudflare", "heroku", "jupyter", "kong", "signalr", "tomcat"] {
         assert!(profiles.iter().any(|profile| profile["name"] == name), "{name}: {listed:?}");
-        assert!(readme.contains(&format!("`{name}`")), "{name} is not in the README");
+        assert!(guide.contains(&format!("`{name}`")), "{name} is not in the guide");
     }
     for profile in &profiles {
         let text = |value: &Value| value.as_str().unwrap().to_owned();

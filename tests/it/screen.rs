@@ -169,10 +169,9 @@ fn more_transfers_than_rows_end_in_a_count_and_leave_no_debris() {
         })
         .collect();
     let bars = |rows: &[String]| rows.iter().filter(|row| row.contains(" 10% ")).count();
-    let rows = seen.wait_until(|rows| bars(rows) == 10);
+    let last = |rows: &[String]| rows.iter().rfind(|row| !row.is_empty()).cloned().unwrap_or_default();
     // Eleven rows and one for the cursor.
-    let last = rows.iter().rfind(|row| !row.is_empty()).unwrap();
-    assert!(last.starts_with("+5 more"), "{rows:#?}");
+    seen.wait_until(|rows| bars(rows) == 10 && last(rows).starts_with("+5 more"));
     drop(senders);
     let rows = seen.wait_until(|rows| rows.iter().all(|row| !row.contains('%') && !row.starts_with('+')));
     assert!(rows.iter().any(|row| row.contains("was lost") || row.contains("closed")), "{rows:#?}");

@@ -94,9 +94,6 @@ pub struct ReceiveArgs {
     pub max_partials: Option<u64>,
 
     #[command(flatten)]
-    pub pipe: PipeArgs,
-
-    #[command(flatten)]
     pub log: LogArgs,
 
     #[command(flatten)]
@@ -105,6 +102,9 @@ pub struct ReceiveArgs {
     // Last: the headings of their help hold for all that follow.
     #[command(flatten)]
     pub listen: ListenArgs,
+
+    #[command(flatten)]
+    pub pipe: PipeArgs,
 
     #[command(flatten)]
     pub dial: DialArgs,
