@@ -41,8 +41,14 @@ impl Args {
     /// Tells where what was not given on the command line comes from, to those that have to know.
     pub fn with_sources(mut self, sources: Sources) -> Self {
         match &mut self.command {
-            Command::Send(args) => args.dial.sources = sources,
-            Command::Receive(args) => args.dial.sources = sources,
+            Command::Send(args) => {
+                args.pipe.keep_given(&sources);
+                args.dial.sources = sources;
+            }
+            Command::Receive(args) => {
+                args.pipe.keep_given(&sources);
+                args.dial.sources = sources;
+            }
             Command::Probe(args) => args.dial.sources = sources,
             Command::Bench(args) => args.dial.sources = sources,
             _ => {}
@@ -91,7 +97,8 @@ pub struct SendArgs {
     #[arg(long, help_heading = headings::PATH, value_name = "SIZE", default_value = "32MiB", value_parser = size)]
     pub window: ByteSize,
 
-    /// Send at most so many bytes of files in a second, for example 10MB/s; the wire carries a third more
+    /// Send at most so many bytes of files in a second, for example 10MB/s, with --listen to each receiver; the wire carries
+    /// a third more
     #[arg(long, help_heading = headings::PATH, value_name = "RATE", value_parser = rate, conflicts_with = "plain")]
     pub limit: Option<u64>,
 

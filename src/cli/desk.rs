@@ -254,6 +254,7 @@ impl<'a> Desk<'a> {
         // What the error says to do first says it already.
         let told = exit != Exit::Interrupted
             || self.args.is_input()
+            || self.args.follow
             || self.args.discard
             || error.to_string().contains("the same command");
         let again = if told { "" } else { "; run the same command again to resume" };

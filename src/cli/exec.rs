@@ -1,6 +1,7 @@
 //! `receive --exec`: a command for each file that was stored. What a peer said is in its environment, and in no shell's
 //! words.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,7 +95,13 @@ impl Exec {
 /// Runs the command for one file, to its end. Whether it went well.
 fn run(command: &str, stored: &Stored, output: &Output) -> bool {
     let started = Instant::now();
-    let ended = Command::new("sh")
+    let mut shell = Command::new("sh");
+    // What is set for this run is nothing to it: secrets, and flags that another wsferry would take for its own.
+    let of_ours = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with("WSFERRY_"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| of_ours(name)) {
+        shell.env_remove(name);
+    }
+    let ended = shell
         .args(["-c", command])
         .env("WSFERRY_FILE_PATH", &stored.path)
         .env("WSFERRY_FILE_NAME", &stored.name)
@@ -102,8 +109,6 @@ fn run(command: &str, stored: &Stored, output: &Output) -> bool {
         .env("WSFERRY_FILE_BLAKE3", &stored.blake3)
         .env("WSFERRY_FILE_PEER", &stored.peer)
         .env("WSFERRY_FILE_RESULT", stored.result)
-        // What lets senders in is nothing to it.
-        .env_remove("WSFERRY_TOKEN")
         .stdin(Stdio::null())
         // Standard output has results, or events, alone.
         .stdout(std::io::stderr())

@@ -9,6 +9,7 @@ use std::time::Instant;
 use serde_json::json;
 use wsferry::protocol::OfferKind;
 use wsferry::runtime;
+use wsferry::storage::Skipped;
 use wsferry::transfer::{Error, ErrorKind, Event, Summary};
 use wsferry::transport::TransportError;
 
@@ -28,6 +29,8 @@ const REFUSALS_TOLD: u32 = 20;
 pub struct Desk {
     output: Output,
     does: Does,
+    /// The same command goes on where it was.
+    resumes: bool,
     exec: Option<Running>,
     shown: Mutex<Shown>,
 }
@@ -145,6 +148,7 @@ impl Desk {
         Self {
             output,
             does,
+            resumes: true,
             exec,
             shown: Mutex::new(Shown {
                 views: HashMap::new(),
@@ -155,6 +159,11 @@ impl Desk {
                 refused,
             }),
         }
+    }
+
+    /// The same, of what cannot be gone on with by another run.
+    pub fn without_resume(self) -> Self {
+        Self { resumes: false, ..self }
     }
 
     pub fn output(&self) -> &Output {
@@ -218,6 +227,12 @@ impl Desk {
             Event::Failed(error @ Error::Declined { .. }) if !shown.views.contains_key(&key) => {
                 (Some(Kind::Refused), error)
             }
+            Event::Skipped(skipped) => return self.skip(skipped),
+            Event::Notice { what } if key.1.is_some() && !shown.views.contains_key(&key) => {
+                self.output
+                    .event(json!({ "event": "notice", "transfer": null, "name": null, "reason": what }));
+                return self.output.notice(what);
+            }
             Event::Unserved(error) => (Some(Kind::Unserved), error),
             Event::Failed(error) => (None, error),
             _ => return,
@@ -245,6 +260,20 @@ impl Desk {
         }
     }
 
+    /// Something that was to be sent is not.
+    fn skip(&self, skipped: &Skipped) {
+        if skipped.is_failure() {
+            let name = skipped.path.display().to_string();
+            self.output.failed(None, Some(&name), skipped, "", Exit::Failed);
+            return;
+        }
+        self.output.event(json!({
+            "event": "skipped", "transfer": null, "name": skipped.path.display().to_string(),
+            "reason": skipped.why.to_string(),
+        }));
+        self.output.notice(&skipped.to_string());
+    }
+
     fn failed(&self, view: Option<&View>, error: &Error) {
         let name = match error {
             Error::Declined { name, .. } => Some(name.as_str()),
@@ -257,11 +286,16 @@ impl Desk {
             (Error::Transport(TransportError::Encrypted { .. }), ..) => {
                 "; dial ws://, or start with --tls-cert and --tls-key".to_owned()
             }
+            (Error::Transport(TransportError::Connect { .. }), ..) if self.does == Does::Fetch => {
+                "; is `wsferry send --listen` running there?".to_owned()
+            }
             _ if self.does == Does::Fetch => {
                 let again = "; run the same command again to resume";
-                let is_told = error.kind() != ErrorKind::Interrupted;
+                // What went into a pipe is gone.
+                let is_told = error.kind() != ErrorKind::Interrupted || !self.resumes;
                 format!("{}{}", advice::of(error), if is_told { "" } else { again })
             }
+            (Error::Refused { .. }, ..) if self.does == Does::Send => advice::of(error).to_owned(),
             (_, ErrorKind::Interrupted, Some(name)) if self.does == Does::Send => {
                 format!("; the receiver of {name} can come back for the rest")
             }

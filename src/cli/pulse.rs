@@ -84,7 +84,10 @@ impl Pulse {
 
     /// Tells what was not told yet: nothing more comes for a while.
     pub fn flush(&self) {
-        self.telling().tell(Instant::now());
+        let mut telling = self.telling();
+        telling.tell(Instant::now());
+        // That it stands still is said with why.
+        telling.last = None;
     }
 
     /// Nothing more is to be told.

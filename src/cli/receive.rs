@@ -185,8 +185,12 @@ fn receive_one(
     };
     limits::raise_descriptors();
     let opened = if args.stdout {
-        let desk =
-            |outlet| (Receptacle::from(&outlet), Arc::new(Desk::new(output.clone(), Does::Fetch, None)));
+        let desk = |outlet| {
+            (
+                Receptacle::from(&outlet),
+                Arc::new(Desk::new(output.clone(), Does::Fetch, None).without_resume()),
+            )
+        };
         outlet(output).map(desk)
     } else {
         open(args, directory, Does::Fetch, output).map(|(inbox, desk)| ((&inbox).into(), desk))
@@ -203,7 +207,8 @@ fn receive_one(
         Ok(served) => served.map_or_else(Exit::from, |()| Exit::Done),
         Err(Error::Stopped) => {
             output.bars.clear().ok();
-            output.error(&signals::STOPPED, signalled.exit())
+            let stopped = if args.stdout { "stopped" } else { signals::STOPPED };
+            output.error(&stopped, signalled.exit())
         }
         Err(error) => {
             let exit = error.kind().into();
@@ -282,7 +287,8 @@ async fn serve(
     let plain = args.plain.then_some(PlainReceiveOptions { limit, stall });
     let House { listener, gate, tls, drain, shutdown, .. } = house;
     let options = ServeOptions {
-        receive: options(args),
+        // A frame limit is for a path that is dialled.
+        receive: ReceiveOptions { frame_limit: MAX_FRAME as u64, ..options(args) },
         plain,
         once: args.once,
         gate,

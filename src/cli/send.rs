@@ -236,6 +236,8 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Way, SendOptions), Strin
 fn way(args: &SendArgs, output: &Output) -> Result<Way, String> {
     let alone = [
         (args.plain, "--plain"),
+        (args.dry_run, "--dry-run"),
+        (args.follow, "--follow"),
         (args.wait, "--wait"),
         (args.max_connection_age.is_some(), "--max-connection-age"),
         (args.is_input(), "-, standard input,"),

@@ -78,11 +78,12 @@ impl Outlet {
         Ok(Self { shared })
     }
 
-    /// Takes an offer, if it is of the one file, or says why not.
+    /// Takes an offer, if it is of the one file, or says why not. `sender` is the run of the sender that offers it, if it tells.
     ///
     /// # Errors
-    /// If it is no file, or not the first, or another version of it, and bytes have left.
-    pub fn begin(&self, offer: &CheckedOffer) -> Result<Opened, StorageError> {
+    /// If it is no file, or not the first; or if the sender of the first offers another version of it, and bytes have left:
+    /// then nothing more can be taken.
+    pub fn begin(&self, offer: &CheckedOffer, sender: Option<&str>) -> Result<Opened, StorageError> {
         let name = offer.path.to_string();
         if offer.discard {
             return Err(StorageError::NoBench);
@@ -98,18 +99,25 @@ impl Outlet {
             Some(file) if file.name != name || is_live => {
                 return Err(StorageError::NotTheFirst { name, first: file.name.clone() });
             }
-            Some(file) if file.id != offer.id => {
+            Some(file) if !file.is_version(offer) => {
+                // What others offer under its name takes nothing from it.
+                if file.is_sealed || sender.is_none() || file.sender.as_deref() != sender {
+                    return Err(StorageError::NotTheFirst { name, first: file.name.clone() });
+                }
                 let what = "what is offered now is another version of it".to_owned();
                 return Err(state.fail(Failure::Left(what)));
             }
             _ => {}
         }
-        state.is_live = true;
-        let file = state.file.get_or_insert_with(|| TheFile::new(name, offer));
+        let file = state.file.get_or_insert_with(|| TheFile::new(name, offer, sender));
+        let is_sealed = file.is_sealed;
         if file.geometry.is_open() && !offer.geometry.is_open() {
             file.ends_with(offer.geometry);
         }
-        Ok(file.opened())
+        let opened = file.opened();
+        // Of a file that is done nothing more is to come.
+        state.is_live = !is_sealed;
+        Ok(opened)
     }
 
     /// Why nothing more can be taken, if that is so.

@@ -105,7 +105,10 @@ impl Expected {
         if matches!(told, Event::Finished(_) | Event::Failed(_)) {
             let name = self.names.remove(&transfer).expect("it was looked up");
             self.files.remove(&name);
-            self.note_move();
+            // A file that is to be offered again has not come any further.
+            if !matches!(told, Event::Failed(Error::PeerEnded { again: true, .. })) {
+                self.note_move();
+            }
         }
         Some((number, told))
     }

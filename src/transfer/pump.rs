@@ -125,7 +125,11 @@ impl<D: Side> Pump<D> {
             if flushed && self.side.is_over(&self.link) && self.link.is_told() {
                 return Poll::Ready(Ok(()));
             }
-            let at = self.paused.into_iter().chain(self.side.tells_at()).fold(self.link.timeout(now), Instant::min);
+            let at = self
+                .paused
+                .into_iter()
+                .chain(self.side.tells_at())
+                .fold(self.link.timeout(now), Instant::min);
             if self.timer.poll_at(at, cx).is_ready() {
                 let stalled = self.link.handle_timeout(Instant::now());
                 stalled.map_err(|silence| Error::Stalled { peer: connection.peer().to_owned(), silence })?;

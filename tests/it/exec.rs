@@ -7,7 +7,7 @@ fn telling(place: &Place) -> String {
     let told = place.path("told");
     format!(
         "printf '%s|' \"$WSFERRY_FILE_PATH\" \"$WSFERRY_FILE_NAME\" \"$WSFERRY_FILE_SIZE\" \"$WSFERRY_FILE_BLAKE3\" \"$WSFERRY_FILE_RESULT\" \
-         \"${{WSFERRY_TOKEN-none}}\" >> {0}; echo >> {0}; test -n \"$WSFERRY_FILE_PEER\"; echo on standard output",
+         \"${{WSFERRY_TOKEN-none}}${{WSFERRY_HEADER-}}\" >> {0}; echo >> {0}; test -n \"$WSFERRY_FILE_PEER\"; echo on standard output",
         told.display()
     )
 }
@@ -21,7 +21,11 @@ fn a_command_runs_for_a_file_with_all_that_is_known_of_it_in_its_environment() {
     let file = place.file(name, &bytes);
     let mut receiver = wsferry();
     receiver.arg("receive").arg(place.inbox()).args(["--once", "--json", "--listen", "127.0.0.1:0"]);
-    receiver.args(["--exec", &telling(&place)]).env("WSFERRY_TOKEN", "SECRET").current_dir(place.path(""));
+    receiver
+        .args(["--exec", &telling(&place)])
+        .env("WSFERRY_TOKEN", "SECRET")
+        .env("WSFERRY_HEADER", "X-Key: SECRET")
+        .current_dir(place.path(""));
     let receiver = Receiver::launch(&mut receiver);
     send_well(&file, &receiver.url, &["--token", "SECRET"]);
     let ended = receiver.running.end();

@@ -107,7 +107,8 @@ fn what_comes_right_behind_what_was_told_is_told_too_although_nothing_else_happe
             }
         };
         runtime::block_on(async {
-            let sent = session.send_stream(Pieces(pieces), "f".parse().unwrap(), &mut observer).await.unwrap();
+            let sent =
+                session.send_stream(Pieces(pieces), "f".parse().unwrap(), &mut observer).await.unwrap();
             session.close().await;
             sent.size()
         })

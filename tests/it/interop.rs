@@ -23,9 +23,8 @@ const WAYS: [&str; 2] = ["frame", "fragments"];
 
 /// Python or Node with one of the scripts, and the libraries that it needs.
 fn run(script: &str) -> Command {
-    let place = std::env::var_os("WSFERRY_INTEROP").expect(
-        "WSFERRY_INTEROP is not set: it names a directory with the libraries; see CONTRIBUTING.md",
-    );
+    let place = std::env::var_os("WSFERRY_INTEROP")
+        .expect("WSFERRY_INTEROP is not set: it names a directory with the libraries; see CONTRIBUTING.md");
     let place = PathBuf::from(place);
     let python = place.join("bin/python");
     let mut command =

@@ -18,6 +18,8 @@ use crate::gateway::{Gateway, Limits};
 use crate::support::{PATIENCE, Place, Running, random, send, send_well, wsferry};
 
 const MIB: usize = 1 << 20;
+/// The run of the one sender.
+const RUN: &str = "a run";
 
 /// `wsferry receive --once --stdout --json`: events come on standard error.
 pub struct Pipe {
@@ -251,14 +253,16 @@ fn a_source_that_changed_behind_bytes_that_left_is_a_mismatch_and_said() {
     let gateway = Gateway::start(address, Limits { rate: Some(8_000_000), ..Limits::default() });
     let mut command = wsferry();
     command.arg("send").arg(&file).args([&gateway.url(), "--json"]);
-    let mut sender = Running::start(&mut command);
+    let sender = Running::start(&mut command);
     sender.wait_for(|event| event["event"] == "progress" && event["durable"].as_u64() >= Some(BLOCK));
-    sender.kill();
-    std::fs::write(&file, random(30 * MIB + 1, 7)).unwrap();
-    let sent = send(&file, &pipe.url, &[]);
-    sent.assert_error(5, &["f were passed on and cannot be taken back", "another version"]);
+    // Another run may be anybody's, and takes nothing from this one.
+    let other = place.file("other/f", &random(30 * MIB + 1, 7));
+    send(&other, &pipe.url, &[]).assert_error(4, &["is writing f"]);
+    std::fs::write(&file, random(30 * MIB + 1, 8)).unwrap();
+    sender.end().assert_error(5, &["f were passed on and cannot be taken back", "another version"]);
     let left = read.join().unwrap();
-    assert!(left.len() >= BLOCK as usize && bytes.starts_with(&left), "{}", left.len());
+    // What is read in the moment of the change may be of either.
+    assert!(left.starts_with(&bytes[..BLOCK as usize]), "{}", left.len());
     let (code, lines) = pipe.end();
     assert_eq!(code, 5, "{lines:?}");
 }
@@ -410,7 +414,7 @@ fn is_written(outlet: &Outlet, below: u64) {
 fn what_comes_behind_a_gap_leaves_once_the_gap_is_filled() {
     let bytes = random(3 * BLOCK as usize, 1);
     let (outlet, written) = outlet();
-    assert_eq!(outlet.begin(&offer(&bytes, 'a')).unwrap(), Opened::default());
+    assert_eq!(outlet.begin(&offer(&bytes, 'a'), Some(RUN)).unwrap(), Opened::default());
     let b = BLOCK as usize;
     for range in [0..99, 300..b, b..2 * b] {
         outlet.write_at(&bytes[range.clone()], range.start as u64).unwrap();
@@ -433,7 +437,7 @@ fn what_comes_behind_a_gap_leaves_once_the_gap_is_filled() {
 fn a_connection_that_ends_leaves_what_came_in_order_and_the_next_goes_on_there() {
     let bytes = random(2 * BLOCK as usize + 500, 2);
     let (outlet, written) = outlet();
-    outlet.begin(&offer(&bytes, 'a')).unwrap();
+    outlet.begin(&offer(&bytes, 'a'), Some(RUN)).unwrap();
     let b = BLOCK as usize;
     outlet.write_at(&bytes[..b], 0).unwrap();
     outlet.note(&[(0, hashes(&bytes, 0))]).unwrap();
@@ -441,10 +445,10 @@ fn a_connection_that_ends_leaves_what_came_in_order_and_the_next_goes_on_there()
     outlet.write_at(&bytes[b + 600..b + 900], BLOCK + 600).unwrap();
     is_written(&outlet, BLOCK + 300);
     // While it is there, nobody else is let in.
-    let refused = outlet.begin(&offer(&bytes, 'a'));
+    let refused = outlet.begin(&offer(&bytes, 'a'), Some(RUN));
     assert!(matches!(refused, Err(StorageError::NotTheFirst { .. })), "{refused:?}");
     outlet.put_away();
-    let opened = outlet.begin(&offer(&bytes, 'a')).unwrap();
+    let opened = outlet.begin(&offer(&bytes, 'a'), Some(RUN)).unwrap();
     assert_eq!(opened.held, std::iter::once(0..1).collect());
     assert_eq!((opened.received, opened.complete), (BLOCK + 300, false));
     assert_eq!(outlet.digests(0, 9), [hashes(&bytes, 0).digest()]);
@@ -461,7 +465,7 @@ fn a_connection_that_ends_leaves_what_came_in_order_and_the_next_goes_on_there()
     is_written(&outlet, bytes.len() as u64);
     outlet.seal(tree.digest().unwrap()).unwrap();
     // The receipt may have been lost.
-    assert!(outlet.begin(&offer(&bytes, 'a')).unwrap().complete);
+    assert!(outlet.begin(&offer(&bytes, 'a'), Some(RUN)).unwrap().complete);
 }
 
 #[test]
@@ -470,7 +474,7 @@ fn other_bytes_than_those_that_left_end_it_for_good() {
     let other = random(2 * BLOCK as usize, 4);
     let begun = |len: usize| {
         let (outlet, written) = outlet();
-        outlet.begin(&offer(&bytes, 'a')).unwrap();
+        outlet.begin(&offer(&bytes, 'a'), Some(RUN)).unwrap();
         put(&outlet, &bytes, 0..len).unwrap();
         is_written(&outlet, len as u64);
         (outlet, written)
@@ -488,7 +492,20 @@ fn other_bytes_than_those_that_left_end_it_for_good() {
 
     let (outlet, _written) = begun(300);
     outlet.put_away();
-    assert!(is_left(outlet.begin(&offer(&bytes, 'b')).map(|_| ())), "another version");
+    assert!(is_left(outlet.begin(&offer(&bytes, 'b'), Some(RUN)).map(|_| ())), "another version");
+
+    let (outlet, _written) = begun(300);
+    outlet.put_away();
+    for (other, sender) in [(offer(&bytes, 'b'), Some("another run")), (offer(&bytes, 'b'), None)] {
+        let refused = outlet.begin(&other, sender);
+        assert!(
+            matches!(refused, Err(StorageError::NotTheFirst { .. })),
+            "a stranger ends nothing: {refused:?}"
+        );
+    }
+    let shorter = CheckedOffer { geometry: Geometry::new(100).unwrap(), ..offer(&bytes, 'a') };
+    assert!(matches!(outlet.begin(&shorter, None), Err(StorageError::NotTheFirst { .. })), "of another size");
+    assert!(outlet.begin(&offer(&bytes, 'a'), None).is_ok(), "the same file goes on");
 
     let (outlet, _written) = begun(BLOCK as usize);
     assert!(is_left(outlet.write_zeros(0..BLOCK)), "zeros");
@@ -500,7 +517,7 @@ fn other_bytes_than_those_that_left_end_it_for_good() {
     // Where nothing left there is nothing to take back.
     let (outlet, _written) = begun(0);
     outlet.put_away();
-    outlet.begin(&offer(&other, 'b')).unwrap();
+    outlet.begin(&offer(&other, 'b'), Some(RUN)).unwrap();
     outlet.write_at(&other[..300], 0).unwrap();
     is_written(&outlet, 300);
 }
@@ -510,7 +527,9 @@ fn blocks_that_come_far_ahead_are_not_kept_without_a_bound() {
     let len = 60 * BLOCK;
     let (outlet, _written) = outlet();
     let block = random(BLOCK as usize, 5);
-    outlet.begin(&CheckedOffer { geometry: Geometry::new(len).unwrap(), ..offer(&block, 'a') }).unwrap();
+    outlet
+        .begin(&CheckedOffer { geometry: Geometry::new(len).unwrap(), ..offer(&block, 'a') }, Some(RUN))
+        .unwrap();
     let ahead = (1..60).map(|at| outlet.write_at(&block, at * BLOCK)).take_while(Result::is_ok).count();
     assert!((30..50).contains(&ahead), "{ahead} blocks");
     assert!(matches!(outlet.write_at(&block, 0), Err(StorageError::TooFar { .. })));
@@ -521,7 +540,7 @@ fn a_run_of_zeros_takes_no_memory_and_leaves_as_zeros() {
     let blocks = 200;
     let (outlet, written) = outlet();
     let geometry = Geometry::new(blocks * BLOCK + 5).unwrap();
-    outlet.begin(&CheckedOffer { geometry, ..offer(b"", 'a') }).unwrap();
+    outlet.begin(&CheckedOffer { geometry, ..offer(b"", 'a') }, Some(RUN)).unwrap();
     outlet.write_zeros(0..blocks * BLOCK).unwrap();
     outlet.write_at(b"12345", blocks * BLOCK).unwrap();
     let all = taken(&written, geometry.size() as usize);

@@ -208,9 +208,8 @@ fn a_file_crosses_stunnel_in_front_of_a_receiver() {
 #[ignore = "needs Python and jupyter-server-proxy"]
 fn a_file_crosses_a_jupyter_server_with_a_token_and_a_path_and_is_cut_once() {
     const SIZE: usize = 256 << 20;
-    let directory = std::env::var_os("WSFERRY_INTEROP").expect(
-        "WSFERRY_INTEROP is not set: it names a directory with the libraries; see CONTRIBUTING.md",
-    );
+    let directory = std::env::var_os("WSFERRY_INTEROP")
+        .expect("WSFERRY_INTEROP is not set: it names a directory with the libraries; see CONTRIBUTING.md");
     let python = PathBuf::from(directory).join("bin/python");
     let place = Place::new();
     let receiver = Receiver::start(&place, &["--path", "/inbox"]);

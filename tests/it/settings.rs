@@ -310,3 +310,29 @@ fn a_receiver_takes_its_flags_from_the_file() {
     }
     assert!(place.received("f") == random(1000, 2));
 }
+
+#[test]
+fn what_is_set_for_other_runs_spoils_none_that_has_no_use_for_it() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let file = place.file("f", &random(1000, 1));
+    let text = "once = true\n[receive]\nplain-limit = \"1MB\"\n[send]\nno-echo = true\nuntil = \"5s\"\n";
+    let mut send = with_file(&place, text);
+    send.env("WSFERRY_VIA", "false").env("WSFERRY_CERT", "/nowhere");
+    // A certificate without its key is a mistake, wherever it stands.
+    let refused = end(send.arg("send").arg(&file).arg(&receiver.url));
+    refused.assert_error(2, &["--key"]);
+    let sent = end(send.env_remove("WSFERRY_CERT"));
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    let sent = end(send.env_remove("WSFERRY_VIA").env("WSFERRY_LISTEN", "127.0.0.1:0"));
+    assert_eq!(sent.code(), 0, "{sent:?}");
+    assert!(place.received("f") == random(1000, 1));
+    // And the other way round, with all that sets.
+    let inbox = place.path("other");
+    let mut receive = with_file(&place, text);
+    receive.arg("receive").arg(&inbox).args(["--json", "--listen", "127.0.0.1:0"]);
+    let other = Receiver::launch(&mut receive);
+    send_well(&file, &other.url, &[]);
+    assert_eq!(other.running.end().code(), 0);
+    assert!(std::fs::read(inbox.join("f")).unwrap() == random(1000, 1));
+}

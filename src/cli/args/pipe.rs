@@ -3,6 +3,7 @@
 use clap::Parser;
 
 use crate::cli::headings;
+use crate::cli::settings::Sources;
 
 /// What takes the place of a URL: a program, or the one that started this.
 #[derive(Debug, Parser)]
@@ -20,6 +21,12 @@ pub struct PipeArgs {
 impl PipeArgs {
     pub fn is_given(&self) -> bool {
         self.via.is_some() || self.stdio
+    }
+
+    /// How the other side is reached is said on the command line alone: what is set for all runs says nothing.
+    pub fn keep_given(&mut self, sources: &Sources) {
+        self.via.take_if(|_| !sources.is_given("via"));
+        self.stdio &= sources.is_given("stdio");
     }
 
     /// The flag that was given.

@@ -17,6 +17,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, FromArgMatches};
 
@@ -120,6 +121,25 @@ impl From<clap::Error> for Refusal {
     }
 }
 
+/// Flags that are of no use without each other: one that stands alone is a mistake.
+const PAIRS: [&str; 4] = ["cert", "key", "tls-cert", "tls-key"];
+
+/// What is set for runs that also have a flag which this one lacks: it says nothing here.
+fn idle(held: &[Setting], parse: impl Fn(&[Setting]) -> Result<Args, clap::Error>) -> Option<usize> {
+    let lacks = |held: &[Setting]| {
+        parse(held)
+            .err()
+            .filter(|error| error.kind() == ErrorKind::MissingRequiredArgument)
+            .map(|error| error.to_string())
+    };
+    let before = lacks(held);
+    (0..held.len()).filter(|&at| !PAIRS.contains(&held[at].name.as_str())).find(|&at| {
+        let mut rest = held.to_vec();
+        rest.remove(at);
+        lacks(&rest) != before
+    })
+}
+
 /// Parses a command line, together with what is set elsewhere.
 pub fn parse(arguments: Vec<OsString>, variables: &Variables) -> Result<Args, Refusal> {
     let mut program = definition::command();
@@ -140,19 +160,30 @@ pub fn parse(arguments: Vec<OsString>, variables: &Variables) -> Result<Args, Re
         }
         Ruling::Conflict(error) => return Err(error.into()),
     };
-    let set = held.iter().filter_map(|setting| {
-        let flag = Flag::named(command, &setting.name)?;
-        Some(flag.arguments(&setting.value))
-    });
-    let set: Vec<OsString> = set.flatten().collect();
-    if set.is_empty() {
-        return Ok(Args::from_arg_matches(&program.try_get_matches_from(arguments)?)?);
-    }
     // Of patterns the first that matches decides: those that were given stand first.
     let end = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
-    let mut all = arguments.clone();
-    all.splice(end..end, set);
-    let parsed = program.clone().try_get_matches_from(all).and_then(|all| Args::from_arg_matches(&all));
+    let parse = |held: &[Setting]| {
+        let set = held.iter().filter_map(|setting| {
+            let flag = Flag::named(command, &setting.name)?;
+            Some(flag.arguments(&setting.value))
+        });
+        let mut all = arguments.clone();
+        all.splice(end..end, set.flatten());
+        program.clone().try_get_matches_from(all).and_then(|all| Args::from_arg_matches(&all))
+    };
+    if held.is_empty() {
+        return Ok(Args::from_arg_matches(&program.try_get_matches_from(arguments)?)?);
+    }
+    let mut held = held;
+    let parsed = loop {
+        match parse(&held) {
+            Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
+                let Some(idle) = idle(&held, parse) else { break Err(error) };
+                held.remove(idle);
+            }
+            parsed => break parsed,
+        }
+    };
     match parsed {
         Ok(args) => Ok(args.with_sources(sources)),
         // What is wrong with the command line alone is told as ever.

@@ -13,6 +13,8 @@ use crate::storage::hash_block;
 pub(super) struct TheFile {
     pub(super) name: String,
     pub(super) id: String,
+    /// The run of its sender, if that tells.
+    pub(super) sender: Option<String>,
     pub(super) geometry: Geometry,
     /// Blocks that have not left, or were not hashed yet.
     blocks: BTreeMap<u64, Content>,
@@ -39,10 +41,11 @@ enum Content {
 }
 
 impl TheFile {
-    pub(super) fn new(name: String, offer: &CheckedOffer) -> Self {
+    pub(super) fn new(name: String, offer: &CheckedOffer, sender: Option<&str>) -> Self {
         Self {
             name,
             id: offer.id.clone(),
+            sender: sender.map(str::to_owned),
             geometry: offer.geometry,
             blocks: BTreeMap::new(),
             kept: 0,
@@ -55,6 +58,13 @@ impl TheFile {
             tree: DigestTree::new(offer.geometry),
             is_sealed: false,
         }
+    }
+
+    /// Whether this is offered as the very version that was begun. An end that was not known may be by now, and not the other
+    /// way round.
+    pub(super) fn is_version(&self, offer: &CheckedOffer) -> bool {
+        let is_sized = self.geometry.is_open() || self.geometry == offer.geometry;
+        self.id == offer.id && is_sized
     }
 
     /// What is there of it: what left and was hashed is held, what waits is hashed again, and what came behind a gap is

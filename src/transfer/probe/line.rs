@@ -131,11 +131,27 @@ impl Line {
 
     /// Sends chunks of one size on a connection of their own, one each `gap`, until so many characters have crossed. Gives
     /// what ended it, if it ended before.
-    pub(super) async fn drip(&mut self, frame: usize, gap: Duration, characters: u64) -> Option<Refusal> {
+    pub(super) async fn drip(
+        &mut self,
+        frame: usize,
+        gap: Duration,
+        characters: u64,
+        patience: Duration,
+    ) -> Option<Refusal> {
         let chunk = ChunkSize::for_frame_limit(frame).expect("a frame holds a few bytes");
+        let mut moved = (Instant::now(), 0);
         while self.carried(frame) < characters {
-            if let Err(error) = poll_fn(|cx| self.connection.poll_ready(cx)).await {
-                return Some(why(&error.into()));
+            if self.acknowledged != moved.1 {
+                moved = (Instant::now(), self.acknowledged);
+            }
+            if moved.0.elapsed() > gap + patience {
+                return Some(Refusal::Stalled);
+            }
+            let ready = async { poll_fn(|cx| self.connection.poll_ready(cx)).await };
+            match runtime::timeout(patience, ready).await {
+                None => return Some(Refusal::Stalled),
+                Some(Err(error)) => return Some(why(&error.into())),
+                Some(Ok(())) => {}
             }
             self.send(chunk);
             if let Err(ended) = self.wait(gap).await {

@@ -279,7 +279,7 @@ impl Prober<'_> {
         let mut line = self.open_again().await?;
         let began = Instant::now();
         let most = characters + characters / 2;
-        let ended = line.drip(frame, lived * SLOWER / frames, most).await;
+        let ended = line.drip(frame, lived * SLOWER / frames, most, patience).await;
         let (carried, slowly) = (line.carried(frame), began.elapsed());
         match ended {
             Some(ended) if slowly > lived * SLOWER / 2 && carried > characters / 2 => {

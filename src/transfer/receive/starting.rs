@@ -76,7 +76,7 @@ impl Destination<'_> {
             Receptacle::Inbox(inbox) => inbox,
             Receptacle::Outlet(outlet) => {
                 for (number, offer) in self.to_open.drain(..) {
-                    let opened = outlet.begin(&offer);
+                    let opened = outlet.begin(&offer, self.session.as_deref());
                     jobs.push(Box::pin(std::future::ready(Outcome::Passed(number, opened))));
                     moved = true;
                 }
