@@ -29,6 +29,8 @@ use super::tree;
 
 /// How long a sender that was told to stop may take to do so: it has nothing to put in order.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
+/// The same where a command was started, which has some time to end by itself.
+const STOP_PATIENCE_OF_COMMAND: Duration = Duration::from_millis(1500);
 /// How much of that it may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(300);
 
@@ -50,7 +52,8 @@ pub fn run(args: SendArgs, output: &Output) -> Exit {
         Err(usage) => return output.error(&usage, Exit::Usage),
     };
     // A file that is followed is sent to its end first.
-    let patience = (!args.follow).then_some(STOP_PATIENCE);
+    let patience = if args.pipe.via.is_some() { STOP_PATIENCE_OF_COMMAND } else { STOP_PATIENCE };
+    let patience = (!args.follow).then_some(patience);
     let remote = match way {
         Way::Listen => return offer::run(args, options, output),
         Way::Stdio => return offer::over_stdio(&args, &options, output),

@@ -58,17 +58,15 @@ fn start(command: &str) -> io::Result<Stream> {
         Command::new("sh").arg("-c").arg(command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let pipes = child.stdout.take().zip(child.stdin.take()).expect("both were asked for");
     // From here on it ends with this.
-    let child = Running(Arc::new(Mutex::new(child)));
+    let child = Running { child: Arc::new(Mutex::new(child)), has_said_all: false };
     let pipes = Stream::pipes(pipes.0.into(), pipes.1.into())?;
-    Ok(Stream::new(Talk { pipes, is_at_end: false, ending: None, child }))
+    Ok(Stream::new(Talk { pipes, ending: None, child }))
 }
 
 /// The pipes of a program that runs.
 struct Talk {
     // First: a program that reads its end goes by itself.
     pipes: Stream,
-    /// All that it said was read.
-    is_at_end: bool,
     /// Waits for the program, whose pipes have ended.
     ending: Option<Ending>,
     child: Running,
@@ -79,7 +77,7 @@ type Ending = Pin<Box<dyn Future<Output = Option<ExitStatus>> + Send>>;
 impl Talk {
     /// Why the pipes have ended: nothing if the program ended well, or runs on without them.
     fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let child = &self.child.0;
+        let child = &self.child.child;
         let ending = self.ending.get_or_insert_with(|| {
             let child = child.clone();
             Box::pin(runtime::spawn_blocking(move || wait(&child)))
@@ -97,9 +95,9 @@ impl Talk {
 
 impl AsyncRead for Talk {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        if !self.is_at_end {
+        if !self.child.has_said_all {
             match ready!(Pin::new(&mut self.pipes).poll_read(cx, into)) {
-                Ok(0) if !into.is_empty() => self.is_at_end = true,
+                Ok(0) if !into.is_empty() => self.child.has_said_all = true,
                 read => return Poll::Ready(read),
             }
         }
@@ -127,12 +125,19 @@ impl AsyncWrite for Talk {
 }
 
 /// A program that is killed, unless it ends by itself, and whose end is taken note of: none is left as a zombie.
-struct Running(Arc<Mutex<Child>>);
+struct Running {
+    child: Arc<Mutex<Child>>,
+    /// All that it said was read: what it still does is its own affair.
+    has_said_all: bool,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if wait(&self.0).is_none() {
-            let mut child = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.has_said_all {
+            let child = self.child.clone();
+            thread::spawn(move || drop(child.lock().unwrap_or_else(PoisonError::into_inner).wait()));
+        } else if wait(&self.child).is_none() {
+            let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -150,7 +150,7 @@ fn cuts_lose_nothing_of_what_goes_to_standard_output_and_repeat_nothing() {
         (2, Limits { bytes: Some(2_500_001), ..Limits::default() }),
         (3, Limits { life: Some(Duration::from_millis(300)), rate: Some(40_000_000), ..Limits::default() }),
     ] {
-        let bytes = random(50 * MIB + 1234, seed);
+        let bytes = random(32 * MIB + 1234, seed);
         let file = place.file("f", &bytes);
         let mut pipe = Pipe::start(&[]);
         let gateway = Gateway::start(pipe.url["ws://".len()..].parse().unwrap(), limits);

@@ -218,13 +218,13 @@ fn a_tree_is_one_row_with_files_bytes_and_the_name_that_is_on_its_way() {
 fn what_was_there_is_compared_in_sight() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
-    let bytes = random(60_000_000, 3);
+    let bytes = random(20_000_000, 3);
     let file = place.file("f", &bytes);
     let fast = |url: &str| Running::start(wsferry().arg("send").arg(&file).args([url, "--json"]));
-    let plan = Plan { stall_after: Some(60_000_000), ..Plan::default() };
+    let plan = Plan { stall_after: Some(20_000_000), ..Plan::default() };
     let proxy = Proxy::start(receiver.address(), move |_| (plan.clone(), Plan::default()));
     let mut first = fast(&proxy.url());
-    first.wait_for(|event| event["acknowledged"].as_u64() > Some(40_000_000));
+    first.wait_for(|event| event["acknowledged"].as_u64() > Some(13_000_000));
     first.kill();
     receiver.running.wait_for(|event| event["event"] == "failed");
     // Each byte of a block is read again, over a path that lets the questions pass slowly.

@@ -69,14 +69,14 @@ fn what_comes_on_standard_input_goes_over_the_pipes_of_a_command() {
 #[test]
 fn a_command_that_is_killed_is_started_again_and_the_transfer_goes_on_where_it_was() {
     let place = Place::new();
-    let bytes = random(24 << 20, 24);
+    let bytes = random(9 << 20, 24);
     let file = place.file("large", &bytes);
     // The first time it ends in the middle, and by a signal.
     let ends_once = |command: String, piped: String, other: &Place| {
         format!("if mkdir {}; then {piped}; kill -9 $$; fi; exec {command}", other.path("was-here").display())
     };
     let command = format!("{} receive --stdio '{}'", ours(), place.inbox().display());
-    let command = ends_once(command.clone(), format!("stdbuf -o0 head -c 16000000 | {command}"), &place);
+    let command = ends_once(command.clone(), format!("stdbuf -o0 head -c 6000000 | {command}"), &place);
     let ended = via("send", &command, &[&file], &["--window", "256KiB"]).end();
     assert_eq!(ended.code(), 0, "{ended:?}");
     let cut = ended.event("reconnecting");
@@ -88,7 +88,7 @@ fn a_command_that_is_killed_is_started_again_and_the_transfer_goes_on_where_it_w
 
     let other = Place::new();
     let command = format!("{} send --window 256KiB --stdio '{}'", ours(), file.display());
-    let command = ends_once(command.clone(), format!("{command} | stdbuf -o0 head -c 16000000"), &other);
+    let command = ends_once(command.clone(), format!("{command} | stdbuf -o0 head -c 6000000"), &other);
     let ended = via("receive", &command, &[&other.inbox()], &[]).end();
     assert_eq!(ended.code(), 0, "{ended:?}");
     assert_eq!(ended.events("reconnecting").len(), 1, "{ended:?}");
@@ -242,4 +242,33 @@ fn programs_sshd_carries_files_both_ways_and_a_connection_that_is_killed_goes_on
     let ended = via("receive", &command, &[&third.inbox()], &[]).end_within(4 * PATIENCE);
     assert_eq!(ended.code(), 0, "{ended:?} {}", server.log());
     assert!(third.received("large") == bytes, "the file differs");
+}
+
+#[test]
+fn what_the_other_side_does_with_files_that_it_has_goes_on_behind_the_end_of_this_one() {
+    let place = Place::new();
+    // More than run at a time.
+    let files: Vec<_> =
+        (0..6).map(|number| place.file(&format!("f{number}"), &random(5000, number))).collect();
+    let (go, inbox) = (place.path("go"), place.inbox());
+    let done = |number: usize| place.path(&format!("done-f{number}"));
+    let exec = format!(
+        "until test -e {}; do sleep 0.05; done; touch {}/done-$WSFERRY_FILE_NAME",
+        go.display(),
+        place.path("").display()
+    );
+    // It holds no pipe that a test would wait for.
+    let command =
+        format!("exec {} receive --stdio --exec \"{exec}\" '{}' 2>/dev/null", ours(), inbox.display());
+    let command = command.replace("$WSFERRY", "\\$WSFERRY");
+    let paths: Vec<&Path> = files.iter().map(|file| file.as_path()).collect();
+    let ended = via("send", &command, &paths, &[]).end();
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    assert!((0..6).all(|number| !done(number).exists()));
+    std::fs::write(go, "").unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !(0..6).all(|number| done(number).exists()) {
+        assert!(Instant::now() < deadline, "it was killed");
+        std::thread::yield_now();
+    }
 }
