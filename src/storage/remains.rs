@@ -19,7 +19,7 @@ use crate::protocol::{BLOCK, BlockSet, CheckedOffer, Geometry};
 pub(super) struct Remains {
     part: Option<(Box<dyn FolderFile>, FileInfo)>,
     journal: Option<Journal>,
-    /// The partial file has its final name already.
+    /// The partial file has its final name already: the machine may have stopped before it lost this one.
     is_finished: bool,
 }
 
@@ -36,10 +36,19 @@ impl Remains {
             None => None,
             Some(file) => Some(open_journal(file, name)?),
         };
-        let part = open_ours(&*shelf, &names.part).map_err(StorageError::io("open", &names.part))?;
-        let mut remains = Self { part, journal, is_finished: false };
-        remains.forget_another(offer);
-        remains.drop_finished(destination, offer)?;
+        let mut remains = Self { part: None, journal, is_finished: false };
+        // Opening a partial file may make it writable: one that is the file already keeps its permissions.
+        let named = destination.lookup(&offer.path)?;
+        remains.is_finished = match named {
+            Some(named) => {
+                means(&*shelf, &names.part, named.id).map_err(StorageError::io("stat", &names.part))?
+            }
+            None => false,
+        };
+        if !remains.is_finished {
+            remains.part = open_ours(&*shelf, &names.part).map_err(StorageError::io("open", &names.part))?;
+            remains.forget_another(offer);
+        }
         Ok(remains)
     }
 
@@ -51,7 +60,7 @@ impl Remains {
         }
     }
 
-    /// The machine may have stopped between the final name and the end of this one.
+    /// A partial file that was given its final name since is none.
     fn drop_finished(&mut self, destination: &Destination, offer: &CheckedOffer) -> Result<(), StorageError> {
         if let Some((_, info)) = &self.part
             && destination.lookup(&offer.path)?.is_some_and(|named| named.id == info.id)

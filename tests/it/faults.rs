@@ -33,6 +33,9 @@ const ERRNOS: [Errno; 11] = [
     Errno::ROFS,
 ];
 
+/// Permissions of a source that nobody may write to.
+const READ_ONLY: Option<u32> = Some(0o440);
+
 const WRONG: &str = "a receipt for another file";
 
 /// How a connection ended without a receipt.
@@ -262,6 +265,12 @@ impl Case {
         Self { file: File::new(random(size, 11)), before }
     }
 
+    /// The source is one that nobody may write to.
+    fn read_only(mut self) -> Self {
+        self.file.mode = READ_ONLY;
+        self
+    }
+
     fn options(&self) -> InboxOptions {
         let overwrite = matches!(self.before, Before::Other | Before::Repaired);
         InboxOptions { overwrite, ..InboxOptions::default() }
@@ -331,6 +340,8 @@ impl Case {
         if first.as_ref().is_err_and(|why| why == WRONG) {
             return Err(told());
         }
+        let log = model.log();
+        let cannot_set = faults.iter().any(|fault| log.get(fault.at as usize) == Some(&"set mode"));
         model.disturb(&[], &[]);
         // Others take what they take; what fails takes nothing.
         if acts.is_empty() && first.is_err() && there().as_ref() != Some(&self.file.bytes) {
@@ -355,6 +366,11 @@ impl Case {
         }
         if there().as_ref() != Some(&self.file.bytes) {
             return Err(format!("{}: and then another file", told()));
+        }
+        // Permissions that could not be set are a warning.
+        let is_to_be_kept = acts.is_empty() && self.file.mode == READ_ONLY && !cannot_set;
+        if is_to_be_kept && !model.is_read_only(&self.file.name) {
+            return Err(format!("{}: and then it can be written to", told()));
         }
         Ok(first.is_ok())
     }
@@ -471,6 +487,9 @@ fn any_operation_that_fails_costs_no_more_than_another_try() {
     }
     for case in large_cases() {
         every_fault(&case, &mut counts, |at| vec![ERRNOS[at as usize % ERRNOS.len()]]);
+    }
+    for case in [Case::new(SMALL, Before::Nothing), Case::new(LARGE, Before::Nothing)] {
+        every_fault(&case.read_only(), &mut counts, |_| vec![Errno::IO, Errno::NOSPC]);
     }
     counts.tell("faults");
 }
