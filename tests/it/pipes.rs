@@ -552,3 +552,18 @@ fn a_run_of_zeros_takes_no_memory_and_leaves_as_zeros() {
     }
     outlet.seal(blake3::hash(&all).into()).unwrap();
 }
+
+#[test]
+fn what_comes_at_the_far_end_of_the_largest_file_takes_no_more_memory_than_elsewhere() {
+    let geometry = Geometry::new((1 << 53) - 1).unwrap();
+    let (outlet, _written) = outlet();
+    outlet.begin(&CheckedOffer { geometry, ..offer(b"", 'a') }, Some(RUN)).unwrap();
+    let last = geometry.blocks() - 1;
+    let info = allocation_counter::measure(|| {
+        outlet.write_zeros((last - 100_000) * BLOCK..geometry.size()).unwrap();
+        let hashes = outlet.hash_block(last).unwrap();
+        assert_eq!(outlet.note(&[(last, hashes)]).unwrap(), 0, "nothing leaves before the rest has come");
+        assert_eq!(outlet.digests(last, 9), [hashes.digest()]);
+    });
+    assert!(info.bytes_max < 1 << 20, "{} bytes", info.bytes_max);
+}

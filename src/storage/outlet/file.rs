@@ -16,9 +16,11 @@ pub(super) struct TheFile {
     /// The run of its sender, if that tells.
     pub(super) sender: Option<String>,
     pub(super) geometry: Geometry,
-    /// Blocks that have not left, or were not hashed yet.
-    blocks: BTreeMap<u64, Content>,
-    /// Bytes of them that hold memory.
+    /// What came of blocks that have not left, or were not hashed yet.
+    blocks: BTreeMap<u64, Vec<u8>>,
+    /// Those of them that are zeros. None of these is among `blocks`.
+    zeros: BlockSet,
+    /// Bytes in `blocks`.
     kept: u64,
     /// The bytes that came, by their offsets.
     filled: BlockSet,
@@ -28,16 +30,10 @@ pub(super) struct TheFile {
     hashed: BlockSet,
     /// Those that this connection was told to hash, whether they were or not: they are kept until then.
     to_hash_again: BlockSet,
-    /// Of those that were hashed; in place of the others stands [`BlockDigest::NONE`].
-    digests: Vec<BlockDigest>,
+    /// Of those that were hashed.
+    digests: BTreeMap<u64, BlockDigest>,
     tree: DigestTree,
     pub(super) is_sealed: bool,
-}
-
-/// What came of a block.
-enum Content {
-    Bytes(Vec<u8>),
-    Zeros,
 }
 
 impl TheFile {
@@ -48,13 +44,14 @@ impl TheFile {
             sender: sender.map(str::to_owned),
             geometry: offer.geometry,
             blocks: BTreeMap::new(),
+            zeros: BlockSet::new(),
             kept: 0,
             filled: BlockSet::new(),
             handed: 0,
             written: 0,
             hashed: BlockSet::new(),
             to_hash_again: BlockSet::new(),
-            digests: Vec::new(),
+            digests: BTreeMap::new(),
             tree: DigestTree::new(offer.geometry),
             is_sealed: false,
         }
@@ -75,16 +72,18 @@ impl TheFile {
         let hashed = self.hashed.runs().map(|run| run.start * BLOCK..self.geometry.block_end(run.end - 1));
         self.filled = std::iter::once(0..front).chain(hashed).collect();
         let hashed = &self.hashed;
-        self.blocks.retain(|&block, content| {
+        self.blocks.retain(|&block, bytes| {
             let came = front.saturating_sub(block * BLOCK);
-            if let Content::Bytes(bytes) = content
-                && !hashed.contains(block)
-            {
+            if !hashed.contains(block) {
                 bytes.truncate(usize::try_from(came).unwrap_or(usize::MAX));
             }
             came > 0 || hashed.contains(block)
         });
-        self.kept = self.blocks.values().map(Content::memory).sum();
+        self.kept = self.blocks.values().map(|bytes| bytes.len() as u64).sum();
+        let begun = front.div_ceil(BLOCK);
+        let kept = self.zeros.within(0..begun);
+        let behind = self.zeros.within(begun..u64::MAX).flat_map(|run| hashed.within(run));
+        self.zeros = kept.chain(behind).collect();
         let left = self.written_blocks();
         let held = self.hashed.run_of(0).map_or(0, |run| run.end.min(left));
         self.to_hash_again = std::iter::once(held..whole).collect();
@@ -126,14 +125,13 @@ impl TheFile {
         let at = (offset - self.geometry.block_start(block)) as usize;
         let end = at + bytes.len();
         let gone = self.handed.saturating_sub(offset).min(bytes.len() as u64) as usize;
-        let content =
-            self.blocks.entry(block).or_insert_with(|| Content::Bytes(Vec::with_capacity(BLOCK as usize)));
-        if let Content::Zeros = content {
+        if self.zeros.remove(block) {
             // It may have begun to leave: from here on it has bytes.
-            *content = Content::Bytes(vec![0; self.geometry.block_len(block) as usize]);
-            self.kept += self.geometry.block_len(block);
+            let len = self.geometry.block_len(block);
+            self.blocks.insert(block, vec![0; len as usize]);
+            self.kept += len;
         }
-        let Content::Bytes(kept) = content else { unreachable!("it was given bytes") };
+        let kept = self.blocks.entry(block).or_insert_with(|| Vec::with_capacity(BLOCK as usize));
         if kept.len() < end {
             self.kept += (end - kept.len()) as u64;
             kept.resize(end, 0);
@@ -147,34 +145,38 @@ impl TheFile {
     }
 
     pub(super) fn fill_with_zeros(&mut self, bytes: Range<u64>) -> Result<(), Failure> {
-        for block in self.geometry.blocks_of(bytes.clone()) {
+        let blocks = self.geometry.blocks_of(bytes.clone());
+        // Those that were hashed are compared by their hashes.
+        let mut to_fill = std::iter::once(blocks.clone()).collect::<BlockSet>();
+        self.hashed.within(blocks.clone()).flatten().for_each(|block| {
+            to_fill.remove(block);
+        });
+        let came: Vec<u64> = self.blocks.range(blocks).map(|(&block, _)| block).collect();
+        for block in came.into_iter().filter(|&block| to_fill.contains(block)) {
             let start = self.geometry.block_start(block);
-            if self.hashed.contains(block) {
-                continue;
+            let kept = self.blocks.remove(&block).expect("it was there a line ago");
+            self.kept -= kept.len() as u64;
+            let gone = self.handed.saturating_sub(start).min(kept.len() as u64) as usize;
+            if kept[..gone].iter().any(|&byte| byte != 0) {
+                return Err(Failure::Left(format!("zeros came for offset {start}")));
             }
-            if let Some(Content::Bytes(kept)) = self.blocks.get(&block) {
-                let gone = self.handed.saturating_sub(start).min(kept.len() as u64) as usize;
-                if kept[..gone].iter().any(|&byte| byte != 0) {
-                    return Err(Failure::Left(format!("zeros came for offset {start}")));
-                }
-                self.kept -= kept.len() as u64;
-            }
-            self.blocks.insert(block, Content::Zeros);
         }
+        to_fill.runs().for_each(|run| self.zeros.insert_run(run));
         self.filled.insert_run(bytes);
         Ok(())
     }
 
     pub(super) fn hash_block(&self, block: u64) -> Option<BlockHashes> {
-        let content = self.blocks.get(&block).filter(|_| self.is_whole(block))?;
+        let bytes = self.blocks.get(&block);
+        if !self.is_whole(block) || (bytes.is_none() && !self.zeros.contains(block)) {
+            return None;
+        }
         let start = self.geometry.block_start(block);
         let read = |into: &mut [u8], offset: u64| {
-            match content {
-                Content::Bytes(bytes) => {
-                    let at = (offset - start) as usize;
-                    into.copy_from_slice(&bytes[at..at + into.len()]);
-                }
-                Content::Zeros => into.fill(0),
+            let at = (offset - start) as usize;
+            match bytes {
+                Some(bytes) => into.copy_from_slice(&bytes[at..at + into.len()]),
+                None => into.fill(0),
             }
             Ok(into.len())
         };
@@ -183,7 +185,10 @@ impl TheFile {
 
     pub(super) fn digests(&self, first: u64, count: u64) -> Vec<BlockDigest> {
         match self.hashed.run_of(first) {
-            Some(run) => self.digests[first as usize..(first + count).min(run.end) as usize].to_vec(),
+            Some(run) => {
+                let blocks = first..(first + count).min(run.end);
+                self.digests.range(blocks).map(|(_, &digest)| digest).collect()
+            }
             None => vec![BlockDigest::NONE],
         }
     }
@@ -202,13 +207,10 @@ impl TheFile {
         let digest = hashes.digest();
         self.to_hash_again.remove(block);
         if self.hashed.contains(block) {
-            let same = self.digests[block as usize] == digest;
+            let same = self.digests[&block] == digest;
             return if same { Ok(()) } else { Err(Failure::Left(format!("block {block} came as another"))) };
         }
-        if self.digests.len() <= block as usize {
-            self.digests.resize(block as usize + 1, BlockDigest::NONE);
-        }
-        self.digests[block as usize] = digest;
+        self.digests.insert(block, digest);
         self.tree.insert(block, hashes);
         self.hashed.insert(block);
         Ok(())
@@ -225,8 +227,8 @@ impl TheFile {
         let len = (end.saturating_sub(self.handed)).min(piece.len() as u64) as usize;
         let at = (self.handed % BLOCK) as usize;
         match self.blocks.get(&block) {
-            Some(Content::Bytes(bytes)) => piece[..len].copy_from_slice(&bytes[at..at + len]),
-            Some(Content::Zeros) => piece[..len].fill(0),
+            Some(bytes) => piece[..len].copy_from_slice(&bytes[at..at + len]),
+            None if self.zeros.contains(block) => piece[..len].fill(0),
             None => return 0,
         }
         self.handed += len as u64;
@@ -236,23 +238,18 @@ impl TheFile {
     /// What left and was hashed is not needed any more.
     pub(super) fn let_go(&mut self) {
         let left = self.written_blocks();
-        while let Some((&block, content)) = self.blocks.first_key_value()
-            && block < left
-            && self.hashed.contains(block)
-            && !self.to_hash_again.contains(block)
+        let is_needed =
+            |block| block >= left || !self.hashed.contains(block) || self.to_hash_again.contains(block);
+        while let Some((&block, bytes)) = self.blocks.first_key_value()
+            && !is_needed(block)
         {
-            self.kept -= content.memory();
+            self.kept -= bytes.len() as u64;
             self.blocks.remove(&block);
         }
-    }
-}
-
-impl Content {
-    /// The memory that it takes.
-    fn memory(&self) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Zeros => 0,
+        while let Some(block) = self.zeros.first()
+            && !is_needed(block)
+        {
+            self.zeros.remove(block);
         }
     }
 }
