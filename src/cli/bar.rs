@@ -115,11 +115,11 @@ impl Bar {
         });
     }
 
-    /// Of several files: how many are done, of how many, and which one is on its way.
-    pub fn advance_files(&self, files: (u64, u64), total: u64, name: &str) {
+    /// Of several files: how many are done, of how many, of how many bytes, and which one is on its way.
+    pub fn advance_files(&self, files: (u64, Option<u64>), total: Option<u64>, name: &str) {
         self.change(|shown, _| {
             shown.state.files = Some(files);
-            shown.state.total = Some(total);
+            shown.state.total = total;
             if shown.state.name != name {
                 name.clone_into(&mut shown.state.name);
             }

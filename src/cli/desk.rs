@@ -15,7 +15,7 @@ use super::args::SendArgs;
 use super::bar::Bar;
 use super::exit::Exit;
 use super::outage::Outage;
-use super::output::{self, Mode, Output};
+use super::output::{self, Output};
 use super::progress::{self, View};
 use super::tree;
 use super::words;
@@ -40,6 +40,8 @@ pub struct Desk<'a> {
     /// The first of them that failed, in the order of the command line.
     worst: Option<(u64, Exit)>,
     counts: Counts,
+    /// The connection ended before all was sent.
+    is_cut: bool,
 }
 
 /// The bar over all files, and what there is of them.
@@ -77,7 +79,7 @@ impl<'a> Desk<'a> {
         let files = args.files();
         let is_tree = files.iter().any(|path| path.is_dir());
         let several = files.len() > 1 || is_tree;
-        let is_shown = several && output.mode == Mode::Human && !output.bars.is_hidden();
+        let is_shown = several && output.has_bars();
         Self {
             args,
             output,
@@ -92,6 +94,7 @@ impl<'a> Desk<'a> {
             ended: BTreeSet::new(),
             worst: None,
             counts: Counts::default(),
+            is_cut: false,
         }
     }
 
@@ -133,6 +136,7 @@ impl<'a> Desk<'a> {
     /// The connection ended for good: what was on its way was not sent to its end, or the next would have been.
     pub fn cut(&mut self, error: &Error) {
         let exit = Exit::from(error.kind());
+        self.is_cut = true;
         if self.is_tree {
             self.views.values_mut().for_each(View::clear);
             self.tell(None, None, error);
@@ -172,27 +176,23 @@ impl<'a> Desk<'a> {
     fn describe_tree(&self) -> Option<String> {
         let Counts { sent, there, directories, links, failed, left_out, skipped, bytes, moved } = self.counts;
         let seconds = self.started.elapsed().as_secs_f64();
-        let part = |count: u64, one: &str, many: &str| match count {
-            0 => String::new(),
-            1 => format!(", 1 {one}"),
-            count => format!(", {count} {many}"),
-        };
         let there_as = if self.args.tree.quick { "already there by size and time" } else { "already there" };
         let rate = match moved {
             0 => String::new(),
             moved => format!(" ({})", words::rate(moved as f64 / seconds.max(1e-9))),
         };
+        let of = if moved == bytes { String::new() } else { format!(" of {}", words::size(bytes)) };
         Some(format!(
-            "sent {sent} {}, {} of {} in {seconds:.2} s{rate}{}{}{}{}{}{}",
+            "{} {sent} {}, {}{of} in {seconds:.2} s{rate}{}{}{}{}{}{}",
+            if self.is_cut { "before that sent" } else { "sent" },
             if sent == 1 { "file" } else { "files" },
             words::size(moved),
-            words::size(bytes),
-            part(there, there_as, there_as),
-            part(directories, "directory", "directories"),
-            part(links, "link", "links"),
-            part(left_out, "link left out", "links left out"),
-            part(skipped, "skipped", "skipped"),
-            part(failed, "failed", "failed"),
+            words::part(there, there_as, ""),
+            words::part(directories, "directory", "directories"),
+            words::part(links, "link", "links"),
+            words::part(left_out, "link left out", "links left out"),
+            words::part(skipped, "skipped", ""),
+            words::part(failed, "failed", ""),
         ))
     }
 
@@ -335,8 +335,8 @@ impl Overall {
 
     fn show(&self, bytes: u64, files: u64, current: Option<&str>) {
         let of = |total: &AtomicU64| total.load(Ordering::Relaxed);
-        let files = (files, of(&self.total.files).max(files));
-        self.bar.advance_files(files, of(&self.total.bytes).max(bytes), current.unwrap_or_default());
+        let files = (files, Some(of(&self.total.files).max(files)));
+        self.bar.advance_files(files, Some(of(&self.total.bytes).max(bytes)), current.unwrap_or_default());
         self.bar.advance(bytes, None);
     }
 }

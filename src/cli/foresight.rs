@@ -16,7 +16,8 @@ pub struct Foresight<'a> {
     files: u64,
     /// Those that are there, as far as name and size tell, or time.
     there: u64,
-    others: u64,
+    directories: u64,
+    links: u64,
     failed: u64,
     bytes: u64,
     /// The first of those that failed, in the order of the command line.
@@ -25,7 +26,7 @@ pub struct Foresight<'a> {
 
 impl<'a> Foresight<'a> {
     pub fn new(output: &'a Output) -> Self {
-        Self { output, files: 0, there: 0, others: 0, failed: 0, bytes: 0, worst: None }
+        Self { output, files: 0, there: 0, directories: 0, links: 0, failed: 0, bytes: 0, worst: None }
     }
 
     /// Shows an event of a file, or of the connection.
@@ -33,7 +34,8 @@ impl<'a> Foresight<'a> {
         match event {
             Event::Foreseen { name, kind, size, held, complete } => {
                 let what = match kind {
-                    OfferKind::File if *complete => "compare",
+                    // To be repaired is to be compared.
+                    OfferKind::File if *complete || (*held > 0 && held >= size) => "compare",
                     OfferKind::File if *held > 0 => "resume",
                     OfferKind::File => "send",
                     OfferKind::Directory | OfferKind::Link => "make",
@@ -87,7 +89,8 @@ impl<'a> Foresight<'a> {
         };
         self.output.line(&line);
         match what {
-            "make" => self.others += 1,
+            "make" if kind == OfferKind::Link => self.links += 1,
+            "make" => self.directories += 1,
             "compare" | "already_there" => self.there += 1,
             _ => {
                 self.files += 1;
@@ -119,18 +122,15 @@ impl<'a> Foresight<'a> {
         if let Some(error) = error {
             self.failed(None, &error);
         }
-        let Self { files, there, others, failed, bytes, .. } = self;
-        let part = |count: u64, what: &str| match count {
-            0 => String::new(),
-            count => format!(", {count} {what}"),
-        };
+        let Self { files, there, directories, links, failed, bytes, .. } = self;
         let size = words::size(bytes);
         self.output.line(&format!(
-            "would send {files} {}, {size}{}{}{}",
+            "would send {files} {}, {size}{}{}{}{}",
             if files == 1 { "file" } else { "files" },
-            part(there, "there already, as far as can be told without reading"),
-            part(others, "directories and links"),
-            part(failed, "not to be sent"),
+            words::part(there, "there already, as far as can be told without reading", ""),
+            words::part(directories, "directory", "directories"),
+            words::part(links, "link", "links"),
+            words::part(failed, "not to be sent", ""),
         ));
         self.worst.map_or(Exit::Done, |(_, exit)| exit)
     }

@@ -10,15 +10,16 @@ use serde_json::json;
 use wsferry::protocol::OfferKind;
 use wsferry::runtime;
 use wsferry::storage::Skipped;
-use wsferry::transfer::{Error, ErrorKind, Event, Summary};
+use wsferry::transfer::{Error, ErrorKind, Event};
 use wsferry::transport::TransportError;
 
 use super::advice;
 use super::exec::Exec;
 use super::exit::Exit;
 use super::flood::{self, Admission, Counted, Flood};
+use super::group::Group;
 use super::outage::Outage;
-use super::output::Output;
+use super::output::{self, Output};
 use super::progress::{self, View};
 use super::words;
 
@@ -61,22 +62,12 @@ pub enum Does {
 /// A connection, and a transfer on it.
 type Key = (u64, Option<u64>);
 
-/// What came in directories on one connection.
-struct Tree {
-    started: Instant,
-    files: u64,
-    there: u64,
-    directories: u64,
-    links: u64,
-    bytes: u64,
-}
-
 /// What is shown, and what is only counted.
 struct Shown {
     /// A transfer has one from its start to its end: by its connection, and its number there.
     views: HashMap<Key, View>,
-    /// What came in directories, by its connection: one line tells of all of it.
-    trees: HashMap<u64, Tree>,
+    /// What comes in directories, by its connection.
+    groups: HashMap<u64, Group>,
     /// How many transfers there were: programs tell them apart by their numbers.
     transfers: u64,
     outage: Outage,
@@ -102,44 +93,18 @@ impl Shown {
     }
 }
 
-impl Tree {
-    fn new() -> Self {
-        Self { started: Instant::now(), files: 0, there: 0, directories: 0, links: 0, bytes: 0 }
-    }
-
-    fn add(&mut self, summary: &Summary) {
-        *match summary.kind {
-            OfferKind::Directory => &mut self.directories,
-            OfferKind::Link => &mut self.links,
-            OfferKind::File if summary.complete => &mut self.there,
-            OfferKind::File => &mut self.files,
-        } += 1;
-        self.bytes += summary.new_bytes();
-    }
-
-    fn describe(&self, does: Does) -> String {
-        let Self { started, files, there, directories, links, bytes } = self;
-        let part = |count: u64, one: &str, many: &str| match count {
-            0 => String::new(),
-            1 => format!(", 1 {one}"),
-            count => format!(", {count} {many}"),
-        };
-        let seconds = started.elapsed().as_secs_f64();
-        format!(
-            "{} {files} {} in directories, {} in {seconds:.2} s{}{}{}",
-            if does == Does::Send { "sent" } else { "received" },
-            if *files == 1 { "file" } else { "files" },
-            words::size(*bytes),
-            part(*there, "already there", "already there"),
-            part(*directories, "directory", "directories"),
-            part(*links, "link", "links"),
-        )
-    }
+/// Whether it is one of many: a bar and a line for all of them will do.
+fn is_in_directory(name: &str, kind: OfferKind) -> bool {
+    name.contains('/') || kind != OfferKind::File
 }
 
-/// Whether it is one of many: a line for all of them will do.
-fn is_in_tree(name: &str, kind: OfferKind) -> bool {
-    name.contains('/') || kind != OfferKind::File
+/// A name, and how many more there are.
+fn with_others(name: &str, others: usize) -> String {
+    match others {
+        0 => name.to_owned(),
+        1 => format!("{name} and 1 more file"),
+        others => format!("{name} and {others} more files"),
+    }
 }
 
 impl Desk {
@@ -152,7 +117,7 @@ impl Desk {
             exec,
             shown: Mutex::new(Shown {
                 views: HashMap::new(),
-                trees: HashMap::new(),
+                groups: HashMap::new(),
                 transfers: 0,
                 outage: Outage::default(),
                 unserved,
@@ -180,11 +145,16 @@ impl Desk {
         if let Event::Started { name, kind, .. } = event {
             shown.transfers += 1;
             let view = View::new(self.output.clone(), shown.transfers, name.clone());
-            let view = if is_in_tree(name, *kind) { view.without_bar() } else { view };
+            let view = if is_in_directory(name, *kind) { view.without_bar() } else { view };
             shown.views.insert(key, view);
         }
-        if let Some(view) = shown.views.get_mut(&key) {
+        let Shown { views, groups, .. } = &mut *shown;
+        if let Some(view) = views.get_mut(&key) {
             view.show(event);
+            if let (Event::Progress(progress), true, Some(transfer)) = (event, view.is_one_of_many(), key.1) {
+                let group = groups.entry(key.0).or_insert_with(|| Group::new(&self.output));
+                group.advance(transfer, view.name(), progress);
+            }
         } else if key.1.is_none() {
             let Shown { views, outage, .. } = &mut *shown;
             let views: Vec<&View> = views.values().collect();
@@ -210,16 +180,18 @@ impl Desk {
                 {
                     exec.stored(number, directory, summary);
                 }
-                if is_in_tree(&summary.name, summary.kind) {
-                    shown.trees.entry(key.0).or_insert_with(Tree::new).add(summary);
+                if is_in_directory(&summary.name, summary.kind) {
+                    let group = shown.groups.entry(key.0).or_insert_with(|| Group::new(&self.output));
+                    group.add(key.1.unwrap_or_default(), summary);
                 } else {
                     self.output.outcome(self.does == Does::Send, summary);
                 }
                 return;
             }
             Event::Disconnected => {
-                if let Some(tree) = shown.trees.remove(&key.0) {
-                    self.output.line(&tree.describe(self.does));
+                let group = shown.groups.remove(&key.0);
+                if let Some(line) = group.and_then(|group| group.describe(self.does == Does::Send)) {
+                    self.output.line(&line);
                 }
                 return;
             }
@@ -251,12 +223,19 @@ impl Desk {
                 Admission::Counted => return,
             }
         }
-        // People need to be told once.
-        if views.is_empty() || self.does == Does::Fetch && views.len() > 1 {
-            return self.failed(None, error);
-        }
-        for view in &views {
-            self.failed(Some(view), error);
+        // Programs are told of each transfer, people once.
+        match views.as_slice() {
+            [view] => self.failed(Some(view), 0, error),
+            [] => self.failed(None, 0, error),
+            all if self.does == Does::Fetch => self.failed(None, all.len() - 1, error),
+            [first, others @ ..] => {
+                self.failed(Some(first), others.len(), error);
+                let exit = Exit::from(error.kind());
+                for view in others {
+                    let (number, name) = (Some(view.transfer()), Some(view.name()));
+                    self.output.event(output::failed(number, name, error, "", exit));
+                }
+            }
         }
     }
 
@@ -274,7 +253,8 @@ impl Desk {
         self.output.notice(&skipped.to_string());
     }
 
-    fn failed(&self, view: Option<&View>, error: &Error) {
+    /// Tells of a transfer that failed, and of how many others with it.
+    fn failed(&self, view: Option<&View>, others: usize, error: &Error) {
         let name = match error {
             Error::Declined { name, .. } => Some(name.as_str()),
             _ => view.map(View::name),
@@ -297,10 +277,11 @@ impl Desk {
             }
             (Error::Refused { .. }, ..) if self.does == Does::Send => advice::of(error).to_owned(),
             (_, ErrorKind::Interrupted, Some(name)) if self.does == Does::Send => {
-                format!("; the receiver of {name} can come back for the rest")
+                format!("; the receiver of {} can come back for the rest", with_others(name, others))
             }
             (_, ErrorKind::Interrupted, Some(name)) if !view.is_some_and(View::is_endless) => {
-                format!("; the sender of {name} can resume it")
+                let it = if others == 0 { "it" } else { "them" };
+                format!("; the sender of {} can resume {it}", with_others(name, others))
             }
             _ => String::new(),
         };
@@ -331,12 +312,17 @@ impl Desk {
         let Some(Counted { count, seconds, last }) = counted else {
             return false;
         };
-        let (event, what) = match kind {
-            Kind::Unserved => ("unserved", "connections ended before a transfer"),
-            Kind::Refused => ("refused", "offers were refused"),
+        let (event, what) = match (kind, count) {
+            (Kind::Unserved, 1) => ("unserved", "connection ended before a transfer"),
+            (Kind::Unserved, _) => ("unserved", "connections ended before a transfer"),
+            (Kind::Refused, 1) => ("refused", "offer was refused"),
+            (Kind::Refused, _) => ("refused", "offers were refused"),
         };
         self.output.event(json!({ "event": event, "count": count, "seconds": seconds, "reason": last }));
-        self.output.notice(&format!("{count} more {what} in the last {seconds} s; the last: {last}"));
+        self.output.notice(&format!(
+            "{count} more {what} in the last {}; the last: {last}",
+            words::duration(seconds.max(1))
+        ));
         true
     }
 }

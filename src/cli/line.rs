@@ -10,12 +10,14 @@ const NAME: usize = 24;
 const SHORT_NAME: usize = 12;
 /// A bar below this many cells says nothing.
 const BAR: usize = 5;
+/// A reason that is cut to fewer cells says nothing.
+const REASON: usize = 12;
 
 /// All that the line tells.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
-    /// Files that are done, and all of them, where one line tells of several.
-    pub files: Option<(u64, u64)>,
+    /// Files that are done, and all of them if that is known, where one line tells of several.
+    pub files: Option<(u64, Option<u64>)>,
     pub name: String,
     pub done: u64,
     /// Nothing while the size is not known.
@@ -47,11 +49,12 @@ pub enum Status {
 
 /// What gives way to the width, in this order. The bar gives way before all of them, the name takes what is left
 /// once all of them are gone, and percent and state stay.
-const GIVES_WAY: [Part; 8] = [
+const GIVES_WAY: [Part; 9] = [
     Part::Elapsed,
     Part::Total,
     Part::LongName,
     Part::Eta,
+    Part::WholeReason,
     Part::Done,
     Part::Reason,
     Part::Rate,
@@ -64,6 +67,7 @@ enum Part {
     Total,
     LongName,
     Eta,
+    WholeReason,
     Done,
     Reason,
     Rate,
@@ -76,8 +80,18 @@ pub fn line(state: &State, columns: usize) -> String {
         let has = |part| GIVES_WAY[gone..].contains(&part);
         let room = if has(Part::LongName) { NAME } else { SHORT_NAME };
         let left = left(state, room);
-        let right = right(state, has);
-        let used = width(&left) + right.iter().map(|part| 1 + width(part)).sum::<usize>();
+        let reason = reason(state).filter(|_| has(Part::Reason));
+        let taken = |right: &[String]| width(&left) + right.iter().map(|part| 1 + width(part)).sum::<usize>();
+        let mut right = right(state, has, reason.as_deref());
+        if let Some(reason) = reason.filter(|_| !has(Part::WholeReason)) {
+            let rest = taken(&right).saturating_sub(width(&reason));
+            let room = columns.saturating_sub(rest);
+            if room < REASON.min(width(&reason)) {
+                continue;
+            }
+            right = self::right(state, has, Some(&shorten(&reason, room)));
+        }
+        let used = taken(&right);
         if used > columns {
             continue;
         }
@@ -89,7 +103,7 @@ pub fn line(state: &State, columns: usize) -> String {
         return parts.collect::<Vec<_>>().join(" ");
     }
     // The name takes what the rest leaves.
-    let rest = right(state, |_| false).join(" ");
+    let rest = right(state, |_| false, None).join(" ");
     let rest = cut(&rest, columns);
     let percent = percent(state).unwrap_or_default();
     let taken = [&rest, &percent].iter().filter(|part| !part.is_empty()).map(|part| 1 + width(part)).sum();
@@ -130,7 +144,11 @@ pub fn more(count: usize, rate: f64, columns: usize) -> String {
 
 /// Files, name and percent.
 fn left(state: &State, room: usize) -> String {
-    let files = state.files.map(|(done, all)| format!("{done}/{all} files"));
+    let files = state.files.map(|files| match files {
+        (done, Some(all)) => format!("{done}/{all} files"),
+        (1, None) => "1 file".to_owned(),
+        (done, None) => format!("{done} files"),
+    });
     let name = Some(shorten(&state.name, room)).filter(|name| !name.is_empty());
     [files, name, percent(state)].into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
@@ -145,13 +163,22 @@ fn percent(state: &State) -> Option<String> {
     Some(format!("{percent}%"))
 }
 
-fn right(state: &State, has: impl Fn(Part) -> bool) -> Vec<String> {
+/// Why there is no connection.
+fn reason(state: &State) -> Option<String> {
+    let Status::Cut { why, .. } = &state.status else { return None };
+    Some(printable(why)).filter(|why| !why.is_empty())
+}
+
+fn right(state: &State, has: impl Fn(Part) -> bool, reason: Option<&str>) -> Vec<String> {
     let mut parts = Vec::new();
     if has(Part::Done) {
         parts.push(match state.total {
             Some(total) if has(Part::Total) => format!("{}/{}", words::size(state.done), words::size(total)),
             _ => words::size(state.done),
         });
+    }
+    if has(Part::Elapsed) {
+        parts.push(format!("in {}", words::duration(state.elapsed)));
     }
     let rate = state.rate.filter(|rate| *rate >= 1.0);
     if has(Part::Rate) {
@@ -164,21 +191,18 @@ fn right(state: &State, has: impl Fn(Part) -> bool) -> Vec<String> {
         let eta = rate.map_or_else(|| "--".to_owned(), |rate| words::duration((left / rate).ceil() as u64));
         parts.push(format!("ETA {eta}"));
     }
-    if has(Part::Elapsed) {
-        parts.push(format!("in {}", words::duration(state.elapsed)));
-    }
     match &state.status {
         Status::Moving => {}
         Status::Verifying(percent) => parts.push(format!("verifying {percent}%")),
         Status::Stalled(seconds) => parts.push(format!("stalled {}", words::duration(*seconds))),
         Status::Connecting => parts.push("connecting".to_owned()),
-        Status::Cut { why, seconds, attempt } => {
-            let why = if has(Part::Reason) { format!("{why}; ") } else { String::new() };
+        Status::Cut { seconds, attempt, .. } => {
+            let why = reason.map_or_else(String::new, |reason| format!("{reason}; "));
             let (cut, attempt) = match has(Part::Attempt) {
                 true => ("cut: ", format!(" ({})", words::ordinal(*attempt))),
                 false => ("", String::new()),
             };
-            parts.push(format!("{cut}{}again in {}{attempt}", printable(&why), words::duration(*seconds)));
+            parts.push(format!("{cut}{why}again in {}{attempt}", words::duration(*seconds)));
         }
     }
     parts
@@ -293,7 +317,7 @@ mod tests {
         let of = |columns| line(&half(), columns);
         assert_eq!(
             of(80),
-            "backup.tar 50% ━━━━━━━━━╸──────── 120 MB/240 MB 10.0 MB/s ETA 12 s in 1 min 12 s"
+            "backup.tar 50% ━━━━━━━━━╸──────── 120 MB/240 MB in 1 min 12 s 10.0 MB/s ETA 12 s"
         );
         assert_eq!(of(60), "backup.tar 50% 120 MB/240 MB 10.0 MB/s ETA 12 s");
         assert_eq!(of(45), "backup.tar 50% 120 MB 10.0 MB/s ETA 12 s");
@@ -306,9 +330,11 @@ mod tests {
     #[test]
     fn a_cut_is_told_with_its_reason_where_there_is_room_and_always_with_its_countdown() {
         let of = |columns| line(&refused(), columns);
-        let whole = "ETA -- in 1 min 12 s cut: connection refused; again in 4 s (8th)";
+        let whole = "in 1 min 12 s -- ETA -- cut: connection refused; again in 4 s (8th)";
         assert!(of(200).ends_with(whole), "{}", of(200));
         assert!(of(80).ends_with("cut: connection refused; again in 4 s (8th)"), "{}", of(80));
+        assert_eq!(of(61), "backup.tar 50% -- cut: connection refused; again in 4 s (8th)");
+        assert_eq!(of(55), "backup.tar 50% -- cut: connec…fused; again in 4 s (8th)");
         assert_eq!(of(41), "backup.tar 50% -- cut: again in 4 s (8th)");
         assert_eq!(of(40), "backup.tar 50% cut: again in 4 s (8th)");
         assert_eq!(of(20), "b…r 50% again in 4 s");
@@ -323,7 +349,7 @@ mod tests {
     #[test]
     fn a_size_that_is_not_known_has_no_percent_and_no_end() {
         let state = State { total: None, ..half() };
-        assert_eq!(line(&state, 80), "backup.tar 120 MB 10.0 MB/s in 1 min 12 s");
+        assert_eq!(line(&state, 80), "backup.tar 120 MB in 1 min 12 s 10.0 MB/s");
     }
 
     #[test]
@@ -350,7 +376,7 @@ mod tests {
                 attempt
             }),
         ];
-        let files = proptest::option::of((any::<u64>(), any::<u64>()));
+        let files = proptest::option::of((any::<u64>(), any::<Option<u64>>()));
         let numbers = (any::<u64>(), any::<Option<u64>>(), any::<Option<f64>>(), any::<u64>());
         (files, "(?s).{0,60}", numbers, status).prop_map(
             |(files, name, (done, total, rate, elapsed), status)| State {

@@ -13,10 +13,10 @@ use wsferry::transfer::Summary;
 use super::args::OutputArgs;
 use super::board::Board;
 use super::exit::Exit;
+use super::outcome;
 use super::paint::Paint;
 use super::screen::Screen;
 use super::usage;
-use super::words;
 use super::writer::{Stream, Weight, Writer};
 
 /// How often bars are drawn, in a second.
@@ -78,6 +78,11 @@ impl Output {
         Self { mode, board, bars, out, err, is_apart: false, on_terminal, paint_out, paint_err }
     }
 
+    /// Whether transfers are followed by bars.
+    pub fn has_bars(&self) -> bool {
+        self.mode == Mode::Human && !self.bars.is_hidden()
+    }
+
     /// The same, where standard output is for a file.
     pub fn apart(mut self) -> Self {
         self.out = self.err.clone();
@@ -102,7 +107,7 @@ impl Output {
 
     /// A file was sent, or received, for people.
     pub fn outcome(&self, sent: bool, summary: &Summary) {
-        let (done, rest) = describe(sent, summary, self.on_terminal);
+        let (done, rest) = outcome::line(sent, summary, self.on_terminal.then(Screen::columns));
         self.success(done, &rest);
     }
 
@@ -225,54 +230,6 @@ fn printable(text: &str) -> Cow<'_, str> {
         return text.into();
     }
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
-}
-
-/// The last line of a transfer, its first word apart: of one that was sent, or of one that was received. `is_short`: the
-/// digest's beginning will do, for people.
-fn describe(sent: bool, summary: &Summary, is_short: bool) -> (&'static str, String) {
-    let Summary { name, digest, elapsed, progress, complete, discarded, .. } = summary;
-    let size = words::size(summary.size());
-    let warnings: String = summary.warnings.iter().map(|warning| format!("; {warning}")).collect();
-    let seconds = elapsed.as_secs_f64();
-    let (digest, same) = match digest {
-        Some(digest) if is_short => (format!(", blake3 {:.12}…", digest.to_string()), "content"),
-        Some(digest) => (format!(", blake3 {digest}"), "content"),
-        None => (String::new(), "size and time, which was not compared"),
-    };
-    if *complete {
-        let line =
-            format!("{name}: {size}, already there with the same {same}, {seconds:.2} s{digest}{warnings}");
-        return ("", line);
-    }
-    let resumed = match progress.held {
-        0 => String::new(),
-        held => format!(", resumed at {}", words::size(held)),
-    };
-    let count = |count: u64, what: &str| match count {
-        0 => String::new(),
-        1 => format!(", 1 {what}"),
-        count => format!(", {count} {what}s"),
-    };
-    let mended =
-        count(progress.naks.into(), "damaged chunk") + &count(progress.repaired_blocks, "repaired block");
-    // What was only repaired has none.
-    let rate = match summary.rate() as u64 {
-        0 => String::new(),
-        rate => format!(" ({})", words::rate(rate as f64)),
-    };
-    let resent = match progress.resent {
-        resent if sent && resent > 0 => format!(", {} sent twice", words::size(resent)),
-        _ => String::new(),
-    };
-    let (done, removed) = match (sent, discarded) {
-        (true, _) => ("sent", ""),
-        (false, false) => ("received", ""),
-        (false, true) => ("received", ", checked and removed"),
-    };
-    let line = format!(
-        "{removed} {name}: {size} in {seconds:.2} s{rate}{resumed}{resent}{mended}{digest}{warnings}"
-    );
-    (done, line)
 }
 
 /// The event of a transfer that failed.

@@ -22,14 +22,15 @@ pub struct View {
     /// What stands for the bar where there is none.
     pulse: Option<Pulse>,
     outage: Outage,
-    is_endless: bool,
+    /// Nothing while it is not known.
+    size: Option<u64>,
     is_one_of_many: bool,
 }
 
 impl View {
     pub fn new(output: Output, transfer: u64, name: String) -> Self {
         let (bar, pulse, outage) = Default::default();
-        Self { output, transfer, name, bar, pulse, outage, is_endless: false, is_one_of_many: false }
+        Self { output, transfer, name, bar, pulse, outage, size: None, is_one_of_many: false }
     }
 
     /// One of many: a bar over all of them is shown, or nothing.
@@ -49,7 +50,12 @@ impl View {
 
     /// Its size is not known before its end.
     pub fn is_endless(&self) -> bool {
-        self.is_endless
+        self.size.is_none()
+    }
+
+    /// Others like it share a bar with it.
+    pub fn is_one_of_many(&self) -> bool {
+        self.is_one_of_many
     }
 
     /// Shows an event. `Finished` and `Failed` are left to the caller; the bar is gone by then.
@@ -63,7 +69,9 @@ impl View {
                 self.output.event(json!({
                     "event": "resumed", "transfer": self.transfer, "name": self.name, "offset": held,
                 }));
-                self.output.notice(&format!("{}: resuming at {}", self.name, words::size(*held)));
+                // What is there whole is to be repaired.
+                let what = if self.size == Some(*held) { "comparing" } else { "resuming at" };
+                self.output.notice(&format!("{}: {what} {}", self.name, words::size(*held)));
                 if let Some(bar) = &self.bar {
                     bar.resume_at(*held);
                 }
@@ -110,7 +118,7 @@ impl View {
     }
 
     fn start(&mut self, name: &str, kind: OfferKind, size: Option<u64>, peer: &str) {
-        self.is_endless = size.is_none();
+        self.size = size;
         // A source that changed is begun again as what it became.
         self.clear();
         name.clone_into(&mut self.name);
@@ -118,7 +126,7 @@ impl View {
             "event": "started", "transfer": self.transfer, "name": name, "kind": kind, "size": size, "peer": peer,
         }));
         let is_shown = kind == OfferKind::File && !self.is_one_of_many;
-        if is_shown && self.output.mode == Mode::Human && !self.output.bars.is_hidden() {
+        if is_shown && self.output.has_bars() {
             let bar = Bar::new(&self.output);
             bar.start(name, size);
             self.bar = Some(bar);

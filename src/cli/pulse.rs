@@ -85,7 +85,11 @@ impl Pulse {
     /// Tells what was not told yet: nothing more comes for a while.
     pub fn flush(&self) {
         let mut telling = self.telling();
-        telling.tell(Instant::now());
+        // People know that it began.
+        let is_news = |progress: &Progress| progress.acknowledged > progress.held;
+        if telling.output.mode == Mode::Json || telling.pending.as_ref().is_some_and(is_news) {
+            telling.tell(Instant::now());
+        }
         // That it stands still is said with why.
         telling.last = None;
     }

@@ -253,9 +253,11 @@ fn open(
 
 fn tell_resumable(inbox: &Inbox, output: &Output) {
     for partial in inbox.resumable() {
-        let of = partial.size.map(|size| format!(" of {}", words::size(size)));
-        let (name, received, of) = (partial.name, words::size(partial.received), of.unwrap_or_default());
-        output.notice(&format!("can be resumed: {name}, {received}{of} received"));
+        let (name, received) = (partial.name, words::size(partial.received));
+        output.notice(&match partial.size {
+            Some(size) => format!("can be resumed: {name}, {received} of {} received", words::size(size)),
+            None => format!("can be resumed as long as its sender runs: {name}, {received} received"),
+        });
     }
 }
 

@@ -20,13 +20,13 @@ pub struct StatusArgs {
     #[arg(value_name = "DIR", default_value = ".")]
     directory: PathBuf,
 
-    /// Remove partial files that nobody is writing: a sender that comes back to one begins anew
+    /// Remove partial files that nobody goes on with: a sender that comes back to one begins anew
     #[arg(long)]
     prune: bool,
 
-    /// With --prune: only those for which nothing has come for so long
-    #[arg(long, value_name = "DURATION", requires = "prune", value_parser = duration)]
-    older_than: Option<humantime::Duration>,
+    /// With --prune: those for which nothing has come for so long; with 0s all that nobody is writing
+    #[arg(long, value_name = "DURATION", requires = "prune", default_value = "30days", value_parser = duration)]
+    older_than: humantime::Duration,
 
     #[command(flatten)]
     pub output: OutputArgs,
@@ -46,7 +46,7 @@ pub fn run(args: &StatusArgs, output: &Output) -> Exit {
 fn tell(args: &StatusArgs, output: &Output) -> Result<(), StorageError> {
     let partials = Partials::open(&args.directory)?;
     if args.prune {
-        for Pruned { name, bytes } in partials.prune(args.older_than.map(Into::into))? {
+        for Pruned { name, bytes } in partials.prune(args.older_than.into())? {
             output.event(json!({ "event": "pruned", "name": known(&name), "received": bytes }));
             output.line(&format!("removed {}: {}", shown_name(&name), words::size(bytes)));
         }
@@ -61,6 +61,12 @@ fn tell(args: &StatusArgs, output: &Output) -> Result<(), StorageError> {
             "being_written": partial.is_written,
         }));
         output.line(&line(partial, now));
+    }
+    if args.prune && !left.is_empty() {
+        let age = words::duration(args.older_than.as_secs());
+        output.notice(&format!(
+            "what something came for in the last {age} is kept; --older-than DURATION says otherwise"
+        ));
     }
     if left.is_empty() {
         output.line(&format!("nothing is partial in {}", shown(args)));

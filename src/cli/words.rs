@@ -46,6 +46,15 @@ pub fn moment(seconds: f64) -> String {
     if seconds < 9.95 { format!("{seconds:.1} s") } else { duration(seconds.round() as u64) }
 }
 
+/// How many there are of something, behind a comma, if there are any; what has no other word for many has an empty one.
+pub fn part(count: u64, one: &str, many: &str) -> String {
+    match count {
+        0 => String::new(),
+        1 => format!(", 1 {one}"),
+        count => format!(", {count} {}", if many.is_empty() { one } else { many }),
+    }
+}
+
 /// 1st, 2nd, 3rd, 4th, ...
 pub fn ordinal(number: u32) -> String {
     let ending = match (number % 10, number % 100) {

@@ -25,6 +25,14 @@ pub enum StorageError {
         /// The name.
         name: String,
     },
+    /// A file of that name is there, and what comes without a size is not compared with it.
+    #[error(
+        "a file named {name} is already there; whether it is the same cannot be told of what comes without its size"
+    )]
+    Taken {
+        /// The name.
+        name: String,
+    },
     /// A file of that name, size and time is there, has another content, and may be replaced.
     #[error("the file named {name} that is there is another one; it is replaced when it is offered again")]
     Outdated {
@@ -256,6 +264,7 @@ impl StorageError {
             | Self::NotPrivate
             | Self::NoLocks => Code::Storage,
             Self::Exists { .. }
+            | Self::Taken { .. }
             | Self::Outdated { .. }
             | Self::NotAFile { .. }
             | Self::NotTheFirst { .. }

@@ -175,8 +175,11 @@ impl Inbox {
             return Err(StorageError::NotAFile { name });
         }
         if !self.options.overwrite {
-            let same_size = there.len == offer.geometry.size();
-            return if same_size { Ok(()) } else { Err(StorageError::Exists { name }) };
+            return match offer.geometry.size() {
+                _ if offer.geometry.is_open() => Err(StorageError::Taken { name }),
+                size if size == there.len => Ok(()),
+                _ => Err(StorageError::Exists { name }),
+            };
         }
         let obstacle = place.folder.obstacle(place.name()).map_err(StorageError::io("stat", &name))?;
         match obstacle {

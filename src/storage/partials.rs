@@ -75,9 +75,9 @@ impl Partials {
         Ok(partials)
     }
 
-    /// Removes those that nobody has open and of which nothing came for so long, or of any age; and what finished
+    /// Removes those that nobody has open and of which nothing came for so long; and what finished
     /// transfers left when the machine stopped. Only what is provably ours goes, and what cannot be removed stays.
-    pub fn prune(&self, older_than: Option<Duration>) -> Result<Vec<Pruned>, StorageError> {
+    pub fn prune(&self, older_than: Duration) -> Result<Vec<Pruned>, StorageError> {
         if self.shelf.is_none() {
             return Ok(Vec::new());
         }

@@ -99,7 +99,7 @@ impl PlainInbox {
             return Err(StorageError::NotAFile { name });
         }
         if !self.overwrite {
-            return Err(StorageError::Exists { name });
+            return Err(StorageError::Taken { name });
         }
         match folder.obstacle(&name).map_err(cannot("stat"))? {
             Some(obstacle) => Err(StorageError::Fixed { name, obstacle }),
@@ -300,7 +300,7 @@ mod tests {
         assert!(matches!(inbox.begin(Some(&name)), Err(StorageError::Busy { .. })));
         // It came while the other was on its way.
         assert!(matches!(seal(begun, b""), Err(StorageError::Exists { .. })));
-        assert!(matches!(inbox.begin(Some(&name)), Err(StorageError::Exists { .. })));
+        assert!(matches!(inbox.begin(Some(&name)), Err(StorageError::Taken { .. })));
         assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"another");
         let inbox = PlainInbox::open(dir.path(), true).unwrap();
         assert_eq!(seal(inbox.begin(Some(&name)).unwrap(), b"").unwrap(), "a");

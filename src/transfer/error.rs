@@ -321,6 +321,7 @@ pub(super) fn told_of_storage(error: &StorageError, name: &str) -> String {
         }
         // They hold the offered name and numbers.
         StorageError::Exists { .. }
+        | StorageError::Taken { .. }
         | StorageError::NotAFile { .. }
         | StorageError::Busy { .. }
         | StorageError::NoSpace { .. }

@@ -214,6 +214,40 @@ fn a_tree_is_one_row_with_files_bytes_and_the_name_that_is_on_its_way() {
     assert!(row.contains("1/4 files") || row.contains("0/4 files"), "{row}");
 }
 
+/// `wsferry receive` on a terminal; the address that it tells there.
+fn receiver_on(seen: &mut Seen, written: File, place: &Place) -> (Guard, String) {
+    let mut command = wsferry();
+    command.arg("receive").arg(place.inbox()).args(["--listen", "127.0.0.1:0"]);
+    let receiver = Guard::on(written, &mut command);
+    let rows = seen.wait_until(|rows| rows[0].starts_with("listening on ws://"));
+    let url = rows[0].split(['/', ',']).nth(2).unwrap();
+    (receiver, url.to_owned())
+}
+
+#[test]
+fn a_directory_that_comes_has_one_bar_with_what_moves_and_its_cut_is_told_once() {
+    let place = Place::new();
+    let (mut seen, written) = Seen::new(200);
+    let (_receiver, address) = receiver_on(&mut seen, written, &place);
+    let plan = Plan { rate: Some(4_000_000), stall_after: Some(6_000_000), ..Plan::default() };
+    let proxy = Proxy::start(address.parse().unwrap(), move |_| (plan.clone(), Plan::default()));
+    for (name, size) in [("a-large-one", 8_000_000), ("b", 100_000), ("c", 100_000)] {
+        place.file(&format!("t/{name}"), &random(size, 7));
+    }
+    let mut command = wsferry();
+    let mut sender =
+        Running::start(command.arg("send").arg(place.path("t")).args([&proxy.url(), "--window", "256KiB"]));
+    let moving = |row: &String| row.starts_with("0 files t/a-large-one ") && row.contains(" MB/s");
+    let rows = seen.wait_until(|rows| rows.iter().any(moving));
+    assert_eq!(rows.iter().filter(|row| row.contains("t/")).count(), 1, "{rows:#?}");
+    sender.kill();
+    let is_told = |row: &String| row.starts_with("wsferry: the connection to ");
+    let rows = seen.wait_until(|rows| rows.iter().any(is_told));
+    let told: Vec<&String> = rows.iter().filter(|row| row.starts_with("wsferry: ")).collect();
+    let [told] = told[..] else { panic!("{rows:#?}") };
+    assert!(told.contains("; the sender of t/") && told.contains(" can resume "), "{told}");
+}
+
 #[test]
 fn what_was_there_is_compared_in_sight() {
     let place = Place::new();

@@ -73,13 +73,13 @@ fn what_is_being_written_is_not_pruned_and_what_is_not_goes_but_for_what_is_not_
     let place = Place::new();
     let (mut receiver, _proxy, mut sender) = stalled(&place);
     let strange = place.file("inbox/.wsferry/notes.txt", b"not ours");
-    let ended = status(&place, &["--prune", "--json"]);
+    let ended = status(&place, &["--prune", "--older-than", "0s", "--json"]);
     assert_eq!((ended.code(), ended.events("pruned").len(), ended.events("partial").len()), (0, 0, 1));
     assert_eq!(ended.event("partial")["being_written"], true);
 
     sender.kill();
     receiver.running.kill();
-    let ended = status(&place, &["--prune", "--older-than", "1h", "--json"]);
+    let ended = status(&place, &["--prune", "--json"]);
     assert_eq!((ended.code(), ended.events("pruned").len(), ended.events("partial").len()), (0, 0, 1));
     // A file system says when it was touched.
     let part = std::fs::read_dir(place.path("inbox/.wsferry")).unwrap().map(|entry| entry.unwrap().path());
@@ -94,12 +94,14 @@ fn what_is_being_written_is_not_pruned_and_what_is_not_goes_but_for_what_is_not_
 }
 
 #[test]
-fn without_an_age_all_that_nobody_writes_is_pruned_and_no_litter_is_left() {
+fn what_is_of_any_age_is_pruned_if_that_is_said_and_no_litter_is_left() {
     let place = Place::new();
     let (mut receiver, _proxy, mut sender) = stalled(&place);
     sender.kill();
     receiver.running.kill();
-    let ended = status(&place, &["--prune", "--json"]);
+    let ended = status(&place, &["--prune"]);
+    assert!(ended.errors.contains("in the last 30 d is kept"), "{ended:?}");
+    let ended = status(&place, &["--prune", "--older-than", "0s", "--json"]);
     let pruned = ended.event("pruned");
     assert_eq!(pruned["name"], "big.bin");
     assert!(pruned["received"].as_u64().unwrap() >= 3 << 20, "{pruned}");

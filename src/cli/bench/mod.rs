@@ -22,7 +22,7 @@ use self::run::Files;
 use self::setting::{Setting, settings};
 use super::args::BenchArgs;
 use super::exit::Exit;
-use super::output::{Mode, Output};
+use super::output::Output;
 use super::progress;
 use super::signals::{self, Hangup};
 
@@ -76,7 +76,7 @@ fn measure(
         Some(url) => format!("to {}", mask_url(url)),
         None => format!("over loopback, files in {}", files.place()),
     };
-    let bar = (output.mode == Mode::Human && !output.bars.is_hidden()).then(|| {
+    let bar = output.has_bars().then(|| {
         let all = size.saturating_mul(settings.len() as u64).saturating_mul(args.runs.into());
         output
             .bars
