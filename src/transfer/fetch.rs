@@ -1,7 +1,5 @@
 //! A receiver that reaches out: one sender's files, over as many connections as it takes.
 
-use std::time::Duration;
-
 use futures::future::{Either, select};
 use futures::{AsyncRead, AsyncWrite};
 
@@ -72,16 +70,10 @@ pub async fn receive_from(
             ..Facts::default()
         };
         if recovery::next(&error, &facts) != Next::Again {
-            return Err(match expected.attempts {
-                attempts @ 1.. if recovery::is_interruption(&error) && !matches!(error, Error::Stopped) => {
-                    Error::GaveUp { attempts, last: Box::new(error) }
-                }
-                _ => error,
-            });
+            return Err(recovery::gave_up(error, expected.attempts));
         }
         let left = retry.retry_for.saturating_sub(facts.idle);
-        let asked = recovery::retry_after(&error).unwrap_or(Duration::ZERO).min(left);
-        let delay = retry.delay(expected.attempts).max(asked);
+        let delay = recovery::delay(&error, retry.delay(expected.attempts), left);
         expected.attempts += 1;
         observer(None, Event::Reconnecting { delay, attempt: expected.attempts, why: error.to_string() });
         let sleeping = Box::pin(runtime::sleep(delay));

@@ -116,6 +116,16 @@ fn hello(frame_limit: u64, window: u64, offers: u64, session: Option<String>, ro
     }
 }
 
+/// Tells the peer of an error that it does not know of, and ends the connection with it; `again` if another may go on.
+async fn tell<S>(connection: &mut Connection<S>, error: &Error, again: bool)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Some((code, reason)) = error.told("the file") {
+        part(connection, code, &reason, again).await;
+    }
+}
+
 /// Tells the peer why this connection ends, and ends it.
 async fn part<S>(connection: &mut Connection<S>, code: Code, reason: &str, again: bool)
 where

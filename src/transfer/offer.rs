@@ -11,12 +11,12 @@ use super::hosting::{Host, Hosting, Tell, descriptors, host};
 use super::listener::Listener;
 use super::run::{AHEAD, Items, Run};
 use super::runs::{Claimed, Kept, Runs};
-use super::send::{Terms, attempt, link_config, tell};
+use super::send::{Terms, attempt, link_config};
 use super::session::random_id;
 use super::succession::greet;
 use super::{
     CLOSE_TIMEOUT, Error, ErrorKind, Event, RetryOptions, SendOptions, ServeLimits, ServeObserver, Served,
-    Shutdown, part,
+    Shutdown, part, tell,
 };
 use crate::protocol::{Code, Link, Path};
 use crate::runtime::{self, Stream};
@@ -96,7 +96,7 @@ where
     let pump = match greet(connection, link_config(options, Some(random_id()))).await {
         Ok(pump) => pump,
         Err(error) => {
-            tell(connection, &error).await;
+            tell(connection, &error, false).await;
             return Err(error);
         }
     };
@@ -145,11 +145,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     match &ended {
-        Err(error) => {
-            if let Some((code, reason)) = error.told("the file") {
-                part(connection, code, &reason, error.may_pass()).await;
-            }
-        }
+        Err(error) => tell(connection, error, error.may_pass()).await,
         Ok(()) if owes > 0 => part(connection, Code::Source, "not all files could be sent", false).await,
         Ok(()) => drop(runtime::timeout(CLOSE_TIMEOUT, connection.close(1000)).await),
     }

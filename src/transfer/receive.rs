@@ -20,7 +20,7 @@ use futures::{AsyncRead, AsyncWrite, Future};
 use super::berths::{Berth, Berths};
 use super::claims::{self, Claim, Claims, Wanted};
 use super::pump::{Jobs, Pump, Side};
-use super::{CLOSE_TIMEOUT, Error, Event, PROGRESS_INTERVAL, Pace, Shutdown, ShutdownHandle, hello, part};
+use super::{CLOSE_TIMEOUT, Error, Event, PROGRESS_INTERVAL, Pace, Shutdown, ShutdownHandle, hello, tell};
 use crate::protocol::{
     Action, CheckedOffer, Done, Due, HeartbeatConfig, Link, LinkConfig, LinkEvent, MAX_FRAME, Path,
     Receiving, Role, Unfinished, Write,
@@ -144,8 +144,8 @@ where
     if let Error::Transport(TransportError::Crowded { .. }) = error {
         // Too big for now: the sender comes back with smaller frames.
         runtime::timeout(CLOSE_TIMEOUT, connection.close(1009)).await;
-    } else if let Some((code, reason)) = error.told("the file") {
-        part(connection, code, &reason, error.may_pass()).await;
+    } else {
+        tell(connection, &error, error.may_pass()).await;
     }
     // What waits for the reader of a pipe is not: another connection goes on with it.
     drop(pump.side.leaves.take());

@@ -74,7 +74,7 @@ fn may_pass(error: &Error, facts: &Facts) -> bool {
 
 /// Whether the same command would go on where it was, if it is run another time. What no time cures, such as a certificate
 /// that is not trusted or a caller that is not known any more, is told as it is at the first connection.
-pub(super) fn is_interruption(error: &Error) -> bool {
+fn is_interruption(error: &Error) -> bool {
     match error {
         Error::Transport(error) => is_cut(error),
         error => error.kind() == ErrorKind::Interrupted,
@@ -99,8 +99,22 @@ fn is_cut(error: &TransportError) -> bool {
     }
 }
 
+/// How long to wait before another connection: as long as is usual, or as the peer asks for. Who asks for more time than
+/// is left is not waited for any longer than that.
+pub(super) fn delay(error: &Error, usual: Duration, left: Duration) -> Duration {
+    usual.max(retry_after(error).unwrap_or_default().min(left))
+}
+
+/// The error for the caller, who has seen none of those that were tried again.
+pub(super) fn gave_up(error: Error, attempts: u32) -> Error {
+    if attempts > 0 && is_interruption(&error) && !matches!(error, Error::Stopped) {
+        return Error::GaveUp { attempts, last: Box::new(error) };
+    }
+    error
+}
+
 /// How long the peer wants to be left alone, if it says so.
-pub(super) fn retry_after(error: &Error) -> Option<Duration> {
+fn retry_after(error: &Error) -> Option<Duration> {
     match error {
         Error::Transport(TransportError::NotWebSocket { retry_after, .. }) => *retry_after,
         _ => None,

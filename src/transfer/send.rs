@@ -17,7 +17,7 @@ use super::pump::{Jobs, Pump, Side};
 use super::run::{Run, Transfer};
 use super::succession::Succession;
 use super::throttle::{Throttle, chunk_at};
-use super::{Error, Event, PROGRESS_INTERVAL, Pace, RetryOptions, Summary, hello, part};
+use super::{Error, Event, PROGRESS_INTERVAL, Pace, RetryOptions, Summary, hello, tell};
 use crate::protocol::{
     Action, BlockDigest, BlockHashes, ChunkSize, Code, DEFAULT_WINDOW, Done, Due, FileDigest,
     HeartbeatConfig, Hello, Input, Link, LinkConfig, LinkEvent, MAX_FILE, MAX_FRAME, MIN_OFFERS, NotOffered,
@@ -110,7 +110,7 @@ where
     let link = Link::new(link_config(options, None), Instant::now());
     let (ended, _) = attempt(connection, link, &mut run, Terms::of(options), &mut watch).await;
     if let Err(error) = &ended {
-        tell(connection, error).await;
+        tell(connection, error, false).await;
     }
     ended?;
     let later = run.later.pop().map(|(_, error)| Err(error));
@@ -165,17 +165,6 @@ where
     let Pump { mut link, side, .. } = pump;
     side.conclude(&mut link, result.is_err());
     (result, link)
-}
-
-/// Tells the receiver of an error that it does not know of, and ends the connection with it.
-pub(super) async fn tell<S>(connection: &mut Connection<S>, error: &Error)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    // Of a receiver's errors there is none here.
-    if let Some((code, reason)) = error.told("the file") {
-        part(connection, code, &reason, false).await;
-    }
 }
 
 /// What came of work on another thread.

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use super::content::Content;
 use super::recovery::{self, Next};
 use super::run::{Run, Transfer};
-use super::send::{Terms, attempt, link_config, tell};
+use super::send::{Terms, attempt, link_config};
 use super::succession::{Next as Another, Succession};
-use super::{Error, Event, SendOptions, Shutdown, Summary, part};
+use super::{Error, Event, SendOptions, Shutdown, Summary, part, tell};
 use crate::protocol::{self, Code, FileName, Link};
 use crate::runtime::{self, Stream};
 use crate::storage::{self, Entry, Skipped, Source, SourceError};
@@ -306,10 +306,8 @@ impl Session {
     ) {
         // Nobody would answer the receiver's pings meanwhile.
         self.hang_up(1000).await;
-        // Whoever asks for more time than is left is not waited for any longer than that.
         let left = self.retry.retry_for.saturating_sub(run.moved.elapsed());
-        let asked = recovery::retry_after(error).unwrap_or_default().min(left);
-        let delay = run.next_delay().max(asked);
+        let delay = recovery::delay(error, run.next_delay(), left);
         let why = error.to_string();
         observer(None, Event::Reconnecting { delay, attempt: run.attempts, why });
         runtime::sleep(delay).await;
@@ -318,14 +316,10 @@ impl Session {
     /// The error for the caller; the receiver is told of one that it does not know of.
     async fn give_up(&mut self, run: &Run, error: Error) -> Error {
         if let Some(mut connection) = self.connection.take() {
-            tell(&mut connection, &error).await;
+            // A receiver that listens takes the sender's `again` for a source that changed.
+            tell(&mut connection, &error, false).await;
         }
-        match run.attempts {
-            0 => error,
-            _ if matches!(error, Error::Stopped) => error,
-            _ if !recovery::is_interruption(&error) => error,
-            attempts => Error::GaveUp { attempts, last: Box::new(error) },
-        }
+        recovery::gave_up(error, run.attempts)
     }
 
     async fn hang_up(&mut self, code: u16) {

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::{AsyncRead, AsyncWrite};
 
@@ -78,7 +78,7 @@ impl Succession {
         };
         let delay = self.retry.delay(self.attempts);
         self.attempts += 1;
-        self.due = Instant::now() + delay.max(recovery::retry_after(&error).unwrap_or_default());
+        self.due = Instant::now() + recovery::delay(&error, delay, Duration::MAX);
         self.state = State::Waiting;
         Poll::Ready(error)
     }
