@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use serde_json::json;
 use wsferry::protocol::OfferKind;
 use wsferry::storage::{SkipReason, Skipped, What};
 use wsferry::transfer::{Error, Event, Summary};
@@ -13,6 +12,7 @@ use wsferry::transfer::{Error, Event, Summary};
 use super::advice;
 use super::args::SendArgs;
 use super::bar::Bar;
+use super::event::JsonEvent;
 use super::exit::Exit;
 use super::outage::Outage;
 use super::output::{self, Output};
@@ -207,10 +207,11 @@ impl<'a> Desk<'a> {
             self.end(file);
             return self.note(file, Exit::Failed);
         }
-        self.output.event(json!({
-            "event": "skipped", "transfer": file + 1, "name": skipped.path.display().to_string(),
-            "reason": skipped.why.to_string(),
-        }));
+        self.output.event(JsonEvent::Skipped {
+            transfer: Some(file + 1),
+            name: skipped.path.display().to_string(),
+            reason: skipped.why.to_string(),
+        });
         if matches!(skipped.why, SkipReason::Link) {
             self.counts.left_out += 1;
         } else {

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use serde_json::json;
 use wsferry::transfer::Summary;
 
+use super::event::JsonEvent;
 use super::output::Output;
 
 /// How many run at a time.
@@ -118,10 +118,13 @@ fn run(command: &str, stored: &Stored, output: &Output) -> bool {
         Ok(status) => (status.code(), Some(status.to_string())),
         Err(error) => (None, Some(format!("sh cannot be run: {error}"))),
     };
-    output.event(json!({
-        "event": "exec", "transfer": stored.transfer, "name": stored.name, "exit_code": code,
-        "seconds": started.elapsed().as_secs_f64(), "reason": reason,
-    }));
+    output.event(JsonEvent::Exec {
+        transfer: stored.transfer,
+        name: stored.name.clone(),
+        exit_code: code,
+        seconds: started.elapsed().as_secs_f64(),
+        reason: reason.clone(),
+    });
     if let Some(reason) = &reason {
         output.said(&format!("the command of --exec failed for {}, which is kept: {reason}", stored.name));
     }

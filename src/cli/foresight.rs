@@ -1,11 +1,11 @@
 //! `send --dry-run`: what would become of each file.
 
-use serde_json::json;
 use wsferry::protocol::OfferKind;
 use wsferry::storage::SkipReason;
 use wsferry::transfer::{Error, Event};
 
 use super::advice;
+use super::event::{JsonEvent, Would};
 use super::exit::Exit;
 use super::output::Output;
 use super::words;
@@ -33,25 +33,27 @@ impl<'a> Foresight<'a> {
     pub fn show(&mut self, file: Option<u64>, event: &Event) {
         match event {
             Event::Foreseen { name, kind, size, held, complete } => {
-                let what = match kind {
+                let would = match kind {
                     // To be repaired is to be compared.
-                    OfferKind::File if *complete || (*held > 0 && held >= size) => "compare",
-                    OfferKind::File if *held > 0 => "resume",
-                    OfferKind::File => "send",
-                    OfferKind::Directory | OfferKind::Link => "make",
+                    OfferKind::File if *complete || (*held > 0 && held >= size) => Would::Compare,
+                    OfferKind::File if *held > 0 => Would::Resume,
+                    OfferKind::File => Would::Send,
+                    OfferKind::Directory | OfferKind::Link => Would::Make,
                 };
-                self.foreseen(file, (name, *kind), what, *size, *held);
+                self.foreseen(file, (name, *kind), would, *size, *held);
             }
             // It was neither read nor compared: size and time are the same, which was asked for.
             Event::Finished(summary) => {
-                self.foreseen(file, (&summary.name, summary.kind), "already_there", summary.size(), 0);
+                self.foreseen(file, (&summary.name, summary.kind), Would::AlreadyThere, summary.size(), 0);
             }
             Event::Failed(error) => self.failed(file, error),
             Event::Skipped(skipped) => {
                 let (name, reason) = (skipped.path.display().to_string(), skipped.why.to_string());
-                self.output.event(
-                    json!({ "event": "skipped", "transfer": file.map(|file| file + 1), "name": name, "reason": reason }),
-                );
+                self.output.event(JsonEvent::Skipped {
+                    transfer: file.map(|file| file + 1),
+                    name: name.clone(),
+                    reason: reason.clone(),
+                });
                 if !matches!(skipped.why, SkipReason::Link) {
                     self.output.line(&format!("would skip {name}: {reason}"));
                 }
@@ -68,31 +70,35 @@ impl<'a> Foresight<'a> {
         &mut self,
         file: Option<u64>,
         (name, kind): (&str, OfferKind),
-        what: &str,
+        would: Would,
         size: u64,
         held: u64,
     ) {
-        self.output.event(json!({
-            "event": "foreseen", "transfer": file.map(|file| file + 1), "name": name, "kind": kind, "size": size,
-            "held": held, "would": what,
-        }));
+        self.output.event(JsonEvent::Foreseen {
+            transfer: file.map(|file| file + 1),
+            name: name.to_owned(),
+            kind,
+            size,
+            held,
+            would,
+        });
         let all = words::size(size);
-        let line = match what {
-            "make" => format!("would make {name}"),
-            "compare" => format!("would compare {name}: {all}, a file of that size is there"),
-            "already_there" => format!("would leave {name}: {all}, already there by size and time"),
-            "resume" => {
+        let line = match would {
+            Would::Make => format!("would make {name}"),
+            Would::Compare => format!("would compare {name}: {all}, a file of that size is there"),
+            Would::AlreadyThere => format!("would leave {name}: {all}, already there by size and time"),
+            Would::Resume => {
                 let percent = (u128::from(held) * 100 / u128::from(size.max(1))) as u64;
                 format!("would resume {name} at {percent}%: {} of {all}", words::size(size - held.min(size)))
             }
-            _ => format!("would send {name}: {all}"),
+            Would::Send => format!("would send {name}: {all}"),
         };
         self.output.line(&line);
-        match what {
-            "make" if kind == OfferKind::Link => self.links += 1,
-            "make" => self.directories += 1,
-            "compare" | "already_there" => self.there += 1,
-            _ => {
+        match would {
+            Would::Make if kind == OfferKind::Link => self.links += 1,
+            Would::Make => self.directories += 1,
+            Would::Compare | Would::AlreadyThere => self.there += 1,
+            Would::Send | Would::Resume => {
                 self.files += 1;
                 self.bytes += size.saturating_sub(held);
             }

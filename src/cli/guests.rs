@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use serde_json::json;
 use wsferry::protocol::OfferKind;
 use wsferry::runtime;
 use wsferry::storage::Skipped;
@@ -14,6 +13,7 @@ use wsferry::transfer::{Error, ErrorKind, Event};
 use wsferry::transport::TransportError;
 
 use super::advice;
+use super::event::{self, JsonEvent};
 use super::exec::Exec;
 use super::exit::Exit;
 use super::flood::{self, Admission, Counted, Flood};
@@ -201,8 +201,7 @@ impl Desk {
             }
             Event::Skipped(skipped) => return self.skip(skipped),
             Event::Notice { what } if key.1.is_some() && !shown.views.contains_key(&key) => {
-                self.output
-                    .event(json!({ "event": "notice", "transfer": null, "name": null, "reason": what }));
+                self.output.event(JsonEvent::notice(what));
                 return self.output.notice(what);
             }
             Event::Unserved(error) => (Some(Kind::Unserved), error),
@@ -246,10 +245,11 @@ impl Desk {
             self.output.failed(None, Some(&name), skipped, "", Exit::Failed);
             return;
         }
-        self.output.event(json!({
-            "event": "skipped", "transfer": null, "name": skipped.path.display().to_string(),
-            "reason": skipped.why.to_string(),
-        }));
+        self.output.event(JsonEvent::Skipped {
+            transfer: None,
+            name: skipped.path.display().to_string(),
+            reason: skipped.why.to_string(),
+        });
         self.output.notice(&skipped.to_string());
     }
 
@@ -312,17 +312,18 @@ impl Desk {
         let Some(Counted { count, seconds, last }) = counted else {
             return false;
         };
-        let (event, what) = match (kind, count) {
-            (Kind::Unserved, 1) => ("unserved", "connection ended before a transfer"),
-            (Kind::Unserved, _) => ("unserved", "connections ended before a transfer"),
-            (Kind::Refused, 1) => ("refused", "offer was refused"),
-            (Kind::Refused, _) => ("refused", "offers were refused"),
+        let told = event::Counted { count, seconds, reason: last.clone() };
+        let (event, one, many) = match kind {
+            Kind::Unserved => (
+                JsonEvent::Unserved(told),
+                "connection ended before a transfer",
+                "connections ended before a transfer",
+            ),
+            Kind::Refused => (JsonEvent::Refused(told), "offer was refused", "offers were refused"),
         };
-        self.output.event(json!({ "event": event, "count": count, "seconds": seconds, "reason": last }));
-        self.output.notice(&format!(
-            "{count} more {what} in the last {}; the last: {last}",
-            words::duration(seconds.max(1))
-        ));
+        self.output.event(event);
+        let (what, time) = (if count == 1 { one } else { many }, words::duration(seconds.max(1)));
+        self.output.notice(&format!("{count} more {what} in the last {time}; the last: {last}"));
         true
     }
 }

@@ -5,10 +5,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use serde_json::json;
 
 use super::args::OutputArgs;
 use super::bar::Bar;
+use super::event::JsonEvent;
 use super::exit::Exit;
 use super::output::Output;
 
@@ -47,7 +47,7 @@ pub fn run(args: &HashArgs, output: &Output) -> Exit {
             }
         };
         let name = file.to_string_lossy();
-        output.event(json!({ "event": "digest", "name": name, "size": size, "blake3": digest.to_string() }));
+        output.event(JsonEvent::Digest { name: name.to_string(), size, blake3: digest.to_string() });
         output.line(&line(&digest, &name));
     }
     exit

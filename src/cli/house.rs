@@ -1,11 +1,11 @@
 //! Where others knock: a listener, who may come in, and the signals that end it.
 
-use serde_json::json;
 use wsferry::runtime;
 use wsferry::transfer::{ListenAddress, Listener, Shutdown};
 use wsferry::transport::{Gate, Origins, Tls};
 
 use super::dial::DialArgs;
+use super::event::JsonEvent;
 use super::exit::Exit;
 use super::limits;
 use super::listen::ListenArgs;
@@ -72,7 +72,7 @@ fn reload(listen: ListenArgs, tls: Tls, output: Output) -> Hangup {
     Hangup::Does(Box::new(move || match listen.renew(&tls) {
         Ok(()) => {
             let what = "the certificate was read again";
-            output.event(json!({ "event": "notice", "transfer": null, "name": null, "reason": what }));
+            output.event(JsonEvent::notice(what));
             output.notice(what);
         }
         Err(error) => output.trouble(&format!("{error}; the certificate from before is kept")),

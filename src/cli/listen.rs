@@ -4,12 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Parser;
-use serde_json::{Value, json};
 use wsferry::transfer::{Listener, ServeLimits};
 use wsferry::transport::{Gate, Origins, Prefix, Proxy, Tls, WithoutSubprotocol};
 
 use super::args::stall_timeout;
 use super::dial::DialArgs;
+use super::event::{Concerns, JsonEvent};
 use super::headings;
 use super::house::House;
 use super::output::Output;
@@ -126,13 +126,11 @@ impl ListenArgs {
         format!("{scheme}://{address}{}", self.path.as_ref().map_or("", Prefix::as_str))
     }
 
-    /// Tells where this side listens, what it does there, and what others type; `event` has more for programs.
-    pub fn tell(&self, house: &House, purpose: &Purpose, event: Value, output: &Output) {
+    /// Tells where this side listens, what it does there, and what others type.
+    pub fn tell(&self, house: &House, purpose: &Purpose, concerns: Concerns, output: &Output) {
         let House { listener, gate, .. } = house;
         let (url, urls) = (self.url(listener.address()), self.urls_for_others(listener));
-        let mut event = event;
-        (event["event"], event["url"], event["urls"]) = ("listening".into(), url.clone().into(), json!(urls));
-        output.event(event);
+        output.event(JsonEvent::Listening { url: url.clone(), urls: urls.clone(), concerns });
         output.line(&format!("listening on {url}, {}", purpose.does));
         if purpose.is_told_here {
             output.line(&format!("from this machine:  {}", purpose.command(&url, gate)));

@@ -9,6 +9,7 @@ mod definition;
 mod demo;
 mod desk;
 mod dial;
+mod event;
 mod examples;
 mod exec;
 mod exit;

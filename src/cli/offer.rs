@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
 use wsferry::runtime;
 use wsferry::transfer::{self, Error, OfferOptions, SendOptions};
 use wsferry::transport::Origins;
 
 use super::args::SendArgs;
 use super::desk::Desk;
+use super::event::Concerns;
 use super::exit::Exit;
 use super::guests::{self, Does, Kind};
 use super::house::House;
@@ -39,7 +39,7 @@ pub fn run(args: SendArgs, options: SendOptions, output: &Output) -> Exit {
         is_told_here: true,
         other: ["receive", "", " DIR"],
     };
-    args.listen.tell(&house, &purpose, json!({ "files": files }), output);
+    args.listen.tell(&house, &purpose, Concerns::Files(files), output);
 
     let desk = Arc::new(guests::Desk::new(output.clone(), Does::Send, None));
     let watching = desk.clone();

@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-use serde_json::json;
-
+use super::event::JsonEvent;
 use super::output::Output;
 use super::words;
 
@@ -34,7 +33,7 @@ impl Outage {
     pub fn end(&mut self, output: &Output, is_line: bool) {
         let Some(Since { cut, attempts }) = self.0.take() else { return };
         let seconds = cut.elapsed().as_secs_f64();
-        output.event(json!({ "event": "reconnected", "seconds": seconds, "attempts": attempts }));
+        output.event(JsonEvent::Reconnected { seconds, attempts });
         if is_line {
             let at = if attempts == 1 {
                 String::new()

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use rustix::io::Errno;
-use serde_json::{Value, json};
 use wsferry::protocol::ChunkSize;
 use wsferry::transfer::Summary;
 
 use super::args::OutputArgs;
 use super::board::Board;
+use super::event::{Finished, JsonEvent};
 use super::exit::Exit;
 use super::outcome;
 use super::paint::Paint;
@@ -153,9 +153,9 @@ impl Output {
     }
 
     /// An event, for programs.
-    pub fn event(&self, event: Value) {
+    pub fn event(&self, event: JsonEvent) {
         if self.mode == Mode::Json {
-            self.result(&event.to_string(), Weight::Lasting);
+            self.result(&event.line(), Weight::Lasting);
         }
     }
 
@@ -168,9 +168,9 @@ impl Output {
     }
 
     /// An event that the next one like it makes out of date.
-    pub fn passing_event(&self, event: Value) {
+    pub fn passing_event(&self, event: JsonEvent) {
         if self.mode == Mode::Json {
-            self.result(&event.to_string(), Weight::Passing);
+            self.result(&event.line(), Weight::Passing);
         }
     }
 
@@ -197,7 +197,7 @@ impl Output {
 
     /// Something went wrong that ends nothing, for people and for programs.
     pub fn trouble(&self, text: &str) {
-        self.event(json!({ "event": "notice", "transfer": null, "name": null, "reason": text }));
+        self.event(JsonEvent::notice(text));
         self.complaint(&self.paint_err.bad("wsferry:"), &format!(" {text}"));
     }
 
@@ -239,24 +239,36 @@ pub fn failed(
     error: &dyn std::fmt::Display,
     advice: &str,
     exit: Exit,
-) -> Value {
+) -> JsonEvent {
     let advice = Some(advice.trim_start_matches("; ")).filter(|advice| !advice.is_empty());
-    json!({
-        "event": "failed", "transfer": transfer, "name": name,
-        "exit_code": exit.code(), "reason": error.to_string(), "advice": advice,
-    })
+    JsonEvent::Failed {
+        transfer,
+        name: name.map(str::to_owned),
+        exit_code: exit.code(),
+        reason: error.to_string(),
+        advice: advice.map(str::to_owned),
+    }
 }
 
-/// The `finished` event.
-fn finished(transfer: u64, summary: &Summary) -> Value {
-    json!({
-        "event": "finished", "transfer": transfer, "name": summary.name, "kind": summary.kind,
-        "size": summary.size(),
-        "seconds": summary.elapsed.as_secs_f64(), "average_bytes_per_second": summary.rate(),
-        "resumed_at": summary.progress.held, "new_bytes": summary.new_bytes(),
-        "resent_bytes": summary.progress.resent, "damaged_chunks": summary.progress.naks,
-        "repaired_blocks": summary.progress.repaired_blocks, "already_there": summary.complete,
-        "blake3": summary.digest, "warnings": summary.warnings, "wire_bytes": summary.wire_bytes,
-        "cpu_seconds": usage::cpu_seconds(), "peak_memory": usage::peak_memory(),
+/// The event of one that went well.
+fn finished(transfer: u64, summary: &Summary) -> JsonEvent {
+    JsonEvent::Finished(Finished {
+        transfer,
+        name: summary.name.clone(),
+        kind: summary.kind,
+        size: summary.size(),
+        seconds: summary.elapsed.as_secs_f64(),
+        average_bytes_per_second: summary.rate(),
+        resumed_at: summary.progress.held,
+        new_bytes: summary.new_bytes(),
+        resent_bytes: summary.progress.resent,
+        damaged_chunks: summary.progress.naks,
+        repaired_blocks: summary.progress.repaired_blocks,
+        already_there: summary.complete,
+        blake3: summary.digest,
+        warnings: summary.warnings.clone(),
+        wire_bytes: summary.wire_bytes,
+        cpu_seconds: usage::cpu_seconds(),
+        peak_memory: usage::peak_memory(),
     })
 }

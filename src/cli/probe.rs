@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 use indicatif::ProgressBar;
-use serde_json::{Value, json};
 use wsferry::protocol::MAX_FRAME;
 use wsferry::runtime;
 use wsferry::transfer::probe::{self, CutLimit, PathReport, ProbeOptions, ProbeStep, Refusal, Watched};
@@ -12,6 +11,7 @@ use wsferry::transport::dial::{Route, TlsRoute};
 
 use super::advice;
 use super::args::{self, ProbeArgs};
+use super::event::{End, JsonEvent, Limit, Lived, Probed, ProbedCut, ProbedTls};
 use super::exit::Exit;
 use super::output::{Mode, Output};
 use super::profile;
@@ -40,7 +40,7 @@ pub fn run(args: &ProbeArgs, output: &Output) -> Exit {
     bar.finish_and_clear();
     match probed {
         Either::Left((Ok(report), _)) => {
-            output.event(event(&dialer.endpoint().to_string(), &report));
+            output.event(event(dialer.endpoint().to_string(), &report));
             for line in lines(&report) {
                 output.line(&line);
             }
@@ -155,38 +155,48 @@ fn said(why: Refusal) -> String {
     }
 }
 
-fn event(url: &str, report: &PathReport) -> Value {
-    let refusal = |why: Refusal| match why {
-        Refusal::Closed(code) => json!({ "kind": "closed", "code": code }),
-        Refusal::Lost => json!({ "kind": "lost" }),
-        Refusal::Stalled => json!({ "kind": "stalled" }),
-        Refusal::Damaged => json!({ "kind": "damaged" }),
-    };
-    let watched =
-        |seen: Watched| json!({ "seconds": seen.lived.as_secs_f64(), "ended": seen.ended.map(refusal) });
-    let Route { proxy, tls, server, via } = &report.route;
-    let tls = tls.as_ref().map(
-        |TlsRoute { version, cipher, alpn }| json!({ "version": version, "cipher": cipher, "alpn": alpn }),
-    );
-    json!({
-        "event": "probed", "url": url, "program": report.program,
-        "proxy": proxy, "tls": tls, "server": server, "via": via, "text": true, "binary": report.binary,
-        "largest_frame": report.largest_frame,
-        "refused_frame": report.refused.map(|(frame, _)| frame),
-        "refused": report.refused.map(|(_, why)| refusal(why)),
-        "round_trip_seconds": report.round_trip.as_secs_f64(),
-        "bytes_per_second": report.bytes_per_second,
-        "cut": report.cut.map(|cut| json!({
-            "characters": cut.characters, "seconds": cut.lived.as_secs_f64(), "ended": refusal(cut.ended),
-            "limit": match cut.limit {
-                CutLimit::Characters => "characters",
-                CutLimit::Age => "age",
-                CutLimit::Unclear => "unclear",
+fn event(url: String, report: &PathReport) -> JsonEvent {
+    let lived = |seen: Watched| Lived { seconds: seen.lived.as_secs_f64(), ended: seen.ended.map(End::from) };
+    let Route { proxy, tls, server, via } = report.route.clone();
+    JsonEvent::Probed(Box::new(Probed {
+        url,
+        program: report.program.clone(),
+        proxy,
+        tls: tls.map(|TlsRoute { version, cipher, alpn }| ProbedTls { version, cipher, alpn }),
+        server,
+        via,
+        text: true,
+        binary: report.binary,
+        largest_frame: report.largest_frame,
+        refused_frame: report.refused.map(|(frame, _)| frame),
+        refused: report.refused.map(|(_, why)| why.into()),
+        round_trip_seconds: report.round_trip.as_secs_f64(),
+        bytes_per_second: report.bytes_per_second,
+        cut: report.cut.map(|cut| ProbedCut {
+            characters: cut.characters,
+            seconds: cut.lived.as_secs_f64(),
+            ended: cut.ended.into(),
+            limit: match cut.limit {
+                CutLimit::Characters => Limit::Characters,
+                CutLimit::Age => Limit::Age,
+                CutLimit::Unclear => Limit::Unclear,
             },
-        })),
-        "in_use": report.in_use.map(watched), "idle": report.idle.map(watched),
-        "flags": flags(report),
-    })
+        }),
+        in_use: report.in_use.map(lived),
+        idle: report.idle.map(lived),
+        flags: flags(report),
+    }))
+}
+
+impl From<Refusal> for End {
+    fn from(why: Refusal) -> Self {
+        match why {
+            Refusal::Closed(code) => Self::Closed { code },
+            Refusal::Lost => Self::Lost,
+            Refusal::Stalled => Self::Stalled,
+            Refusal::Damaged => Self::Damaged,
+        }
+    }
 }
 
 /// At most a day.

@@ -1,7 +1,6 @@
 //! `--profile`: what there is, for people. Which flag wins is in `settings`.
 
-use serde_json::{Value, json};
-
+use super::event::{JsonEvent, ProfileFact};
 use super::output::Output;
 use super::profiles::{Fact, PROFILES, Profile};
 
@@ -29,15 +28,17 @@ pub fn list(output: &Output) {
     }
 }
 
-fn event(profile: &Profile) -> Value {
-    let fact = |Fact { flags, why, source }: &Fact| {
-        let flags = (!flags.is_empty()).then(|| flags.join(" "));
-        json!({ "flags": flags, "why": why, "source": source })
+fn event(profile: &Profile) -> JsonEvent {
+    let fact = |Fact { flags, why, source }: &Fact| ProfileFact {
+        flags: (!flags.is_empty()).then(|| flags.join(" ")),
+        why: (*why).to_owned(),
+        source: (*source).to_owned(),
     };
-    json!({
-        "event": "profile", "name": profile.name, "path": profile.path,
-        "facts": profile.facts.iter().map(fact).collect::<Vec<_>>(),
-    })
+    JsonEvent::Profile {
+        name: profile.name.to_owned(),
+        path: profile.path.to_owned(),
+        facts: profile.facts.iter().map(fact).collect(),
+    }
 }
 
 #[cfg(test)]

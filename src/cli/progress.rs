@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use indicatif::ProgressStyle;
-use serde_json::json;
 use wsferry::protocol::{OfferKind, Progress};
 use wsferry::transfer::Event;
 
 use super::bar::Bar;
+use super::event::JsonEvent;
 use super::outage::Outage;
 use super::output::{Mode, Output};
 use super::pulse::Pulse;
@@ -66,9 +66,11 @@ impl View {
         match event {
             Event::Started { name, kind, size, peer } => self.start(name, *kind, *size, peer),
             Event::Resumed { held } => {
-                self.output.event(json!({
-                    "event": "resumed", "transfer": self.transfer, "name": self.name, "offset": held,
-                }));
+                self.output.event(JsonEvent::Resumed {
+                    transfer: self.transfer,
+                    name: self.name.clone(),
+                    offset: *held,
+                });
                 // What is there whole is to be repaired.
                 let what = if self.size == Some(*held) { "comparing" } else { "resuming at" };
                 self.output.notice(&format!("{}: {what} {}", self.name, words::size(*held)));
@@ -88,9 +90,11 @@ impl View {
                 }
             }
             Event::Notice { what } => {
-                self.output.event(json!({
-                    "event": "notice", "transfer": self.transfer, "name": self.name, "reason": what,
-                }));
+                self.output.event(JsonEvent::Notice {
+                    transfer: Some(self.transfer),
+                    name: Some(self.name.clone()),
+                    reason: what.clone(),
+                });
                 self.output.notice(what);
             }
             Event::Connecting { .. } | Event::Reconnecting { .. } => {
@@ -122,9 +126,13 @@ impl View {
         // A source that changed is begun again as what it became.
         self.clear();
         name.clone_into(&mut self.name);
-        self.output.event(json!({
-            "event": "started", "transfer": self.transfer, "name": name, "kind": kind, "size": size, "peer": peer,
-        }));
+        self.output.event(JsonEvent::Started {
+            transfer: self.transfer,
+            name: name.to_owned(),
+            kind,
+            size,
+            peer: peer.to_owned(),
+        });
         let is_shown = kind == OfferKind::File && !self.is_one_of_many;
         if is_shown && self.output.has_bars() {
             let bar = Bar::new(&self.output);
@@ -150,18 +158,18 @@ pub fn connection<V: std::ops::Deref<Target = View>>(
     event: &Event,
 ) {
     let one = if let [view] = views { Some(view) } else { None };
-    let (transfer, name) = (one.map(|view| view.transfer), one.map(|view| &view.name));
+    let (transfer, name) = (one.map(|view| view.transfer), one.map(|view| view.name.clone()));
     let bars: Vec<&Bar> = views.iter().filter_map(|view| view.bar.as_ref()).chain(overall).collect();
     match event {
         Event::Connecting { to } => {
-            output.event(json!({"event": "connecting", "transfer": transfer, "name": name, "to": to}));
+            output.event(JsonEvent::Connecting { transfer, name, to: to.clone() });
             bars.iter().for_each(|bar| bar.connecting());
             if bars.is_empty() && !outage.lasts() {
                 output.notice(&format!("connecting to {to} ..."));
             }
         }
         Event::Notice { what } => {
-            output.event(json!({"event": "notice", "transfer": transfer, "name": name, "reason": what}));
+            output.event(JsonEvent::Notice { transfer, name, reason: what.clone() });
             output.notice(what);
         }
         Event::Reconnecting { delay, attempt, why } => {
@@ -169,10 +177,13 @@ pub fn connection<V: std::ops::Deref<Target = View>>(
             if is_first {
                 views.iter().filter_map(|view| view.pulse.as_ref()).for_each(Pulse::flush);
             }
-            output.event(json!({
-                "event": "reconnecting", "transfer": transfer, "name": name,
-                "seconds": delay.as_secs_f64(), "attempt": attempt, "reason": why,
-            }));
+            output.event(JsonEvent::Reconnecting {
+                transfer,
+                name,
+                seconds: delay.as_secs_f64(),
+                attempt: *attempt,
+                reason: why.clone(),
+            });
             bars.iter().for_each(|bar| bar.cut(why, *delay, *attempt));
             if bars.is_empty() && is_first {
                 output.warning("cut:", &format!(" {why}; trying again"));

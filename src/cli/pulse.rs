@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
 use wsferry::protocol::Progress;
 use wsferry::runtime;
 
+use super::event::JsonEvent;
 use super::output::{Mode, Output};
 use super::progress::checking;
 use super::rate::Rate;
@@ -134,13 +134,18 @@ impl Telling {
             Mode::Json => {
                 let new = progress.acknowledged.saturating_sub(progress.held);
                 let average = new as f64 / now.duration_since(self.started).as_secs_f64().max(1e-9);
-                self.output.passing_event(json!({
-                    "event": "progress", "transfer": self.transfer, "name": self.name,
-                    "acknowledged": progress.acknowledged, "total": progress.total,
-                    "durable": progress.durable, "resumed_at": progress.held, "verified": progress.verified,
-                    "resent_bytes": progress.resent,
-                    "bytes_per_second": rate, "average_bytes_per_second": average,
-                }));
+                self.output.passing_event(JsonEvent::Progress {
+                    transfer: self.transfer,
+                    name: self.name.clone(),
+                    acknowledged: progress.acknowledged,
+                    total: progress.total,
+                    durable: progress.durable,
+                    resumed_at: progress.held,
+                    verified: progress.verified,
+                    resent_bytes: progress.resent,
+                    bytes_per_second: rate,
+                    average_bytes_per_second: average,
+                });
             }
             Mode::Human => {
                 let left = progress.total.zip(rate).map(|(total, rate)| {

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use serde_json::json;
 use wsferry::protocol::{HeartbeatConfig, MAX_FRAME, MIN_FRAME_LIMIT};
 use wsferry::runtime;
 use wsferry::storage::{Inbox, InboxOptions, Outlet};
@@ -17,6 +16,7 @@ use wsferry::transfer::{
 use wsferry::transport::{Program, Remote, mask_url};
 
 use super::args::ReceiveArgs;
+use super::event::{Concerns, JsonEvent};
 use super::exit::Exit;
 use super::guests::{Desk, Does, Kind, Running};
 use super::house::House;
@@ -240,7 +240,7 @@ fn open(
     let inbox = Inbox::open(directory, options).map_err(|error| output.error(&error, Exit::Failed))?;
     for warning in inbox.warnings() {
         let what = format!("{}: {warning}", directory.display());
-        output.event(json!({ "event": "notice", "transfer": null, "name": null, "reason": what }));
+        output.event(JsonEvent::notice(&what));
         output.notice(&what);
     }
     let running = args.exec.as_ref().map(|command| Running::new(command, directory, output)).transpose();
@@ -279,7 +279,7 @@ async fn serve(
     let place = if args.stdout { "standard output".to_owned() } else { directory.display().to_string() };
     let purpose =
         Purpose { does: format!("writing to {place}"), is_told_here: false, other: ["send", "FILE ", ""] };
-    args.listen.tell(&house, &purpose, json!({ "directory": place }), desk.output());
+    args.listen.tell(&house, &purpose, Concerns::Directory(place), desk.output());
 
     let watching = desk.clone();
     let observer = Arc::new(move |connection, transfer, event| watching.show((connection, transfer), &event));

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use clap::Parser;
-use serde_json::json;
 use wsferry::storage::{PartialFile, Partials, Pruned, StorageError};
 
 use super::args::{OutputArgs, duration};
+use super::event::JsonEvent;
 use super::exit::Exit;
 use super::output::Output;
 use super::words;
@@ -47,7 +47,7 @@ fn tell(args: &StatusArgs, output: &Output) -> Result<(), StorageError> {
     let partials = Partials::open(&args.directory)?;
     if args.prune {
         for Pruned { name, bytes } in partials.prune(args.older_than.into())? {
-            output.event(json!({ "event": "pruned", "name": known(&name), "received": bytes }));
+            output.event(JsonEvent::Pruned { name: known(&name).map(str::to_owned), received: bytes });
             output.line(&format!("removed {}: {}", shown_name(&name), words::size(bytes)));
         }
     }
@@ -55,11 +55,15 @@ fn tell(args: &StatusArgs, output: &Output) -> Result<(), StorageError> {
     let left = Partials::open(&args.directory)?.list()?;
     let now = SystemTime::now();
     for partial in &left {
-        output.event(json!({
-            "event": "partial", "name": known(&partial.name), "id": partial.id, "size": partial.size,
-            "received": partial.received, "durable": partial.durable, "age_seconds": age(partial, now),
-            "being_written": partial.is_written,
-        }));
+        output.event(JsonEvent::Partial {
+            name: known(&partial.name).map(str::to_owned),
+            id: partial.id.clone(),
+            size: partial.size,
+            received: partial.received,
+            durable: partial.durable,
+            age_seconds: age(partial, now),
+            being_written: partial.is_written,
+        });
         output.line(&line(partial, now));
     }
     if args.prune && !left.is_empty() {

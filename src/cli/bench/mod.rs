@@ -12,7 +12,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
-use serde_json::json;
 use wsferry::protocol::DEFAULT_WINDOW;
 use wsferry::transfer::Shutdown;
 use wsferry::transport::mask_url;
@@ -21,6 +20,7 @@ use self::report::{LEGEND, Report, Row, per_second, size};
 use self::run::Files;
 use self::setting::{Setting, settings};
 use super::args::BenchArgs;
+use super::event::JsonEvent;
 use super::exit::Exit;
 use super::output::Output;
 use super::progress;
@@ -120,9 +120,11 @@ fn measure(
 fn tell(args: &BenchArgs, report: &Report, output: &Output) -> Result<(), run::Error> {
     output.line(&report.title());
     if let Some(floor) = report.floor() {
-        output.event(json!({
-            "event": "floor", "bytes_per_second": floor.median, "slowest": floor.min, "fastest": floor.max,
-        }));
+        output.event(JsonEvent::Floor {
+            bytes_per_second: floor.median,
+            slowest: floor.min,
+            fastest: floor.max,
+        });
         output.line(&format!(
             "the I/O floor, file to TCP to file with nothing else done: {} ({} to {})",
             per_second(floor.median),
@@ -135,14 +137,16 @@ fn tell(args: &BenchArgs, report: &Report, output: &Output) -> Result<(), run::E
         output.line(LEGEND);
     }
     for row in &report.rows {
-        output.event(report.json(row));
+        output.event(report.event(row));
     }
     if let Some(row) = report.recommended() {
         let (command, doubt) = (command(args, row.setting), report.doubt());
-        output.event(json!({
-            "event": "recommended", "chunk_size": row.setting.chunk.raw(), "window": row.setting.window,
-            "command": command, "doubt": doubt,
-        }));
+        output.event(JsonEvent::Recommended {
+            chunk_size: row.setting.chunk.raw(),
+            window: row.setting.window,
+            command: command.clone(),
+            doubt: doubt.map(str::to_owned),
+        });
         output.line(&format!(
             "the smallest chunk within 3% of the fastest is {}:",
             size(row.setting.chunk.raw())

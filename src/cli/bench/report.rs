@@ -1,10 +1,9 @@
 //! What was measured, and what follows from it.
 
-use serde_json::{Value, json};
-
 use super::run::Sample;
 use super::setting::Setting;
 use super::spread::Spread;
+use crate::cli::event::JsonEvent;
 use crate::cli::words;
 
 /// A chunk that is within this part of the fastest is as good, and the smaller the better: for a gateway, for memory,
@@ -182,16 +181,22 @@ impl Report {
         format!("{} {}, {runs}", words::size(self.size), self.path)
     }
 
-    pub fn json(&self, row: &Row) -> Value {
+    pub fn event(&self, row: &Row) -> JsonEvent {
         let rate = row.rate(self.size);
         let (sender, receiver) = self.cpu(row);
-        json!({
-            "event": "measured", "chunk_size": row.setting.chunk.raw(), "window": row.setting.window,
-            "bytes_per_second": rate.median, "slowest": rate.min, "fastest": rate.max, "runs": self.runs,
-            "of_floor": self.of_floor(row),
-            "sender_cpu_seconds_per_gb": sender, "receiver_cpu_seconds_per_gb": receiver,
-            "wire_overhead_percent": self.overhead(row), "peak_memory": Self::memory(row).map(|bytes| bytes as u64),
-        })
+        JsonEvent::Measured {
+            chunk_size: row.setting.chunk.raw(),
+            window: row.setting.window,
+            bytes_per_second: rate.median,
+            slowest: rate.min,
+            fastest: rate.max,
+            runs: self.runs,
+            of_floor: self.of_floor(row),
+            sender_cpu_seconds_per_gb: sender,
+            receiver_cpu_seconds_per_gb: receiver,
+            wire_overhead_percent: self.overhead(row),
+            peak_memory: Self::memory(row).map(|bytes| bytes as u64),
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! `wsferry config`: what holds, and why.
 
 use clap::Parser;
-use serde_json::json;
 
 use super::{Flag, Layers, Ruling, Setting, Source, Variables, command_named, commands};
 use crate::cli::args::OutputArgs;
 use crate::cli::definition;
+use crate::cli::event::{JsonEvent, SettingSource};
 use crate::cli::exit::Exit;
 use crate::cli::output::Output;
 
@@ -41,7 +41,7 @@ fn tell(args: &ConfigArgs, file: Option<&std::path::Path>, output: &Output) -> R
     program.build();
     let layers = Layers::read(&program, file, &Variables::read())?;
     let path = layers.file.path.as_ref().map(|path| path.display().to_string());
-    output.event(json!({ "event": "config", "file": path, "is_there": layers.file.is_there }));
+    output.event(JsonEvent::Config { file: path.clone(), is_there: layers.file.is_there });
     output.line(&match (&path, layers.file.is_there) {
         (None, _) => "file: none".to_owned(),
         (Some(path), true) => format!("file: {path}"),
@@ -93,15 +93,19 @@ fn row(command: &clap::Command, flag: &Flag, held: &[Setting], output: &Output) 
         None => flag.default(),
     };
     let (source, line) = match setting.map(|setting| &setting.source) {
-        None => ("default", None),
-        Some(Source::Variable(_)) => ("environment", None),
-        Some(Source::File { line, .. }) => ("file", Some(*line)),
-        Some(Source::Profile { .. }) => ("profile", None),
+        None => (SettingSource::Default, None),
+        Some(Source::Variable(_)) => (SettingSource::Environment, None),
+        Some(Source::File { line, .. }) => (SettingSource::File, Some(*line)),
+        Some(Source::Profile { .. }) => (SettingSource::Profile, None),
     };
-    output.event(json!({
-        "event": "setting", "command": command.get_name(), "flag": format!("--{}", flag.name), "value": value,
-        "source": source, "line": line, "variable": flag.variable(),
-    }));
-    let why = setting.map_or_else(|| source.to_owned(), |setting| setting.source.to_string());
+    output.event(JsonEvent::Setting {
+        command: command.get_name().to_owned(),
+        flag: format!("--{}", flag.name),
+        value: value.clone(),
+        source,
+        line,
+        variable: flag.variable(),
+    });
+    let why = setting.map_or_else(|| "default".to_owned(), |setting| setting.source.to_string());
     [format!("--{}", flag.name), value.unwrap_or_else(|| "-".to_owned()), why]
 }
