@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use futures::FutureExt;
-use serde_json::Value;
 use wsferry::floor;
 use wsferry::transfer::Shutdown;
 
 use super::Setting;
 use crate::cli::args::BenchArgs;
+use crate::cli::event::{Finished, JsonEvent};
 use crate::cli::exit::Exit;
 use crate::cli::random;
 use crate::cli::settings::{self, PREFIX};
@@ -43,6 +43,12 @@ impl Error {
 pub struct Usage {
     pub cpu_seconds: f64,
     pub peak_memory: Option<u64>,
+}
+
+impl Usage {
+    fn of(finished: &Finished) -> Self {
+        Self { cpu_seconds: finished.cpu_seconds, peak_memory: finished.peak_memory }
+    }
 }
 
 /// What one run gave.
@@ -156,11 +162,11 @@ pub fn once(
         }
     };
     let url = match (&mut receiver, &args.url) {
-        (Some(receiver), _) => receiver.wait_for("listening", stop, &mut |_| {})?["url"].clone(),
-        (None, url) => url.as_deref().unwrap_or_default().into(),
+        (Some(receiver), _) => receiver.listening(stop)?,
+        (None, url) => url.clone().unwrap_or_default(),
     };
     let mut send = wsferry()?;
-    send.arg("send").arg(files.source()).arg(url.as_str().unwrap_or_default());
+    send.arg("send").arg(files.source()).arg(&url);
     send.args([
         "--chunk-size",
         &format!("{}B", setting.chunk.raw()),
@@ -180,34 +186,28 @@ pub fn once(
     }
     let started = Instant::now();
     let mut sender = Running::start(send)?;
-    let sent = sender.wait_for("finished", stop, &mut |event| {
-        moved(event["acknowledged"].as_u64().unwrap_or(0));
-    })?;
+    let sent = sender.finished(stop, moved)?;
     sender.end(stop)?;
     let seconds = started.elapsed().as_secs_f64();
     let received = match &mut receiver {
-        Some(receiver) => Some(receiver.wait_for("finished", stop, &mut |_| {})?),
+        Some(receiver) => Some(receiver.finished(stop, &mut |_| {})?),
         None => None,
     };
     if let Some(mut receiver) = receiver {
         receiver.end(stop)?;
     }
     files.clean();
-    if received.as_ref().is_some_and(|received| received["blake3"] != sent["blake3"]) {
+    if received.as_ref().is_some_and(|received| received.blake3 != sent.blake3) {
         return Err(Error::Failed {
             why: "what arrived differs from what was sent".into(),
             exit: Exit::Mismatch,
         });
     }
-    let usage = |event: &Value| Usage {
-        cpu_seconds: event["cpu_seconds"].as_f64().unwrap_or_default(),
-        peak_memory: event["peak_memory"].as_u64(),
-    };
     Ok(Sample {
         seconds,
-        wire_bytes: sent["wire_bytes"].as_u64().unwrap_or_default(),
-        sender: usage(&sent),
-        receiver: received.as_ref().map(usage),
+        wire_bytes: sent.wire_bytes,
+        sender: Usage::of(&sent),
+        receiver: received.as_ref().map(Usage::of),
     })
 }
 
@@ -244,26 +244,45 @@ impl Running {
         Ok(Self { child, lines, errors, reason: None })
     }
 
-    /// The next event of this kind; the others are passed to `other`.
-    fn wait_for(
+    /// The URL at which it listens, once it does.
+    fn listening(&mut self, stop: &mut Shutdown) -> Result<String, Error> {
+        self.wait_for(stop, |event| match event {
+            JsonEvent::Listening { url, .. } => Some(url),
+            _ => None,
+        })
+    }
+
+    /// What its transfer came to; what is acknowledged meanwhile goes to `moved`.
+    fn finished(&mut self, stop: &mut Shutdown, moved: &mut dyn FnMut(u64)) -> Result<Finished, Error> {
+        self.wait_for(stop, |event| match event {
+            JsonEvent::Finished(finished) => Some(finished),
+            JsonEvent::Progress { acknowledged, .. } => {
+                moved(acknowledged);
+                None
+            }
+            _ => None,
+        })
+    }
+
+    /// What `wanted` makes of the first event that it takes.
+    fn wait_for<T>(
         &mut self,
-        kind: &str,
         stop: &mut Shutdown,
-        other: &mut dyn FnMut(&Value),
-    ) -> Result<Value, Error> {
+        mut wanted: impl FnMut(JsonEvent) -> Option<T>,
+    ) -> Result<T, Error> {
         loop {
             match self.lines.recv_timeout(POLL) {
                 Ok(line) => {
-                    let event: Value = serde_json::from_str(&line).unwrap_or_default();
-                    if event["event"] == kind {
-                        return Ok(event);
+                    let event = serde_json::from_str(&line).map_err(|error| {
+                        Error::failed(format!("a process of another version said {line:?}: {error}"))
+                    })?;
+                    if let JsonEvent::Failed { reason, advice, .. } = &event {
+                        let advice = advice.iter().map(|advice| format!("; {advice}"));
+                        self.reason = Some(std::iter::once(reason.clone()).chain(advice).collect());
                     }
-                    if event["event"] == "failed" {
-                        let words = [&event["reason"], &event["advice"]];
-                        let words: Vec<&str> = words.into_iter().filter_map(|word| word.as_str()).collect();
-                        self.reason = Some(words.join("; ")).filter(|reason| !reason.is_empty());
+                    if let Some(found) = wanted(event) {
+                        return Ok(found);
                     }
-                    other(&event);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(self.failure(stop)),
