@@ -1,6 +1,9 @@
 //! `wsferry bench`: which chunk size, measured with the real program as two processes, over real sockets and files.
 
+mod child;
+mod files;
 mod page;
+mod place;
 mod plot;
 mod report;
 mod run;
@@ -14,10 +17,11 @@ use std::path::{Path, PathBuf};
 use indicatif::ProgressBar;
 use wsferry::protocol::DEFAULT_WINDOW;
 use wsferry::transfer::Shutdown;
-use wsferry::transport::mask_url;
 
+use self::files::Files;
+use self::place::Place;
 use self::report::{LEGEND, Report, Row, per_second, size};
-use self::run::Files;
+use self::run::Sending;
 use self::setting::{Setting, settings};
 use super::args::BenchArgs;
 use super::event::JsonEvent;
@@ -26,25 +30,24 @@ use super::output::Output;
 use super::progress;
 use super::signals::{self, Hangup};
 
-/// The size over loopback, and over a real path.
-const SIZE: u64 = 1 << 30;
-const SIZE_WITH_URL: u64 = 32 << 20;
 pub fn run(args: BenchArgs, output: &Output) -> Exit {
-    let settings = match settings(&args, output) {
-        Ok(settings) => settings,
+    let asked = place::named(&args, output).and_then(|place| Ok((place, settings(&args, output)?)));
+    let (place, settings) = match asked {
+        Ok(asked) => asked,
         Err(usage) => return output.error(&usage, Exit::Usage),
     };
     let (shutdown, signalled) = match signals::watch(Hangup::Stops, None, output) {
         Ok(watch) => watch,
         Err(error) => return output.error(&format_args!("cannot watch for signals: {error}"), Exit::Failed),
     };
-    let (report, ended) = match measure(&args, &settings, shutdown, output) {
+    let (report, ended) = match measure(&args, &*place, &settings, shutdown, output) {
         Ok(measured) => measured,
         Err(error) => (Report::default(), Err(error)),
     };
     // What was measured before it was stopped is not lost.
     let is_told = ended.is_ok() || matches!(ended, Err(run::Error::Stopped));
-    let told = if is_told && !report.rows.is_empty() { tell(&args, &report, output) } else { Ok(()) };
+    let told =
+        if is_told && !report.rows.is_empty() { tell(&args, &*place, &report, output) } else { Ok(()) };
     match told.and(ended) {
         Ok(()) => Exit::Done,
         Err(run::Error::Stopped) => output.error(&"stopped", signalled.exit()),
@@ -56,13 +59,12 @@ pub fn run(args: BenchArgs, output: &Output) -> Exit {
 /// was measured until it ended, and how it did.
 fn measure(
     args: &BenchArgs,
+    place: &dyn Place,
     settings: &[Setting],
     mut stop: Shutdown,
     output: &Output,
 ) -> Result<(Report, Result<(), run::Error>), run::Error> {
-    // Over loopback it arrives beside itself.
-    let (default, copies) = if args.url.is_some() { (SIZE_WITH_URL, 1) } else { (SIZE, 2) };
-    let size = args.size.map_or(default, |size| size.as_u64());
+    let size = args.size.map_or(place.default_size(), |size| size.as_u64());
     for path in args.svg.iter().chain(&args.html) {
         // Said now and not when all is measured.
         let there = path.exists();
@@ -71,11 +73,7 @@ fn measure(
             let _ = std::fs::remove_file(path);
         }
     }
-    let files = Files::make(args.dir.as_deref(), size, copies, &mut stop)?;
-    let path = match &args.url {
-        Some(url) => format!("to {}", mask_url(url)),
-        None => format!("over loopback, files in {}", files.place()),
-    };
+    let files = Files::make(args.dir.as_deref(), size, place.copies(), &mut stop)?;
     let bar = output.has_bars().then(|| {
         let all = size.saturating_mul(settings.len() as u64).saturating_mul(args.runs.into());
         output
@@ -87,7 +85,7 @@ fn measure(
     let mut done = 0;
     let measured = (|| {
         for _ in 0..args.runs {
-            if args.url.is_none() {
+            if place.has_floor() {
                 if let Some(bar) = &bar {
                     bar.set_message("the I/O floor");
                 }
@@ -104,7 +102,14 @@ fn measure(
                 if let Some(bar) = &bar {
                     bar.set_message(message);
                 }
-                row.samples.push(run::once(args, &files, row.setting, &mut stop, &mut moved)?);
+                row.samples.push(place.run(Sending {
+                    files: &files,
+                    setting: row.setting,
+                    frame_limit: args.frame_limit,
+                    stop: &mut stop,
+                    moved: &mut moved,
+                })?);
+                files.clean();
                 done += size;
             }
         }
@@ -114,10 +119,10 @@ fn measure(
         bar.finish_and_clear();
     }
     rows.retain(|row| !row.samples.is_empty());
-    Ok((Report { size, runs: args.runs, path, floors, rows }, measured))
+    Ok((Report { size, runs: args.runs, path: place.path(&files), floors, rows }, measured))
 }
 
-fn tell(args: &BenchArgs, report: &Report, output: &Output) -> Result<(), run::Error> {
+fn tell(args: &BenchArgs, place: &dyn Place, report: &Report, output: &Output) -> Result<(), run::Error> {
     output.line(&report.title());
     if let Some(floor) = report.floor() {
         output.event(JsonEvent::Floor {
@@ -140,7 +145,7 @@ fn tell(args: &BenchArgs, report: &Report, output: &Output) -> Result<(), run::E
         output.event(report.event(row));
     }
     if let Some(row) = report.recommended() {
-        let (command, doubt) = (command(args, row.setting), report.doubt());
+        let (command, doubt) = (command(args, place, row.setting), report.doubt());
         output.event(JsonEvent::Recommended {
             chunk_size: row.setting.chunk.raw(),
             window: row.setting.window,
@@ -160,7 +165,7 @@ fn tell(args: &BenchArgs, report: &Report, output: &Output) -> Result<(), run::E
         std::fs::write(path, plot::svg(report)).map_err(cannot_write(path))?;
     }
     if let Some(path) = &args.html {
-        std::fs::write(path, page::html(report, |row| command(args, row.setting)))
+        std::fs::write(path, page::html(report, |row| command(args, place, row.setting)))
             .map_err(cannot_write(path))?;
     }
     let written: Vec<&PathBuf> = args.svg.iter().chain(&args.html).collect();
@@ -175,9 +180,9 @@ fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> run::Error {
 }
 
 /// The command line that uses a setting; what says who calls is not in it.
-fn command(args: &BenchArgs, setting: Setting) -> String {
-    let url = args.url.as_deref().map_or("URL".into(), mask_url);
-    let mut command = format!("wsferry send FILE {url} --chunk-size {}", size(setting.chunk.raw()));
+fn command(args: &BenchArgs, place: &dyn Place, setting: Setting) -> String {
+    let (url, chunk) = (place.shown_url(), size(setting.chunk.raw()));
+    let mut command = format!("wsferry send FILE {url} --chunk-size {chunk}");
     // A profile may have a window of its own.
     let profile = args.dial.profile();
     if args.windows.len() > 1 || setting.window != DEFAULT_WINDOW || profile.is_some() {

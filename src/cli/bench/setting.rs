@@ -15,13 +15,6 @@ pub struct Setting {
 
 /// Turns flags into settings, or says which of them makes no sense.
 pub fn settings(args: &BenchArgs, output: &Output) -> Result<Vec<Setting>, String> {
-    match (&args.url, args.dial.given()) {
-        (Some(url), _) => drop(args.dial.dialer(url, output)?),
-        (None, Some(flag)) => {
-            return Err(format!("{flag} says how a URL is dialled, and there is none"));
-        }
-        (None, None) => {}
-    }
     let frame_limit = args.frame_limit.map_or(MAX_FRAME as u64, |limit| limit.as_u64().min(MAX_FRAME as u64));
     let largest =
         ChunkSize::for_frame_limit(frame_limit as usize).filter(|_| frame_limit >= MIN_FRAME_LIMIT as u64);
