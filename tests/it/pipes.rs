@@ -1,7 +1,7 @@
 //! What is received goes to standard output: in order, each byte once, over any cut.
 
 use std::io::{self, Read, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::task::{Context, Waker};
@@ -15,7 +15,7 @@ use wsferry::protocol::{
 use wsferry::storage::{Outlet, StorageError};
 
 use crate::gateway::{Gateway, Limits};
-use crate::support::{PATIENCE, Place, Running, random, send, send_well, wsferry};
+use crate::support::{PATIENCE, Place, Process, Running, lines, random, send, send_well, wsferry};
 
 const MIB: usize = 1 << 20;
 /// The run of the one sender.
@@ -23,7 +23,7 @@ const RUN: &str = "a run";
 
 /// `wsferry receive --once --stdout --json`: events come on standard error.
 pub struct Pipe {
-    child: Child,
+    process: Process,
     pub url: String,
     events: mpsc::Receiver<String>,
     /// Events that were looked past.
@@ -34,22 +34,16 @@ impl Pipe {
     pub fn start(flags: &[&str]) -> Self {
         let mut command = wsferry();
         command.args(["receive", "--once", "--stdout", "--json", "--listen", "127.0.0.1:0"]).args(flags);
-        let mut child = command.spawn().unwrap();
-        let stderr = io::BufReader::new(child.stderr.take().unwrap());
-        let (tell, events) = mpsc::channel();
-        thread::spawn(move || {
-            for line in io::BufRead::lines(stderr).map_while(Result::ok) {
-                let _ = tell.send(line);
-            }
-        });
-        let mut pipe = Self { child, url: String::new(), events, lines: Vec::new() };
+        let mut process = Process::start(&mut command);
+        let events = lines(process.errors());
+        let mut pipe = Self { process, url: String::new(), events, lines: Vec::new() };
         let listening = pipe.wait_for(|event| event["event"] == "listening");
         pipe.url = listening["url"].as_str().unwrap().to_owned();
         pipe
     }
 
     pub fn output(&mut self) -> ChildStdout {
-        self.child.stdout.take().unwrap()
+        self.process.output()
     }
 
     /// Reads all that it writes, on a thread.
@@ -77,14 +71,7 @@ impl Pipe {
     pub fn end(mut self) -> (i32, Vec<String>) {
         let lines = std::mem::take(&mut self.lines);
         let lines = lines.into_iter().chain(self.events.iter()).collect();
-        (self.child.wait().unwrap().code().unwrap(), lines)
-    }
-}
-
-impl Drop for Pipe {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        (self.process.end().code().unwrap(), lines)
     }
 }
 

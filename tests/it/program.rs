@@ -4,21 +4,21 @@
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
-use crate::support::{Ended, PATIENCE, Place};
+use crate::support::{Ended, PATIENCE, Place, Process};
 
 /// How often a program is tried with other ports.
 const TRIES: usize = 5;
 
 /// A running program that listens; it is killed when dropped.
 pub struct Program<const N: usize> {
-    child: Child,
+    process: Process,
     command: Command,
     log: PathBuf,
     pub ports: [u16; N],
@@ -32,8 +32,8 @@ impl<const N: usize> Program<N> {
         for _ in 0..TRIES {
             let ports = free_ports();
             let mut command = command(ports);
-            let child = spawn(&mut command, &log, package);
-            let mut program = Self { child, command, log: log.clone(), ports };
+            let process = spawn(&mut command, &log, package);
+            let mut program = Self { process, command, log: log.clone(), ports };
             if program.listens() {
                 return program;
             }
@@ -44,9 +44,10 @@ impl<const N: usize> Program<N> {
 
     /// Starts it once more, on the same ports.
     pub fn start_again(&mut self) {
-        self.wait();
+        // Somebody told it to end.
+        assert!(self.process.end_within(PATIENCE).is_some(), "it does not end: {}", self.log());
         let program = self.command.get_program().to_owned();
-        self.child = spawn(&mut self.command, &self.log, &program.to_string_lossy());
+        self.process = spawn(&mut self.command, &self.log, &program.to_string_lossy());
         assert!(self.listens(), "{program:?} does not start again: {}", self.log());
     }
 
@@ -56,7 +57,7 @@ impl<const N: usize> Program<N> {
 
     /// Its own pid, which is the one to signal; those that it started follow it.
     pub fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
+        Pid::from_raw(self.process.pid().cast_signed()).expect("it is none but 0")
     }
 
     /// What it said.
@@ -64,24 +65,15 @@ impl<const N: usize> Program<N> {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
     }
 
-    /// Waits until it has ended, which somebody told it to.
-    fn wait(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < deadline, "it does not end: {}", self.log());
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
     /// Waits until all its ports take connections; false if it ended before.
     fn listens(&mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         let mut missing = self.ports.to_vec();
-        while self.child.try_wait().unwrap().is_none() {
+        while !self.process.has_ended() {
             missing.retain(|&port| TcpStream::connect(("127.0.0.1", port)).is_err());
             if missing.is_empty() {
                 // What listens there could be another process, beside which this one has no place.
-                return self.child.try_wait().unwrap().is_none();
+                return !self.process.has_ended();
             }
             assert!(Instant::now() < deadline, "no one listens on {missing:?}: {}", self.log());
             thread::sleep(Duration::from_millis(5));
@@ -94,14 +86,13 @@ impl<const N: usize> Drop for Program<N> {
     fn drop(&mut self) {
         // It leads a group of its own, in which its workers are.
         let _ = kill_process_group(self.pid(), Signal::KILL);
-        let _ = self.child.wait();
     }
 }
 
-fn spawn(command: &mut Command, log: &Path, package: &str) -> Child {
+fn spawn(command: &mut Command, log: &Path, package: &str) -> Process {
     let log = std::fs::File::create(log).unwrap();
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
-    command.spawn().unwrap_or_else(|error| {
+    Process::try_start(command).unwrap_or_else(|error| {
         panic!("cannot run {:?}, which the package {package} has: {error}", command.get_program())
     })
 }

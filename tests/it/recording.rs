@@ -10,7 +10,7 @@ use vt100::Color;
 use crate::proxy::{Plan, Proxy};
 use crate::screen::Seen;
 use crate::support::{Place, Receiver, random, wsferry};
-use crate::terminal::Guard;
+use crate::terminal::start_on;
 
 const COLUMNS: u16 = 100;
 const ROWS: u16 = 5;
@@ -41,7 +41,7 @@ fn a_transfer_that_is_cut_is_recorded() {
     let mut command = wsferry();
     command.arg("send").arg(&file).arg(proxy.url()).env_remove("NO_COLOR");
     let began = Instant::now();
-    let _sender = Guard::on(written, &mut command);
+    let _sender = start_on(written, &mut command);
     let mut pictures = vec![Picture { since: Duration::ZERO, rows: Vec::new() }];
     let (mut back_at, mut is_back) = (None, false);
     // It ends with the program.

@@ -14,7 +14,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::hostile::{frame, offer};
 use crate::proxy::{Plan, Proxy};
 use crate::support::{PATIENCE, Peer, Place, Receiver, Running, random, wsferry};
-use crate::terminal::{Guard, terminal};
+use crate::terminal::{start_on, terminal};
 
 const ROWS: u16 = 12;
 
@@ -113,7 +113,7 @@ fn slow_stalled_and_cut(columns: u16, name: &str, resized: u16) {
     let file = place.file(name, &random(8_000_000, 1));
     let mut command = wsferry();
     command.arg("send").arg(&file).arg(proxy.url()).args(["--window", "256KiB"]);
-    let _sender = Guard::on(written, &mut command);
+    let _sender = start_on(written, &mut command);
 
     let moving = if columns < 30 { &["%"][..] } else { &["%", " MB", "/s"][..] };
     let row = seen.wait_for(moving);
@@ -152,7 +152,7 @@ fn more_transfers_than_rows_end_in_a_count_and_leave_no_debris() {
     let (mut seen, written) = Seen::new(80);
     let mut command = wsferry();
     command.arg("receive").arg(place.inbox()).args(["--listen", "127.0.0.1:0"]);
-    let _receiver = Guard::on(written, &mut command);
+    let _receiver = start_on(written, &mut command);
     let word = |rows: &[String]| {
         let mut words = rows.iter().flat_map(|row| row.split_whitespace());
         words.find(|word| word.starts_with("ws://")).map(|word| word.trim_end_matches(',').to_owned())
@@ -184,7 +184,7 @@ fn input_without_a_size_has_no_percent_and_no_end_and_is_told_once_it_is_there()
     let (mut seen, written) = Seen::new(80);
     let mut command = wsferry();
     command.args(["send", "-", "--name", "x.tar", &receiver.url]).stdin(Stdio::piped());
-    let mut sender = Guard::on(written, &mut command);
+    let mut sender = start_on(written, &mut command);
     let mut input = sender.input();
     input.write_all(&random(2_000_000, 2)).unwrap();
     let rows = seen.wait_until(|rows| rows.iter().any(|row| row.contains("2.00 MB")));
@@ -207,7 +207,7 @@ fn a_tree_is_one_row_with_files_bytes_and_the_name_that_is_on_its_way() {
     let (mut seen, written) = Seen::new(80);
     let mut command = wsferry();
     command.arg("send").arg(place.path("t")).arg(proxy.url()).args(["--window", "256KiB"]);
-    let _sender = Guard::on(written, &mut command);
+    let _sender = start_on(written, &mut command);
     let row = seen.wait_for(&["/4 files", "t/d/f", "%", "/4.00 MB"]);
     assert!(row.contains("ETA") || row.contains("stalled"), "{row}");
     let row = seen.wait_for(&["/4 files", "stalled 3 s"]);
@@ -267,7 +267,7 @@ fn what_was_there_is_compared_in_sight() {
     let (mut seen, written) = Seen::new(100);
     let mut command = wsferry();
     command.arg("send").arg(&file).arg(proxy.url());
-    let _sender = Guard::on(written, &mut command);
+    let _sender = start_on(written, &mut command);
     seen.wait_for(&["f ", "verifying ", "%"]);
 }
 
@@ -290,7 +290,7 @@ fn colours_are_for_terminals_unless_they_are_asked_for_or_not_wanted() {
         let mut command = wsferry();
         command.args(["send", "Cargo.toml", "ws://127.0.0.1:1"]).args(flags);
         command.env_remove("NO_COLOR").env_remove("CLICOLOR").env_remove("CLICOLOR_FORCE").env(name, value);
-        let _sender = Guard::on(written, &mut command);
+        let _sender = start_on(written, &mut command);
         assert_eq!(first(&mut seen), colour, "{flags:?} {name}={value}");
     }
     let mut command = wsferry();

@@ -4,16 +4,15 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::hostile::{self, frame, frame_as, offer, offer_as};
 use crate::proxy::{Plan, Proxy};
-use crate::support::{PATIENCE, Peer, Place, Receiver, Running, random, send_well, wsferry};
+use crate::support::{Peer, Place, Process, Receiver, Running, random, send_well, wsferry};
 
 /// The two ends of a new terminal: the one that shows, and the one that a program writes to.
 pub fn terminal() -> (File, File) {
@@ -26,46 +25,13 @@ pub fn terminal() -> (File, File) {
     (File::from(shows), written)
 }
 
-/// A program that is killed when dropped.
-pub struct Guard(Child);
-
-impl Guard {
-    /// Starts the program with both outputs on this terminal.
-    pub fn on(terminal: File, command: &mut Command) -> Self {
-        command.stdout(terminal.try_clone().unwrap()).stderr(terminal).env("TERM", "xterm");
-        let child = command.spawn().unwrap();
-        // The command holds the terminal's end as long as it is there.
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        Self(child)
-    }
-
-    /// What it reads.
-    pub fn input(&mut self) -> ChildStdin {
-        self.0.stdin.take().unwrap()
-    }
-
-    fn signal(&self, signal: &str) {
-        assert!(Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap().success());
-    }
-
-    /// Its exit code.
-    fn end(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(Instant::now() < deadline, "it does not end");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Starts the program with both outputs on this terminal.
+pub fn start_on(terminal: File, command: &mut Command) -> Process {
+    command.stdout(terminal.try_clone().unwrap()).stderr(terminal).env("TERM", "xterm");
+    let process = Process::start(command);
+    // The command holds the terminal's end as long as it is there.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    process
 }
 
 /// Says that the file is whole and waits for the receipt.
@@ -80,7 +46,7 @@ fn a_terminal_that_is_closed_under_a_receiver_costs_no_transfer() {
     let (shows, written) = terminal();
     let mut command = wsferry();
     let command = command.arg("receive").arg(place.inbox()).args(["--listen", "127.0.0.1:0"]);
-    let mut receiver = Guard::on(written, command);
+    let mut receiver = start_on(written, command);
     let mut shows = BufReader::new(shows);
     let mut line = String::new();
     while !line.contains("listening on ") {
@@ -105,7 +71,7 @@ fn a_terminal_that_is_closed_under_a_receiver_costs_no_transfer() {
     finish(&mut peer, 0, b"abcdef");
     drop(peer);
     // It took no other connection, and ends with the last transfer.
-    assert_eq!(receiver.end(), Some(3));
+    assert_eq!(receiver.end().code(), Some(3));
     assert_eq!(place.received("f"), b"abcdef");
     assert_eq!(place.listing(), ["f"]);
 }
@@ -129,7 +95,7 @@ fn a_terminal_that_is_closed_without_a_word_costs_no_transfer_on_either_side() {
         if side == "receive" {
             let mut command = wsferry();
             command.arg("receive").arg(place.inbox()).args(["--listen", "127.0.0.1:0"]);
-            on_terminal = Guard::on(written, &mut command);
+            on_terminal = start_on(written, &mut command);
             let mut line = String::new();
             BufReader::new(close.lock().unwrap().as_ref().unwrap()).read_line(&mut line).unwrap();
             let url = line.split_whitespace().find(|word| word.starts_with("ws://")).unwrap();
@@ -138,13 +104,13 @@ fn a_terminal_that_is_closed_without_a_word_costs_no_transfer_on_either_side() {
             // It is not gone either: what is lost is the terminal.
             send_well(&place.file("another", b"one"), &proxy.url(), &[]);
             on_terminal.signal("-TERM");
-            assert_eq!(on_terminal.end(), Some(3));
+            assert_eq!(on_terminal.end().code(), Some(3));
         } else {
             receiver = Receiver::start(&place, &[]);
             let proxy = through(receiver.address());
             let mut command = wsferry();
-            on_terminal = Guard::on(written, command.arg("send").arg(&file).arg(proxy.url()));
-            assert_eq!(on_terminal.end(), Some(0));
+            on_terminal = start_on(written, command.arg("send").arg(&file).arg(proxy.url()));
+            assert_eq!(on_terminal.end().code(), Some(0));
         }
         assert!(close.lock().unwrap().is_none(), "it was closed in mid-transfer");
         assert!(place.received(side) == bytes);
@@ -237,9 +203,8 @@ fn a_standard_error_that_takes_nothing_costs_no_transfer() {
         let place = Place::new();
         let mut command = wsferry();
         command.arg("receive").arg(place.inbox()).args(["--json", "--listen", "127.0.0.1:0"]).stderr(stderr);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut receiver = Guard(child);
+        let mut receiver = Process::start(command.stdout(Stdio::piped()));
+        let mut lines = BufReader::new(receiver.output()).lines();
         let listening: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
         let url = listening["url"].as_str().unwrap();
         // Something is to be said.
@@ -250,7 +215,7 @@ fn a_standard_error_that_takes_nothing_costs_no_transfer() {
         send_well(&place.file("f", &random(4_000_000, 3)), url, &[]);
         assert!(place.received("f") == random(4_000_000, 3), "{kind}");
         receiver.signal("-TERM");
-        assert_eq!(receiver.end(), Some(3), "{kind}");
+        assert_eq!(receiver.end().code(), Some(3), "{kind}");
     }
     drop(reader);
     // A sender has a standard error too, and a standard output.
@@ -276,13 +241,13 @@ fn a_standard_output_that_nobody_reads_costs_no_transfer() {
     let (mut reader, writer) = full_pipe();
     let mut command = wsferry();
     command.arg("send").arg(&file).arg(&receiver.url).arg("--json").stdout(writer);
-    let mut sender = Guard(command.spawn().unwrap());
+    let mut sender = Process::start(&mut command);
     drop(command);
     receiver.running.wait_for(|event| event["event"] == "finished");
     assert!(place.received("f") == random(4_000_000, 4));
     // Once it is read, it is all there.
     let mut said = String::new();
     reader.read_to_string(&mut said).unwrap();
-    assert_eq!(sender.end(), Some(0));
+    assert_eq!(sender.end().code(), Some(0));
     assert!(said.contains("\"event\":\"started\"") && said.contains("\"event\":\"finished\""), "{said}");
 }
