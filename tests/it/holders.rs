@@ -147,6 +147,7 @@ fn a_receiver_that_says_the_same_again_and_again_keeps_no_sender() {
     let started = Instant::now();
     while peer.socket.send(WsMessage::text(ack.clone())).is_ok() {
         assert!(started.elapsed() < PATIENCE, "it is kept for ever");
+        // Waits for nothing: far more often than once in a stall timeout, and without filling the connection.
         thread::sleep(Duration::from_millis(20));
     }
     sender.end().assert_error(3, &["was silent for 1 s"]);
@@ -171,6 +172,7 @@ fn a_frame_that_comes_byte_by_byte_for_longer_than_the_stall_timeout_is_no_stall
     let started = Instant::now();
     for byte in wire {
         stream.write_all(&[byte]).unwrap();
+        // How slowly it comes is what is tried.
         thread::sleep(Duration::from_millis(2));
     }
     assert!(started.elapsed() > Duration::from_secs(2), "it has to take longer than the timeout");
