@@ -13,7 +13,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::hostile::{frame, offer};
 use crate::proxy::{Plan, Proxy};
-use crate::support::{PATIENCE, Peer, Place, Receiver, Running, random, wsferry};
+use crate::support::{PATIENCE, Peer, Place, Process, Receiver, Running, random, wsferry};
 use crate::terminal::{start_on, terminal};
 
 const ROWS: u16 = 12;
@@ -218,10 +218,10 @@ fn a_tree_is_one_row_with_files_bytes_and_the_name_that_is_on_its_way() {
 }
 
 /// `wsferry receive` on a terminal; the address that it tells there.
-fn receiver_on(seen: &mut Seen, written: File, place: &Place) -> (Guard, String) {
+fn receiver_on(seen: &mut Seen, written: File, place: &Place) -> (Process, String) {
     let mut command = wsferry();
     command.arg("receive").arg(place.inbox()).args(["--listen", "127.0.0.1:0"]);
-    let receiver = Guard::on(written, &mut command);
+    let receiver = start_on(written, &mut command);
     let rows = seen.wait_until(|rows| rows[0].starts_with("listening on ws://"));
     let url = rows[0].split(['/', ',']).nth(2).unwrap();
     (receiver, url.to_owned())
