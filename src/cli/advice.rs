@@ -5,9 +5,50 @@ use std::net::IpAddr;
 
 use wsferry::protocol::Code;
 use wsferry::storage::SourceError;
-use wsferry::transfer::Error;
+use wsferry::transfer::{Error, ErrorKind};
 use wsferry::transport::TransportError;
 use wsferry::transport::dial::{CertificateFault, CertificateFaultKind, ProxyFault, TlsFault};
+
+/// What this side does, which decides what there is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Does {
+    /// It listens, and receives.
+    Receive,
+    /// It listens, and sends.
+    Offer,
+    /// It reaches out for one sender, and receives.
+    Fetch,
+    /// It reaches out, and sends.
+    Send,
+}
+
+/// The same with how the transfer of `name` can go on, if it can: another run would not begin anew.
+pub fn of_transfer(error: &Error, does: Does, name: Option<&str>, goes_on: bool) -> String {
+    let is_cut = error.kind() == ErrorKind::Interrupted && goes_on;
+    match (does, error, name) {
+        (Does::Receive | Does::Offer, Error::Transport(TransportError::Page { origin, .. }), _) => {
+            format!("; if it is yours, start with --allow-origin {origin}")
+        }
+        (Does::Receive | Does::Offer, Error::Transport(TransportError::Encrypted { .. }), _) => {
+            "; dial ws://, or start with --tls-cert and --tls-key".to_owned()
+        }
+        (Does::Fetch, Error::Transport(TransportError::Connect { .. }), _) => {
+            "; is `wsferry send --listen` running there?".to_owned()
+        }
+        (Does::Send | Does::Fetch, ..) => {
+            // What the error says to do first says it already.
+            let is_told = !is_cut || error.to_string().contains("the same command");
+            let again = if is_told { "" } else { "; run the same command again to resume" };
+            format!("{}{again}", of(error))
+        }
+        (Does::Offer, Error::Refused { .. }, _) => of(error).to_owned(),
+        (Does::Offer, _, Some(name)) if is_cut => {
+            format!("; the receiver of {name} can come back for the rest")
+        }
+        (Does::Receive, _, Some(name)) if is_cut => format!("; the sender of {name} can resume"),
+        (Does::Receive | Does::Offer, ..) => String::new(),
+    }
+}
 
 /// What to do about it, to stand behind the error; empty if there is nothing to say.
 pub fn of(error: &Error) -> &'static str {

@@ -9,7 +9,7 @@ use wsferry::protocol::OfferKind;
 use wsferry::storage::{SkipReason, Skipped, What};
 use wsferry::transfer::{Error, Event, Summary};
 
-use super::advice;
+use super::advice::{self, Does};
 use super::args::SendArgs;
 use super::bar::Bar;
 use super::event::JsonEvent;
@@ -251,15 +251,9 @@ impl<'a> Desk<'a> {
     }
 
     fn tell(&self, number: Option<u64>, name: Option<&str>, error: &Error) {
+        let goes_on = !(self.args.is_input() || self.args.follow || self.args.discard);
+        let advice = advice::of_transfer(error, Does::Send, name, goes_on);
         let exit = Exit::from(error.kind());
-        // What the error says to do first says it already.
-        let told = exit != Exit::Interrupted
-            || self.args.is_input()
-            || self.args.follow
-            || self.args.discard
-            || error.to_string().contains("the same command");
-        let again = if told { "" } else { "; run the same command again to resume" };
-        let advice = format!("{}{again}", advice::of(error));
         self.output.failed(number, name, error, &advice, exit);
     }
 

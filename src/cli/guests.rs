@@ -9,10 +9,9 @@ use std::time::Instant;
 use wsferry::protocol::OfferKind;
 use wsferry::runtime;
 use wsferry::storage::Skipped;
-use wsferry::transfer::{Error, ErrorKind, Event};
-use wsferry::transport::TransportError;
+use wsferry::transfer::{Error, Event};
 
-use super::advice;
+use super::advice::{self, Does};
 use super::event::{self, JsonEvent};
 use super::exec::Exec;
 use super::exit::Exit;
@@ -46,17 +45,6 @@ impl Running {
     pub fn new(command: &str, directory: &Path, output: &Output) -> io::Result<Self> {
         Ok(Self { exec: Exec::new(command, output)?, directory: directory.canonicalize()? })
     }
-}
-
-/// What this side does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Does {
-    /// It listens, and receives.
-    Receive,
-    /// It listens, and sends.
-    Send,
-    /// It reaches out for one sender, and receives.
-    Fetch,
 }
 
 /// A connection, and a transfer on it.
@@ -104,6 +92,14 @@ fn with_others(name: &str, others: usize) -> String {
         0 => name.to_owned(),
         1 => format!("{name} and 1 more file"),
         others => format!("{name} and {others} more files"),
+    }
+}
+
+/// The name of what failed.
+fn name_of<'a>(view: Option<&'a View>, error: &'a Error) -> Option<&'a str> {
+    match error {
+        Error::Declined { name, .. } => Some(name),
+        _ => view.map(View::name),
     }
 }
 
@@ -184,13 +180,13 @@ impl Desk {
                     let group = shown.groups.entry(key.0).or_insert_with(|| Group::new(&self.output));
                     group.add(key.1.unwrap_or_default(), summary);
                 } else {
-                    self.output.outcome(self.does == Does::Send, summary);
+                    self.output.outcome(self.does == Does::Offer, summary);
                 }
                 return;
             }
             Event::Disconnected => {
                 let group = shown.groups.remove(&key.0);
-                if let Some(line) = group.and_then(|group| group.describe(self.does == Does::Send)) {
+                if let Some(line) = group.and_then(|group| group.describe(self.does == Does::Offer)) {
                     self.output.line(&line);
                 }
                 return;
@@ -232,7 +228,8 @@ impl Desk {
                 let exit = Exit::from(error.kind());
                 for view in others {
                     let (number, name) = (Some(view.transfer()), Some(view.name()));
-                    self.output.event(output::failed(number, name, error, "", exit));
+                    let advice = self.advice(Some(view), name, error);
+                    self.output.event(output::failed(number, name, error, &advice, exit));
                 }
             }
         }
@@ -255,38 +252,18 @@ impl Desk {
 
     /// Tells of a transfer that failed, and of how many others with it.
     fn failed(&self, view: Option<&View>, others: usize, error: &Error) {
-        let name = match error {
-            Error::Declined { name, .. } => Some(name.as_str()),
-            _ => view.map(View::name),
-        };
-        let advice = match (error, error.kind(), name) {
-            (Error::Transport(TransportError::Page { origin, .. }), ..) => {
-                format!("; if it is yours, start with --allow-origin {origin}")
-            }
-            (Error::Transport(TransportError::Encrypted { .. }), ..) => {
-                "; dial ws://, or start with --tls-cert and --tls-key".to_owned()
-            }
-            (Error::Transport(TransportError::Connect { .. }), ..) if self.does == Does::Fetch => {
-                "; is `wsferry send --listen` running there?".to_owned()
-            }
-            _ if self.does == Does::Fetch => {
-                let again = "; run the same command again to resume";
-                // What went into a pipe is gone.
-                let is_told = error.kind() != ErrorKind::Interrupted || !self.resumes;
-                format!("{}{}", advice::of(error), if is_told { "" } else { again })
-            }
-            (Error::Refused { .. }, ..) if self.does == Does::Send => advice::of(error).to_owned(),
-            (_, ErrorKind::Interrupted, Some(name)) if self.does == Does::Send => {
-                format!("; the receiver of {} can come back for the rest", with_others(name, others))
-            }
-            (_, ErrorKind::Interrupted, Some(name)) if !view.is_some_and(View::is_endless) => {
-                let it = if others == 0 { "it" } else { "them" };
-                format!("; the sender of {} can resume {it}", with_others(name, others))
-            }
-            _ => String::new(),
-        };
-        let number = view.map(View::transfer);
+        let (number, name) = (view.map(View::transfer), name_of(view, error));
+        let whose = name.map(|name| with_others(name, others));
+        let advice = self.advice(view, whose.as_deref(), error);
         self.output.failed(number, name, error, &advice, Exit::from(error.kind()));
+    }
+
+    fn advice(&self, view: Option<&View>, whose: Option<&str>, error: &Error) -> String {
+        let goes_on = match self.does {
+            Does::Fetch => self.resumes,
+            _ => !view.is_some_and(View::is_endless),
+        };
+        advice::of_transfer(error, self.does, whose, goes_on)
     }
 
     /// Waits for the commands that run for files. Whether one of them failed.

@@ -6,11 +6,12 @@ use wsferry::runtime;
 use wsferry::transfer::{self, Error, OfferOptions, SendOptions};
 use wsferry::transport::Origins;
 
+use super::advice::Does;
 use super::args::SendArgs;
 use super::desk::Desk;
 use super::event::Concerns;
 use super::exit::Exit;
-use super::guests::{self, Does, Kind};
+use super::guests::{self, Kind};
 use super::house::House;
 use super::limits;
 use super::listen::Purpose;
@@ -41,7 +42,7 @@ pub fn run(args: SendArgs, options: SendOptions, output: &Output) -> Exit {
     };
     args.listen.tell(&house, &purpose, Concerns::Files(files), output);
 
-    let desk = Arc::new(guests::Desk::new(output.clone(), Does::Send, None));
+    let desk = Arc::new(guests::Desk::new(output.clone(), Does::Offer, None));
     let watching = desk.clone();
     let observer = Arc::new(move |connection, transfer, event| watching.show((connection, transfer), &event));
     let House { listener, gate, tls, drain, shutdown, signalled } = house;

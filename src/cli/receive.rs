@@ -15,10 +15,11 @@ use wsferry::transfer::{
 };
 use wsferry::transport::{Program, Remote, mask_url};
 
+use super::advice::Does;
 use super::args::ReceiveArgs;
 use super::event::{Concerns, JsonEvent};
 use super::exit::Exit;
-use super::guests::{Desk, Does, Kind, Running};
+use super::guests::{Desk, Kind, Running};
 use super::house::House;
 use super::limits;
 use super::listen::Purpose;
