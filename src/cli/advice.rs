@@ -24,7 +24,8 @@ pub enum Does {
 
 /// The same with how the transfer of `name` can go on, if it can: another run would not begin anew.
 pub fn of_transfer(error: &Error, does: Does, name: Option<&str>, goes_on: bool) -> String {
-    let is_cut = error.kind() == ErrorKind::Interrupted && goes_on;
+    // One that was taken over goes on already.
+    let is_cut = error.kind() == ErrorKind::Interrupted && goes_on && !matches!(error, Error::TakenOver);
     match (does, error, name) {
         (Does::Receive | Does::Offer, Error::Transport(TransportError::Page { origin, .. }), _) => {
             format!("; if it is yours, start with --allow-origin {origin}")
@@ -32,8 +33,13 @@ pub fn of_transfer(error: &Error, does: Does, name: Option<&str>, goes_on: bool)
         (Does::Receive | Does::Offer, Error::Transport(TransportError::Encrypted { .. }), _) => {
             "; dial ws://, or start with --tls-cert and --tls-key".to_owned()
         }
-        (Does::Fetch, Error::Transport(TransportError::Connect { .. }), _) => {
-            "; is `wsferry send --listen` running there?".to_owned()
+        (Does::Receive | Does::Offer, Error::Transport(TransportError::Unencrypted { .. }), _) => {
+            "; dial wss://, or start without --tls-cert and --tls-key".to_owned()
+        }
+        (Does::Fetch, Error::Transport(TransportError::Connect { source, .. }), _)
+            if source.kind() == io::ErrorKind::ConnectionRefused =>
+        {
+            "; nobody listens there: is `wsferry send --listen` running?".to_owned()
         }
         (Does::Send | Does::Fetch, ..) => {
             // What the error says to do first says it already.
@@ -41,12 +47,12 @@ pub fn of_transfer(error: &Error, does: Does, name: Option<&str>, goes_on: bool)
             let again = if is_told { "" } else { "; run the same command again to resume" };
             format!("{}{again}", of(error))
         }
-        (Does::Offer, Error::Refused { .. }, _) => of(error).to_owned(),
         (Does::Offer, _, Some(name)) if is_cut => {
-            format!("; the receiver of {name} can come back for the rest")
+            format!("{}; the receiver of {name} can come back for the rest", of(error))
         }
+        (Does::Offer, ..) => of(error).to_owned(),
         (Does::Receive, _, Some(name)) if is_cut => format!("; the sender of {name} can resume"),
-        (Does::Receive | Does::Offer, ..) => String::new(),
+        (Does::Receive, ..) => String::new(),
     }
 }
 
@@ -69,8 +75,8 @@ pub fn of(error: &Error) -> &'static str {
 
 fn of_transport(error: &TransportError) -> &'static str {
     match error {
-        TransportError::NotWebSocket { status, .. } => match status {
-            300..=399 => "; send to that URL instead, if it is one to be trusted",
+        TransportError::NotWebSocket { status, location, .. } => match status {
+            300..=399 if location.is_some() => "; name that URL instead, if it is one to be trusted",
             401 | 403 => "; say who calls with --token, --user NAME:PASSWORD or --header",
             407 => "; name it with --proxy http://NAME:PASSWORD@HOST:PORT",
             421 => "; --connect-to HOST:PORT dials there and keeps the URL's host name",
@@ -78,6 +84,7 @@ fn of_transport(error: &TransportError) -> &'static str {
             _ => "",
         },
         TransportError::Connect { address, source } => of_reach(address, source),
+        TransportError::HandshakeTimeout { .. } => "; is that the right port, and is wsferry behind it?",
         TransportError::Closed { code: 1009, .. } => "; it may take smaller ones: --frame-limit SIZE",
         TransportError::NotWsferry { .. } => {
             "; if a gateway does not pass the subprotocol, give both sides --no-subprotocol"

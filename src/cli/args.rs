@@ -330,6 +330,14 @@ pub fn duration(text: &str) -> Result<humantime::Duration, String> {
     text.parse().map_err(|_| "expected a duration such as 30s, 10min or 1h".to_owned())
 }
 
+/// How many at the most; none would be of no use.
+pub fn count(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a number, 1 at the least".to_owned()),
+        Ok(count) => Ok(count),
+    }
+}
+
 /// Bytes a second, with a unit or without.
 fn rate(text: &str) -> Result<u64, String> {
     let size = text.strip_suffix("/s").unwrap_or(text).parse::<ByteSize>();

@@ -246,15 +246,19 @@ impl<'a> Desk<'a> {
         if aloud {
             self.tell(number, Some(&name), error);
         } else {
-            self.output.event(output::failed(number, Some(&name), error, advice::of(error), exit));
+            let advice = self.advice(Some(&name), error);
+            self.output.event(output::failed(number, Some(&name), error, &advice, exit));
         }
     }
 
     fn tell(&self, number: Option<u64>, name: Option<&str>, error: &Error) {
-        let goes_on = !(self.args.is_input() || self.args.follow || self.args.discard);
-        let advice = advice::of_transfer(error, Does::Send, name, goes_on);
-        let exit = Exit::from(error.kind());
+        let (advice, exit) = (self.advice(name, error), Exit::from(error.kind()));
         self.output.failed(number, name, error, &advice, exit);
+    }
+
+    fn advice(&self, name: Option<&str>, error: &Error) -> String {
+        let goes_on = !(self.args.is_input() || self.args.follow || self.args.discard);
+        advice::of_transfer(error, Does::Send, name, goes_on)
     }
 
     /// The first failure is what the program ends with.

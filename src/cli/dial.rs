@@ -9,7 +9,7 @@ use wsferry::transport::dial::{
     Environment, Family, Headers, Identity, Login, Place, Proxies, Roots, Secret, ServerName, TlsOptions,
     Trust,
 };
-use wsferry::transport::{DialOptions, Dialer, Endpoint, mask_url};
+use wsferry::transport::{DialOptions, Dialer, Endpoint, Token, mask_url};
 
 use super::output::Output;
 use super::profiles::Profile;
@@ -141,8 +141,11 @@ impl DialArgs {
     }
 
     /// The token that this side demands, if it listens.
-    pub fn demanded_token(&self) -> Result<Option<String>, String> {
-        token::demanded(self.token.as_ref(), self.token_file.as_deref())
+    pub fn demanded_token(&self) -> Result<Option<Token>, String> {
+        let name = if self.token.is_some() { "token" } else { "token-file" };
+        let token = token::demanded(self.token.as_ref(), self.token_file.as_deref())?;
+        let named = |error: String| format!("{}: {error}", self.sources.what(name));
+        token.map(|token| token.parse()).transpose().map_err(named)
     }
 
     /// Neither side names the subprotocol.

@@ -1,13 +1,13 @@
 //! Who may reach a receiver, and how much of it they get: the arguments, and what is said of it at the start.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use wsferry::transfer::{Listener, ServeLimits};
-use wsferry::transport::{Gate, Origins, Prefix, Proxy, Tls, WithoutSubprotocol};
+use wsferry::transport::{Gate, Origins, Prefix, Proxy, Tls, TlsError, WithoutSubprotocol};
 
-use super::args::stall_timeout;
+use super::args::{self, stall_timeout};
 use super::dial::DialArgs;
 use super::event::{Concerns, JsonEvent};
 use super::headings;
@@ -43,11 +43,11 @@ pub struct ListenArgs {
     pub trust_proxy: Vec<Proxy>,
 
     /// Connections at a time; more wait to be accepted [default: as many as there are descriptors for, 4096 at most]
-    #[arg(long, help_heading = headings::LIMITS, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, help_heading = headings::LIMITS, value_name = "COUNT", value_parser = args::count)]
     pub max_connections: Option<u64>,
 
     /// Connections at a time from one address, or one /64 of IPv6; more are refused [default: no limit]
-    #[arg(long, help_heading = headings::LIMITS, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, help_heading = headings::LIMITS, value_name = "COUNT", value_parser = args::count)]
     pub max_connections_per_address: Option<u64>,
 
     /// Time for the handshakes of TLS and WebSocket together [default: 10s]
@@ -83,7 +83,7 @@ impl ListenArgs {
             (false, true) => WithoutSubprotocol::Ours,
             (false, false) => WithoutSubprotocol::Refused,
         };
-        let token = dial.demanded_token()?.map(|token| token.parse()).transpose()?;
+        let token = dial.demanded_token()?;
         let proxies = self.trust_proxy.iter().copied().collect();
         Ok(Gate { origins, token, path: self.path.clone(), without_subprotocol, proxies })
     }
@@ -100,13 +100,19 @@ impl ListenArgs {
     /// TLS, if it is asked for.
     pub fn tls(&self) -> Result<Option<Tls>, String> {
         let Some([certificates, key]) = self.pem()? else { return Ok(None) };
-        Tls::new(&certificates, &key).map(Some).map_err(|error| error.to_string())
+        Tls::new(&certificates, &key).map(Some).map_err(|error| self.of_tls(&error))
     }
 
     /// Reads certificate and key again.
     pub fn renew(&self, tls: &Tls) -> Result<(), String> {
         let Some([certificates, key]) = self.pem()? else { return Ok(()) };
-        tls.renew(&certificates, &key).map_err(|error| error.to_string())
+        tls.renew(&certificates, &key).map_err(|error| self.of_tls(&error))
+    }
+
+    /// What is wrong with the certificate or its key, and which files they are.
+    fn of_tls(&self, error: &TlsError) -> String {
+        let shown = |path: &Option<PathBuf>| path.as_deref().unwrap_or(Path::new("")).display().to_string();
+        format!("--tls-cert {} --tls-key {}: {error}", shown(&self.tls_cert), shown(&self.tls_key))
     }
 
     fn pem(&self) -> Result<Option<[Vec<u8>; 2]>, String> {

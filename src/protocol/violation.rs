@@ -23,7 +23,7 @@ pub enum Violation {
         state: &'static str,
     },
     /// Neither a chunk frame nor a control message.
-    #[error("a frame is no message of this protocol ({why}): {came:?}")]
+    #[error("a frame is no message of this protocol ({why}): `{came}`")]
     Malformed {
         /// What the parser says.
         why: String,

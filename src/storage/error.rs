@@ -114,9 +114,7 @@ pub enum StorageError {
     )]
     NoLocks,
     /// The file does not fit.
-    #[error(
-        "{name} needs {needed} more bytes and {free} are free; free some space, then run the same command"
-    )]
+    #[error("{name} needs {needed} more bytes and {free} are free; make room, then run the same command")]
     NoSpace {
         /// The name.
         name: String,
@@ -220,7 +218,7 @@ pub enum StorageError {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            "; what arrived is kept: make room, then run the same command"
+            "; what arrived is kept: make room for the rest"
         }
         _ => "",
     }

@@ -113,7 +113,7 @@ pub enum Error {
         last: Box<Error>,
     },
     /// The peer's text is no Base64.
-    #[error("{peer} sent a text that is no Base64: {error}")]
+    #[error("{peer} sent a bad text: {error}")]
     BadText {
         /// The peer's address.
         peer: String,

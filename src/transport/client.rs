@@ -49,7 +49,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let address = endpoint.to_string();
-    let advice = if asking.subprotocol.is_some() { "; is it a `wsferry receive`?" } else { "" };
+    let advice = if asking.subprotocol.is_some() { "; is it a wsferry?" } else { "" };
     let failed =
         |why: String| TransportError::Handshake { address: address.clone(), why: format!("{why}{advice}") };
 

@@ -73,6 +73,9 @@ impl FromStr for Endpoint {
                 path => Ok(Self::on_socket(path.into())),
             };
         }
+        if url.ends_with("://") {
+            return Err(format!("it names no host; {EXPECTED}"));
+        }
         let parsed: Uri = url.parse().map_err(|error| format!("{error}; {EXPECTED}"))?;
         let is_tls = match parsed.scheme_str().map(str::to_ascii_lowercase).as_deref() {
             Some("ws" | "http") => false,
@@ -97,7 +100,7 @@ impl FromStr for Endpoint {
         let port = match written_port.rsplit_once(':') {
             // What stands there may be a password whose host was forgotten.
             Some((_, port)) => match port.parse() {
-                Ok(0) | Err(_) => return Err("the port is none; expected 1 to 65535".to_owned()),
+                Ok(0) | Err(_) => return Err("there is no such port; expected 1 to 65535".to_owned()),
                 Ok(port) => port,
             },
             None if is_tls => 443,

@@ -173,17 +173,16 @@ fn explain_status(status: u16, location: &Option<String>) -> String {
         (300..=399, Some(location)) => {
             return format!("it says that this is at {location} now, and a redirection is not followed");
         }
+        (300..=399, None) => "it sends callers somewhere else, and does not say where",
         (401, _) => "it wants to know who calls, or does not take who it was told",
         (403, _) => "it does not let this caller in",
         (407, _) => "a proxy on the way wants to know who calls",
         (421, _) => "it does not answer for this host name",
         (426, _) => "it wants another protocol, or a subprotocol that did not arrive",
         (429, _) => "there were too many requests: try again later",
-        (502 | 504, _) => {
-            "it is a gateway, and cannot reach what is behind it: is `wsferry receive` running there?"
-        }
+        (502 | 504, _) => "it is a gateway, and cannot reach what is behind it: is wsferry running there?",
         (503, _) => "it has too much to do, or nothing behind it: try again later",
-        _ => "is it a `wsferry receive`, and is the path right?",
+        _ => "is it a wsferry, and is the path right?",
     };
     words.to_owned()
 }

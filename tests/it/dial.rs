@@ -221,12 +221,13 @@ fn flags_that_make_no_sense_are_usage_errors_that_show_no_secret() {
 fn each_refusal_is_told_with_what_it_means_and_which_flag_helps() {
     let place = Place::new();
     let file = place.file("f", b"x");
-    let moved = &["at https://other.example/x?y=*** now", "not followed", "send to that URL"][..];
+    let moved = &["at https://other.example/x?y=*** now", "not followed", "name that URL"][..];
     for (answer, words) in [
         ("301 Moved\r\nLocation: https://other.example/x?y=z", moved),
         ("302 Found\r\nLocation: https://other.example/x?y=z", moved),
         ("307 Temporary\r\nLocation: https://other.example/x?y=z", moved),
         ("308 Permanent\r\nLocation: https://other.example/x?y=z", moved),
+        ("302 Found", &["does not say where"]),
         ("401 Unauthorized", &["wants to know who calls", "--token", "--user", "--header"]),
         ("403 Forbidden", &["does not let this caller in", "--token"]),
         ("404 Not Found", &["is the path right?"]),
@@ -237,10 +238,10 @@ fn each_refusal_is_told_with_what_it_means_and_which_flag_helps() {
         ("421 Misdirected Request", &["host name", "--connect-to"]),
         ("426 Upgrade Required", &["subprotocol", "--no-subprotocol"]),
         ("429 Too Many Requests", &["too many requests", "later"]),
-        ("502 Bad Gateway", &["gateway", "behind it", "wsferry receive"]),
+        ("502 Bad Gateway", &["gateway", "behind it", "is wsferry running there?"]),
         ("503 Service Unavailable", &["later"]),
         ("504 Gateway Timeout", &["gateway", "behind it"]),
-        ("200 OK", &["no WebSocket handshake", "wsferry receive"]),
+        ("200 OK", &["no WebSocket handshake", "is it a wsferry"]),
     ] {
         let (address, heads) = answering(answer);
         let status = format!("HTTP {}", &answer[..3]);

@@ -185,7 +185,7 @@ fn other_versions_other_ports_and_other_protocols_are_told_apart() {
     let alert = |number| -> &'static [u8] { Box::leak(Box::new([0x15, 3, 2, 0, 2, 2, number])) };
     answered("wss", alert(70)).assert_error(1, &["no TLS with 127.0.0.1:", "neither TLS 1.2 nor TLS 1.3"]);
     answered("wss", alert(112)).assert_error(1, &["no server of this name", "--server-name"]);
-    answered("wss", alert(40)).assert_error(1, &["HandshakeFailure"]);
+    answered("wss", alert(40)).assert_error(1, &["handshake failure"]);
     for plain in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"SSH-2.0-OpenSSH_9.9\r\n"] {
         answered("wss", plain).assert_error(1, &["no TLS", "dial it with ws://"]);
     }

@@ -290,7 +290,7 @@ fn a_file_system_that_is_full_is_said_and_the_same_command_finishes_when_there_i
     ended.assert_error(3, &["No space left", "make room", "same command"]);
     // Too full to begin with.
     let large = place.file("large", &random(7 * B, 3));
-    send(&large, &receiver.url, &[]).assert_error(4, &["large needs", "free some space"]);
+    send(&large, &receiver.url, &[]).assert_error(4, &["large needs", "make room"]);
     std::fs::remove_file(place.inbox().join("filler")).unwrap();
     let finished = send_well(&file, &receiver.url, &[]);
     assert!(finished["resumed_at"].as_u64() >= Some(B as u64), "{finished}");

@@ -9,7 +9,7 @@ use clap::Parser;
 use wsferry::transport::{Origin, Origins, mask_url};
 
 use super::pipe::{PipeArgs, is_url};
-use super::{OutputArgs, duration, size, stall_timeout};
+use super::{OutputArgs, count, duration, size, stall_timeout};
 use crate::cli::dial::DialArgs;
 use crate::cli::headings;
 use crate::cli::listen::ListenArgs;
@@ -90,7 +90,7 @@ pub struct ReceiveArgs {
     pub keep_free: ByteSize,
 
     /// Files at a time that were begun and are not whole; those of 3 MiB at most do not count [default: no limit]
-    #[arg(long, help_heading = headings::LIMITS, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, help_heading = headings::LIMITS, value_name = "COUNT", value_parser = count)]
     pub max_partials: Option<u64>,
 
     #[command(flatten)]

@@ -1,5 +1,6 @@
 //! What a bench sends, and where that arrives.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use wsferry::transfer::Shutdown;
@@ -30,7 +31,10 @@ impl Files {
             None if in_memory() => PathBuf::from(MEMORY),
             None => std::env::temp_dir(),
         };
-        let cannot = |error| Error::failed(format!("cannot make files in {}: {error}", parent.display()));
+        // Its own words name a directory that was to be made, which means nothing to anybody.
+        let cannot = |error: io::Error| {
+            Error::failed(format!("cannot make files in {}: {}", parent.display(), error.kind()))
+        };
         let dir = tempfile::Builder::new().prefix("wsferry-bench-").tempdir_in(&parent).map_err(cannot)?;
         let name = format!("wsferry-bench-{:016x}", fastrand::u64(..));
         let files = Self { dir, name };

@@ -150,12 +150,31 @@ impl TlsFault {
                 | AlertDescription::CertificateUnknown
                 | AlertDescription::UnknownCA
                 | AlertDescription::AccessDenied),
-            ) => Self::Identity(format!("{alert:?}")),
+            ) => Self::Identity(words(*alert)),
             Error::AlertReceived(AlertDescription::UnrecognisedName) => Self::NoSuchName,
-            Error::AlertReceived(alert) => Self::Other(format!("it ended the handshake ({alert:?})")),
+            Error::AlertReceived(alert) => Self::Other(format!("it ended the handshake ({})", words(*alert))),
             error => Self::Other(error.to_string()),
         })
     }
+}
+
+/// What an alert is called, in words: `certificate required`, `unknown CA`.
+fn words(alert: AlertDescription) -> String {
+    let name = format!("{alert:?}");
+    let mut words = String::new();
+    let mut before = 'A';
+    for c in name.chars() {
+        if c.is_uppercase() && before.is_lowercase() {
+            words.push(' ');
+        }
+        words.push(c);
+        before = c;
+    }
+    let lower = |word: &str| match word.chars().all(char::is_uppercase) {
+        true => word.to_owned(),
+        false => word.to_lowercase(),
+    };
+    words.split(' ').map(lower).collect::<Vec<_>>().join(" ")
 }
 
 /// Speaks TLS over streams.
@@ -225,4 +244,21 @@ fn only(
     }
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider.clone()).build();
     verifier.map(|verifier| verifier as _).map_err(|error| TlsFault::NoTrust(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alert_is_called_by_words() {
+        for (alert, called) in [
+            (AlertDescription::CertificateRequired, "certificate required"),
+            (AlertDescription::UnknownCA, "unknown CA"),
+            (AlertDescription::AccessDenied, "access denied"),
+            (AlertDescription::HandshakeFailure, "handshake failure"),
+        ] {
+            assert_eq!(words(alert), called);
+        }
+    }
 }
