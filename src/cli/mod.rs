@@ -9,6 +9,8 @@ mod definition;
 mod demo;
 mod desk;
 mod dial;
+#[cfg(test)]
+mod errors;
 mod event;
 mod examples;
 mod exec;

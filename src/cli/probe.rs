@@ -146,7 +146,8 @@ fn lines(report: &PathReport) -> Vec<String> {
     lines
 }
 
-fn said(why: Refusal) -> String {
+/// What became of a frame, or of a connection, in words.
+pub fn said(why: Refusal) -> String {
     match why {
         Refusal::Closed(code) => format!("closed with code {code}"),
         Refusal::Lost => "cut without a word".to_owned(),
