@@ -28,6 +28,7 @@ mod directories_cut;
 mod directories_hostile;
 mod either;
 mod errors;
+mod events;
 mod examples;
 mod exec;
 mod faults;
