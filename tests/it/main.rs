@@ -86,4 +86,5 @@ mod takeover;
 mod terminal;
 mod transfer;
 mod trees;
+mod usage;
 mod via;
