@@ -42,9 +42,7 @@ pub fn of_transfer(error: &Error, does: Does, name: Option<&str>, goes_on: bool)
             "; nobody listens there: is `wsferry send --listen` running?".to_owned()
         }
         (Does::Send | Does::Fetch, ..) => {
-            // What the error says to do first says it already.
-            let is_told = !is_cut || error.to_string().contains("the same command");
-            let again = if is_told { "" } else { "; run the same command again to resume" };
+            let again = if is_cut { "; run the same command again to resume" } else { "" };
             format!("{}{again}", of(error))
         }
         (Does::Offer, _, Some(name)) if is_cut => {

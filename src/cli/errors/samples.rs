@@ -82,6 +82,7 @@ pub fn storage(obstacles: Vec<Obstacle>) -> Vec<StorageError> {
         StorageError::Io { operation: "write", path: name(), source: system(NOT_PERMITTED) },
         StorageError::Io { operation: "write", path: name(), source: system(NO_SPACE) },
         StorageError::Exists { name: name() },
+        StorageError::Taken { name: name() },
         StorageError::Outdated { name: name() },
         StorageError::NotAFile { name: name() },
         StorageError::NoDirectory { path: what("pictures"), what: "is a link" },

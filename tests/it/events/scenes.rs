@@ -104,7 +104,7 @@ fn cut() -> Vec<Value> {
     // It stands for a version of the file, which has the time in it.
     let id = partial[0]["id"].as_str().unwrap().to_owned();
     events.extend(partial);
-    events.extend(status(&["--prune"]));
+    events.extend(status(&["--prune", "--older-than", "0s"]));
     let redactor = redactor(&place).and(&id, "[ID]");
     events.iter().map(|event| redactor.apply(event)).collect()
 }
