@@ -210,6 +210,7 @@ impl Desk {
             key => vec![key],
         };
         let mut views: Vec<View> = ended.iter().filter_map(|key| shown.views.remove(key)).collect();
+        views.sort_by_key(View::transfer);
         views.iter_mut().for_each(View::clear);
         if let Some(kind) = kind {
             match shown.flood(kind).admit(&error.to_string(), Instant::now()) {

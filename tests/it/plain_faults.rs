@@ -91,7 +91,8 @@ impl Case {
                     return Err(format!("then {name} is something else: {}", told()));
                 }
                 Ok(_) => {}
-                Err(StorageError::Exists { .. }) if !self.over && model.content("f").is_some() => {}
+                Err(StorageError::Exists { .. } | StorageError::Taken { .. })
+                    if !self.over && model.content("f").is_some() => {}
                 Err(error) => return Err(format!("then {error}: {}", told())),
             }
             let mut names = model.names();

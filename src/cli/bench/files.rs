@@ -33,9 +33,7 @@ impl Files {
         };
         // Its own words name a directory that was to be made, which means nothing to anybody.
         let cannot = |error: io::Error| {
-            let cause = error.get_ref().and_then(std::error::Error::source);
-            let why = cause.map_or_else(|| error.to_string(), ToString::to_string);
-            Error::failed(format!("cannot make files in {}: {why}", parent.display()))
+            Error::failed(format!("cannot make files in {}: {}", parent.display(), error.kind()))
         };
         let dir = tempfile::Builder::new().prefix("wsferry-bench-").tempdir_in(&parent).map_err(cannot)?;
         let name = format!("wsferry-bench-{:016x}", fastrand::u64(..));
