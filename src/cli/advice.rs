@@ -41,6 +41,7 @@ fn of_transport(error: &TransportError) -> &'static str {
         TransportError::NotWsferry { .. } => {
             "; if a gateway does not pass the subprotocol, give both sides --no-subprotocol"
         }
+        TransportError::Noise { .. } => "; if what was started is wsferry, it lacks --stdio",
         TransportError::Tls { fault, .. } => of_tls(fault),
         TransportError::Proxy { fault, .. } => match fault {
             ProxyFault::Login(_) => "; say who calls with --proxy SCHEME://NAME:PASSWORD@HOST:PORT",
