@@ -78,7 +78,14 @@ fn of_tls(fault: &TlsFault) -> &'static str {
             CertificateFaultKind::Untrusted => {
                 "; if you trust it, name the certificate with --ca-cert FILE; --insecure takes any"
             }
-            CertificateFaultKind::WrongName => "; if that is whom you mean, give --server-name NAME",
+            CertificateFaultKind::NotNamed => {
+                "; the file of --ca-cert has another: it has to hold this one, or the one that signed it; \
+                 --insecure takes any"
+            }
+            CertificateFaultKind::WrongName => "; --server-name NAME asks for one of its own",
+            CertificateFaultKind::Nameless => {
+                "; give the server one with a subjectAltName of the URL's host; --insecure takes any"
+            }
             _ => "",
         },
         TlsFault::NoTrust(_) => "; name those to trust with --ca-cert FILE",

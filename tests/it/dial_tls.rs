@@ -83,6 +83,36 @@ fn a_certificate_that_is_not_trusted_is_told_with_what_is_wrong_and_what_helps()
 }
 
 #[test]
+fn what_is_wrong_with_a_certificate_that_was_named_is_told_and_nothing_that_was_done_already() {
+    let place = Place::new();
+    let file = place.file("f", b"x");
+    let receiver = Receiver::start(&place, &[]);
+    let (good, nameless, another) = (self_signed(NAMES), self_signed(&[]), self_signed(NAMES));
+    let signed = Authority::new("An Authority");
+    let nameless_too = signed.issue(&[]);
+    let elsewhere = &["--server-name", "other.example"][..];
+    let no_names = &["names nobody: it has no subjectAltName"][..];
+    for (shown, trusted, flags, words) in [
+        (&nameless, &nameless, &[][..], no_names),
+        (&nameless_too, &signed.issued, &[], no_names),
+        (
+            &good,
+            &good,
+            elsewhere,
+            &["is for localhost, 127.0.0.1, and not for other.example", "--server-name"],
+        ),
+        (&good, &another, &[], &["CN=made at home", "is self-signed", "the file of --ca-cert has another"]),
+        (&nameless_too, &another, &[], &["signed by CN=An Authority", "the file of --ca-cert has"]),
+    ] {
+        let ca = written(&place, "ca.pem", &trusted.pem);
+        let front = Front::start(receiver.address(), shown.server(None));
+        let ended = send(&file, &front.url(), &[&["--ca-cert", &ca], flags].concat());
+        ended.assert_error(1, &[&["no TLS with localhost:"], words].concat());
+        assert!(!ended.errors.contains("name the certificate"), "that was done: {ended:?}");
+    }
+}
+
+#[test]
 fn what_this_machine_trusts_is_what_its_environment_says() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
