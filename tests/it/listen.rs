@@ -96,7 +96,7 @@ fn a_token_comes_from_a_flag_a_file_or_the_environment_and_is_never_shown() {
         assert!(!said.contains(TOKEN) && !said.contains("staple"), "{said}");
         assert!(ended.errors.contains("the token can be read on its way"), "{said}");
         for line in &ended.lines {
-            assert!(line.contains("wsferry send --token '***' FILE ws://"), "{line}");
+            assert!(line.contains("wsferry send --token-file TOKEN-FILE FILE ws://"), "{line}");
         }
     }
     for (flags, word) in [
