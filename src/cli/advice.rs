@@ -28,7 +28,8 @@ pub fn of(error: &Error) -> &'static str {
 
 fn of_transport(error: &TransportError) -> &'static str {
     match error {
-        TransportError::NotWebSocket { status, .. } => match status {
+        TransportError::NotWebSocket { status, asked, .. } => match status {
+            400 if !asked.over_tls => "; if that port speaks TLS, dial it with wss://",
             300..=399 => "; send to that URL instead, if it is one to be trusted",
             401 | 403 => "; say who calls with --token, --user NAME:PASSWORD or --header",
             407 => "; name it with --proxy http://NAME:PASSWORD@HOST:PORT",

@@ -77,6 +77,8 @@ pub enum TransportError {
         address: String,
         /// Its status code.
         status: u16,
+        /// What it was asked.
+        asked: Asked,
         /// Where it sends the caller instead, made safe to print.
         location: Option<String>,
         /// How long it wants the caller to wait.
@@ -166,6 +168,14 @@ pub enum TransportError {
         /// What was wrong.
         why: String,
     },
+}
+
+/// What a handshake asked for, as far as a refusal may be about it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Asked {
+    /// It was asked over TLS.
+    pub over_tls: bool,
 }
 
 fn explain_status(status: u16, location: &Option<String>) -> String {

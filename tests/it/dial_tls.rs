@@ -228,7 +228,14 @@ fn other_versions_other_ports_and_other_protocols_are_told_apart() {
     ] {
         answered("ws", answer).assert_error(1, &["speaks TLS on this port", "wss://"]);
     }
-    answered("ws", b"HTTP/1.1 400 Bad Request\r\n\r\nno").assert_error(1, &["HTTP 400"]);
+    // By a header (RFC 2817, 4.2), which any status of refusal may have.
+    answered(
+        "ws",
+        b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.0, HTTP/1.1\r\nConnection: Upgrade\r\n\r\n",
+    )
+    .assert_error(1, &["speaks TLS on this port", "wss://"]);
+    answered("ws", b"HTTP/1.1 400 Bad Request\r\n\r\nno")
+        .assert_error(1, &["HTTP 400", "if that port speaks TLS, dial it with wss://"]);
 }
 
 #[test]
