@@ -26,6 +26,16 @@ pub fn of(error: &Error) -> &'static str {
     }
 }
 
+/// The same of a file that is sent without the protocol.
+pub fn of_plain(error: &Error) -> &'static str {
+    match error {
+        Error::Transport(TransportError::NotWebSocket { status: 426, .. }) => {
+            "; start the receiver with --plain"
+        }
+        error => of(error),
+    }
+}
+
 fn of_transport(error: &TransportError) -> &'static str {
     match error {
         TransportError::NotWebSocket { status, asked, .. } => match status {
@@ -34,6 +44,7 @@ fn of_transport(error: &TransportError) -> &'static str {
             401 | 403 => "; say who calls with --token, --user NAME:PASSWORD or --header",
             407 => "; name it with --proxy http://NAME:PASSWORD@HOST:PORT",
             421 => "; --connect-to HOST:PORT dials there and keeps the URL's host name",
+            426 if !asked.subprotocol => "; start the receiver with --no-subprotocol too",
             426 => "; if a gateway does not pass the subprotocol, give both sides --no-subprotocol",
             _ => "",
         },

@@ -36,7 +36,7 @@ pub async fn send_all(args: &SendArgs, dialer: &Dialer, chunk: Option<ChunkSize>
             Err(error) => {
                 let exit = Exit::from(error.kind());
                 let again = if exit == Exit::Interrupted { "; the same command begins anew" } else { "" };
-                let advice = format!("{}{again}", advice::of(&error));
+                let advice = format!("{}{again}", advice::of_plain(&error));
                 output.failed(Some(number), Some(view.name()), &error, &advice, exit);
                 worst = if worst == Exit::Done { exit } else { worst };
             }

@@ -176,6 +176,8 @@ pub enum TransportError {
 pub struct Asked {
     /// It was asked over TLS.
     pub over_tls: bool,
+    /// It named this crate's subprotocol.
+    pub subprotocol: bool,
 }
 
 fn explain_status(status: u16, location: &Option<String>) -> String {

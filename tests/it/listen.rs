@@ -264,6 +264,9 @@ fn a_websocket_without_its_subprotocol_is_taken_as_ours_only_if_that_is_asked_fo
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             deliver(&mut dial(stream, &receiver.url, None, &[]), "stripped", b"as if it were named");
             assert_eq!(place.received("stripped"), b"as if it were named");
+        } else {
+            send(&place.file("f", b"x"), &receiver.url, &["--no-subprotocol"])
+                .assert_error(1, &["HTTP 426", "start the receiver with --no-subprotocol too"]);
         }
         send_well(&place.file("f", b"named"), &receiver.url, &[]);
     }

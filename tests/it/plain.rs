@@ -194,7 +194,9 @@ fn both_ways_are_served_on_one_port_and_one_of_them_only_if_asked_for() {
     assert_eq!(place.received("plain"), b"ABCDEF");
     drop(receiver);
     let receiver = Receiver::start(&place, &[]);
-    send_plain(&file, &receiver.url, &[]).assert_error(1, &["HTTP 426"]);
+    let ended = send_plain(&file, &receiver.url, &[]);
+    ended.assert_error(1, &["HTTP 426", "start the receiver with --plain"]);
+    assert!(!ended.errors.contains("--no-subprotocol"), "{ended:?}");
     // The other way round: a server that knows no wsferry.v1.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
