@@ -41,7 +41,11 @@ fn of_transport(error: &TransportError) -> &'static str {
         TransportError::NotWebSocket { status, asked, .. } => match status {
             400 if !asked.over_tls => "; if that port speaks TLS, dial it with wss://",
             300..=399 => "; send to that URL instead, if it is one to be trusted",
-            401 | 403 => "; say who calls with --token, --user NAME:PASSWORD or --header",
+            401 | 403 if asked.authorized => {
+                "; is that right in --token-file, --token, --user, --header or the URL?"
+            }
+            401 => "; say it with --token-file FILE, --token, --user NAME:PASSWORD or --header",
+            403 => "; say who calls with --token-file FILE, --token, --user NAME:PASSWORD or --header",
             407 => "; name it with --proxy http://NAME:PASSWORD@HOST:PORT",
             421 => "; --connect-to HOST:PORT dials there and keeps the URL's host name",
             426 if !asked.subprotocol => "; start the receiver with --no-subprotocol too",

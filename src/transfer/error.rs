@@ -265,6 +265,8 @@ impl Error {
                 TransportError::Lost { .. } | TransportError::Closed { .. } | TransportError::Crowded { .. },
             ) => ErrorKind::Interrupted,
             Self::Violation { violation: Violation::Damaged(_), .. } => ErrorKind::Interrupted,
+            // Whoever calls is not let in.
+            Self::Transport(TransportError::NotWebSocket { status: 401 | 403, .. }) => ErrorKind::Refused,
             Self::Transport(_) | Self::Violation { .. } | Self::TooNarrow { .. } => ErrorKind::Failed,
             // A file that could not be opened there may be another time.
             Self::Refused { code: Code::Storage, .. } | Self::Declined { code: Code::Storage, .. } => {

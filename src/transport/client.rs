@@ -73,7 +73,11 @@ where
         Err(NoHead::Malformed { why, .. }) => return Err(failed(why)),
     };
     answered(&headers);
-    let asked = Asked { over_tls: endpoint.is_tls(), subprotocol: asking.subprotocol.is_some() };
+    let asked = Asked {
+        over_tls: endpoint.is_tls(),
+        subprotocol: asking.subprotocol.is_some(),
+        authorized: asking.headers.contains_key(header::AUTHORIZATION),
+    };
     if !asked.over_tls
         && (upgrades_to_tls(status, &headers)
             || (status == StatusCode::BAD_REQUEST && wants_tls(&mut stream, rest.clone()).await))

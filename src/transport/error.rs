@@ -71,7 +71,7 @@ pub enum TransportError {
         said: String,
     },
     /// The peer speaks HTTP, but no WebSocket here.
-    #[error("{address} answered HTTP {status} and no WebSocket handshake; {}", explain_status(*.status, .location))]
+    #[error("{address} answered HTTP {status} and no WebSocket handshake; {}", explain_status(*.status, *.asked, .location))]
     NotWebSocket {
         /// The peer.
         address: String,
@@ -178,14 +178,17 @@ pub struct Asked {
     pub over_tls: bool,
     /// It named this crate's subprotocol.
     pub subprotocol: bool,
+    /// It said who calls.
+    pub authorized: bool,
 }
 
-fn explain_status(status: u16, location: &Option<String>) -> String {
+fn explain_status(status: u16, asked: Asked, location: &Option<String>) -> String {
     let words = match (status, location) {
         (300..=399, Some(location)) => {
             return format!("it says that this is at {location} now, and a redirection is not followed");
         }
-        (401, _) => "it wants to know who calls, or does not take who it was told",
+        (401, _) if asked.authorized => "it does not take who it was told",
+        (401, _) => "it wants to know who calls",
         (403, _) => "it does not let this caller in",
         (407, _) => "a proxy on the way wants to know who calls",
         (421, _) => "it does not answer for this host name",

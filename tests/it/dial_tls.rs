@@ -286,6 +286,6 @@ fn a_caller_who_is_not_known_any_more_in_mid_file_is_told_so_as_at_the_first_con
         let _ = second.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
     });
     let ended = send(&place.file("f", &random(20_000_000, 5)), &url, &[]);
-    ended.assert_error(1, &["HTTP 401", "wants to know who calls", "--token"]);
+    ended.assert_error(4, &["HTTP 401", "wants to know who calls", "--token"]);
     assert!(!ended.errors.contains("gave up"), "{ended:?}");
 }
