@@ -70,6 +70,22 @@ fn of_transport(error: &TransportError) -> &'static str {
     }
 }
 
+/// This side cannot be reached at an address.
+pub fn of_listening(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another `wsferry receive` may be running; --listen HOST:PORT chooses another port"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 may be for root alone; --listen HOST:PORT chooses another"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "; that is no address of this machine; --listen 0.0.0.0:PORT takes them all"
+        }
+        _ => "",
+    }
+}
+
 /// Nobody answers there.
 fn of_reach(address: &str, error: &io::Error) -> &'static str {
     if error.kind() != io::ErrorKind::ConnectionRefused {

@@ -149,6 +149,21 @@ fn if_there(listen: &str) -> usize {
 }
 
 #[test]
+fn an_address_that_cannot_be_listened_on_is_told_with_what_helps() {
+    let place = Place::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (taken, foreign) = (taken.local_addr().unwrap().to_string(), "192.0.2.1:0".to_owned());
+    for (address, words) in [
+        (taken, &["in use", "another `wsferry receive` may be running", "--listen HOST:PORT"]),
+        (foreign, &["cannot listen on 192.0.2.1:0", "no address of this machine", "--listen 0.0.0.0:PORT"]),
+    ] {
+        let mut command = wsferry();
+        command.arg("receive").arg(place.inbox()).args(["--open", "--listen", &address]);
+        Running::start(&mut command).end().assert_error(1, words);
+    }
+}
+
+#[test]
 fn localhost_serves_both_families_on_one_port() {
     let place = Place::new();
     let receiver = Receiver::start_on(&place, "localhost:0", &[]);
