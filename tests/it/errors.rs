@@ -106,6 +106,30 @@ fn command_lines_that_make_no_sense_are_usage_errors() {
 }
 
 #[test]
+fn an_address_without_a_scheme_is_no_directory_unless_it_is_there_or_said_to_be_one() {
+    let place = Place::new();
+    let receive = |directory: &str| {
+        let mut command = wsferry();
+        command.args(["receive", directory, "--listen", "127.0.0.1:0", "--json"]).current_dir(place.path(""));
+        Running::start(&mut command)
+    };
+    for address in ["127.0.0.1:9001", "localhost:9001", "[::1]:9001", "files.example.com:80"] {
+        receive(address).end().assert_error(
+            2,
+            &[
+                &format!("{address} has no scheme: ws://{address} dials it"),
+                &format!("--listen {address} listens there, ./{address} is a directory"),
+            ],
+        );
+        assert!(!place.path(address).exists());
+    }
+    std::fs::create_dir(place.path("there:9001")).unwrap();
+    for directory in ["./127.0.0.1:9001", "there:9001", "a:b", "x:70000"] {
+        receive(directory).wait_for(|event| event["event"] == "listening");
+    }
+}
+
+#[test]
 fn nobody_listening_is_said_with_the_address() {
     let place = Place::new();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
