@@ -130,6 +130,26 @@ fn an_address_without_a_scheme_is_no_directory_unless_it_is_there_or_said_to_be_
 }
 
 #[test]
+fn a_flag_of_another_command_is_told_with_whose_it_is_and_not_taken_for_a_value() {
+    for (arguments, tip) in [
+        (&["send", "--overwrite", "f", "ws://h"][..], "--overwrite is a flag of `wsferry receive`"),
+        (&["hash", "--retry-for", "f"], "--retry-for is a flag of `wsferry send` and `wsferry receive`"),
+        (&["hash", "--check", "f"], "checked by `b3sum --check`"),
+        (&["send", "--no-such-flag", "f"], "unexpected argument '--no-such-flag' found"),
+        (&["send", "-r", "d", "ws://h"], "directories are sent whole without -r"),
+        (&["send", "-avz", "d", "ws://h"], "directories are sent whole without -a"),
+        (&["send", "--recursive", "d", "ws://h"], "directories are sent whole without --recursive"),
+    ] {
+        let ended = Running::start(wsferry().args(arguments)).end();
+        assert_eq!(ended.code(), 2, "{ended:?}");
+        assert!(ended.errors.contains(tip) && !ended.errors.contains("as a value"), "{ended:?}");
+    }
+    // What is only misspelt is told as ever.
+    let ended = Running::start(wsferry().args(["receive", "--overwrit"])).end();
+    assert!(ended.errors.contains("a similar argument exists: '--overwrite'"), "{ended:?}");
+}
+
+#[test]
 fn nobody_listening_is_said_with_the_address() {
     let place = Place::new();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
