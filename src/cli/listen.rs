@@ -1,12 +1,12 @@
 //! Who may reach a receiver, and how much of it they get: the arguments, and what is said of it at the start.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use serde_json::{Value, json};
 use wsferry::transfer::{Listener, ServeLimits};
-use wsferry::transport::{Gate, Origins, Prefix, Proxy, Tls, WithoutSubprotocol};
+use wsferry::transport::{Gate, Origins, Prefix, Proxy, Tls, TlsError, WithoutSubprotocol};
 
 use super::args::stall_timeout;
 use super::dial::DialArgs;
@@ -100,13 +100,19 @@ impl ListenArgs {
     /// TLS, if it is asked for.
     pub fn tls(&self) -> Result<Option<Tls>, String> {
         let Some([certificates, key]) = self.pem()? else { return Ok(None) };
-        Tls::new(&certificates, &key).map(Some).map_err(|error| error.to_string())
+        Tls::new(&certificates, &key).map(Some).map_err(|error| self.of_pem(&error))
     }
 
     /// Reads certificate and key again.
     pub fn renew(&self, tls: &Tls) -> Result<(), String> {
         let Some([certificates, key]) = self.pem()? else { return Ok(()) };
-        tls.renew(&certificates, &key).map_err(|error| error.to_string())
+        tls.renew(&certificates, &key).map_err(|error| self.of_pem(&error))
+    }
+
+    /// What is wrong with certificate and key, and which files they are.
+    fn of_pem(&self, error: &TlsError) -> String {
+        let file = |path: &Option<PathBuf>| path.as_deref().unwrap_or(Path::new("")).display().to_string();
+        format!("--tls-cert {} --tls-key {}: {error}", file(&self.tls_cert), file(&self.tls_key))
     }
 
     fn pem(&self) -> Result<Option<[Vec<u8>; 2]>, String> {

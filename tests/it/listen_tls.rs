@@ -268,7 +268,9 @@ fn a_certificate_that_cannot_be_used_ends_the_program_with_the_reason() {
         let mut command = wsferry();
         command.arg("receive").arg(place.inbox()).args(["--listen", "127.0.0.1:0"]);
         command.arg("--tls-cert").arg(certificate).arg("--tls-key").arg(its_key);
-        Running::start(&mut command).end().assert_error(1, &[words]);
+        let files = [certificate.to_str().unwrap(), its_key.to_str().unwrap()];
+        let named = if words == "cannot read" { &files[..1] } else { &files[..] };
+        Running::start(&mut command).end().assert_error(1, &[&[words], named].concat());
     }
     for flag in ["--tls-cert", "--tls-key"] {
         let ended = Running::start(wsferry().arg("receive").arg(flag).arg(&one.key)).end();
