@@ -19,6 +19,9 @@ pub enum StorageError {
         /// What the system said.
         source: io::Error,
     },
+    /// The directory was removed while it was in use.
+    #[error("the directory that files are received into is gone; it was removed since the receiver started")]
+    Gone,
     /// A file of that name is there.
     #[error("a different file named {name} is already there")]
     Exists {
@@ -249,7 +252,18 @@ impl StorageError {
 
     /// The code that tells a peer of it.
     pub fn code(&self) -> Code {
+        use rustix::io::Errno;
         match self {
+            // What another user decided does not pass by itself.
+            Self::Gone => Code::Destination,
+            Self::Io { source, .. }
+                if matches!(
+                    Errno::from_io_error(source),
+                    Some(Errno::ACCESS | Errno::PERM | Errno::ROFS)
+                ) =>
+            {
+                Code::Destination
+            }
             Self::Io { .. }
             | Self::Disturbed { .. }
             | Self::NotOurs { .. }

@@ -280,6 +280,36 @@ fn a_file_larger_than_the_free_space_is_refused_before_a_byte_moves() {
 }
 
 #[test]
+fn a_destination_that_is_gone_or_closed_to_the_receiver_refuses_files_for_good() {
+    let place = Place::new();
+    let file = place.file("f", &random(5_000_000, 31));
+    let receiver = Receiver::start(&place, &[]);
+    std::fs::remove_dir_all(place.inbox()).unwrap();
+    let ended = send(&file, &receiver.url, &[]);
+    ended.assert_error(4, &["the directory that files are received into is gone"]);
+    assert!(
+        !ended.errors.contains("the same command") && ended.events("reconnecting").is_empty(),
+        "{ended:?}"
+    );
+    let failed = receiver.running.wait_for(|event| event["event"] == "failed");
+    assert!(failed["reason"].as_str().unwrap().contains("received into is gone"), "{failed}");
+
+    let other = place.path("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::set_permissions(&other, PermissionsExt::from_mode(0o777)).unwrap();
+    let mut command = unprivileged(&place);
+    command.arg("receive").arg(&other).args(["--json", "--listen", "127.0.0.1:0"]);
+    let receiver = Receiver::launch(&mut command);
+    std::fs::set_permissions(&other, PermissionsExt::from_mode(0o555)).unwrap();
+    let ended = send(&file, &receiver.url, &[]);
+    ended.assert_error(4, &["cannot create f", "Permission denied"]);
+    assert!(
+        !ended.errors.contains("the same command") && ended.events("reconnecting").is_empty(),
+        "{ended:?}"
+    );
+}
+
+#[test]
 fn a_destination_that_cannot_be_written_to_is_said_at_once() {
     let place = Place::new();
     std::fs::create_dir(place.inbox()).unwrap();
