@@ -3,6 +3,7 @@
 use std::io;
 
 use super::folder::Obstacle;
+use super::size::Size;
 use crate::protocol::{Code, FileDigest};
 
 /// Why the destination could not take or finish a file.
@@ -110,7 +111,7 @@ pub enum StorageError {
     NoLocks,
     /// The file does not fit.
     #[error(
-        "{name} needs {needed} more bytes and {free} are free; free some space, then run the same command"
+        "{name} needs {} more and {} are free; free some space, then run the same command", Size(*.needed), Size(*.free)
     )]
     NoSpace {
         /// The name.

@@ -304,7 +304,7 @@ fn a_file_above_the_limit_or_into_the_room_that_is_kept_is_refused_before_a_byte
 
     let receiver = Receiver::start(&place, &["--keep-free", "1000PB", "--plain"]);
     let sent = send(&large, &receiver.url, &[]);
-    sent.assert_error(4, &["large", "0 are free"]);
+    sent.assert_error(4, &["large", "0 B are free"]);
     assert_ne!(send(&large, &format!("{}/large", receiver.url), &["--plain"]).code(), 0);
     assert_eq!(place.listing(), ["small"]);
 }
