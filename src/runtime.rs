@@ -1,6 +1,7 @@
 //! The runtime: TCP, timers, tasks and blocking threads. The only file that names `async_std`, so that moving to
 //! another runtime is a change of one file.
 
+pub(crate) mod family;
 mod pipe;
 
 use std::future::Future;

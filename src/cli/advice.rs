@@ -71,13 +71,29 @@ pub fn of(error: &Error) -> &'static str {
     }
 }
 
+/// The same of a file that is sent without the protocol.
+pub fn of_plain(error: &Error) -> &'static str {
+    match error {
+        Error::Transport(TransportError::NotWebSocket { status: 426, .. }) => {
+            "; start the receiver with --plain"
+        }
+        error => of(error),
+    }
+}
+
 fn of_transport(error: &TransportError) -> &'static str {
     match error {
-        TransportError::NotWebSocket { status, location, .. } => match status {
+        TransportError::NotWebSocket { status, location, asked, .. } => match status {
+            400 if !asked.over_tls => "; if that port speaks TLS, dial it with wss://",
             300..=399 if location.is_some() => "; name that URL instead, if it is one to be trusted",
-            401 | 403 => "; say who calls with --token, --user NAME:PASSWORD or --header",
+            401 | 403 if asked.authorized => {
+                "; is that right in --token-file, --token, --user, --header or the URL?"
+            }
+            401 => "; say it with --token-file FILE, --token, --user NAME:PASSWORD or --header",
+            403 => "; say who calls with --token-file FILE, --token, --user NAME:PASSWORD or --header",
             407 => "; name it with --proxy http://NAME:PASSWORD@HOST:PORT",
             421 => "; --connect-to HOST:PORT dials there and keeps the URL's host name",
+            426 if !asked.subprotocol => "; start the receiver with --no-subprotocol too",
             426 => "; if a gateway does not pass the subprotocol, give both sides --no-subprotocol",
             _ => "",
         },
@@ -87,6 +103,7 @@ fn of_transport(error: &TransportError) -> &'static str {
         TransportError::NotWsferry { .. } => {
             "; if a gateway does not pass the subprotocol, give both sides --no-subprotocol"
         }
+        TransportError::Noise { .. } => "; if what was started is wsferry, it lacks --stdio",
         TransportError::Tls { fault, .. } => of_tls(fault),
         TransportError::Proxy { fault, .. } => match fault {
             ProxyFault::Login(_) => "; say who calls with --proxy SCHEME://NAME:PASSWORD@HOST:PORT",
@@ -95,6 +112,22 @@ fn of_transport(error: &TransportError) -> &'static str {
             ProxyFault::Tls(fault) => of_tls(fault),
             _ => "; to go without a proxy: --no-proxy",
         },
+        _ => "",
+    }
+}
+
+/// This side cannot be reached at an address.
+pub fn of_listening(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another `wsferry receive` may be running; --listen HOST:PORT chooses another port"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 may be for root alone; --listen HOST:PORT chooses another"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "; that is no address of this machine; --listen 0.0.0.0:PORT takes them all"
+        }
         _ => "",
     }
 }
@@ -123,7 +156,14 @@ fn of_tls(fault: &TlsFault) -> &'static str {
             CertificateFaultKind::Untrusted => {
                 "; if you trust it, name the certificate with --ca-cert FILE; --insecure takes any"
             }
-            CertificateFaultKind::WrongName => "; if that is whom you mean, give --server-name NAME",
+            CertificateFaultKind::NotNamed => {
+                "; the file of --ca-cert has another: it has to hold this one, or the one that signed it; \
+                 --insecure takes any"
+            }
+            CertificateFaultKind::WrongName => "; --server-name NAME asks for one of its own",
+            CertificateFaultKind::Nameless => {
+                "; give the server one with a subjectAltName of the URL's host; --insecure takes any"
+            }
             _ => "",
         },
         TlsFault::NoTrust(_) => "; name those to trust with --ca-cert FILE",

@@ -4,6 +4,7 @@ use wsferry::runtime;
 use wsferry::transfer::{ListenAddress, Listener, Shutdown};
 use wsferry::transport::{Gate, Origins, Tls};
 
+use super::advice;
 use super::dial::DialArgs;
 use super::event::JsonEvent;
 use super::exit::Exit;
@@ -54,7 +55,8 @@ impl House {
         })?;
         limits::raise_descriptors();
         let listener = runtime::block_on(address.bind()).map_err(|error| {
-            output.error(&format_args!("cannot listen on {written}: {error}"), Exit::Failed)
+            let what = format!("cannot listen on {written}: {error}");
+            output.failed(None, None, &what, advice::of_listening(&error), Exit::Failed)
         })?;
         if !listener.is_local() && gate.token.is_none() && !listen.open {
             let what = format!(

@@ -176,8 +176,8 @@ pub struct Purpose {
 impl Purpose {
     /// What to type at the other side.
     fn command(&self, url: &str, gate: &Gate) -> String {
-        // The token itself stays where it is.
-        let token = if gate.token.is_some() { " --token '***'" } else { "" };
+        // The token itself stays where it is, and a file is the way to give it that other users cannot see.
+        let token = if gate.token.is_some() { " --token-file TOKEN-FILE" } else { "" };
         let is_nameless = gate.without_subprotocol == WithoutSubprotocol::Ours;
         let plainly = if is_nameless { " --no-subprotocol" } else { "" };
         let [command, before, behind] = self.other;

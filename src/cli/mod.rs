@@ -49,6 +49,7 @@ mod settings;
 mod signals;
 mod status;
 mod stdio;
+mod stray;
 mod token;
 mod tree;
 mod usage;
@@ -64,8 +65,9 @@ use settings::{Refusal, Variables};
 
 /// The command line of this process. One that makes no sense, or asks for help alone, ends it.
 pub fn arguments() -> Result<Args, Exit> {
-    settings::parse(std::env::args_os().collect(), &Variables::read()).map_err(|refusal| match refusal {
-        Refusal::CommandLine(error) => error.exit(),
+    let arguments: Vec<_> = std::env::args_os().collect();
+    settings::parse(arguments.clone(), &Variables::read()).map_err(|refusal| match refusal {
+        Refusal::CommandLine(error) => stray::explain(error, &arguments).exit(),
         Refusal::Settings { why, in_json } => {
             let args = OutputArgs { json: in_json, ..OutputArgs::default() };
             telling(Output::new(args), |output| output.error(&why, Exit::Usage))

@@ -1,7 +1,7 @@
 //! `wsferry send --plain`.
 
 use wsferry::protocol::ChunkSize;
-use wsferry::transfer::plain::{PlainSendOptions, send_plain_to};
+use wsferry::transfer::plain::{PlainSendOptions, file_name, send_plain_to};
 use wsferry::transport::Dialer;
 
 use super::advice;
@@ -12,6 +12,30 @@ use super::progress::View;
 
 /// What a sender says when it was stopped.
 pub const STOPPED: &str = "stopped; the same command begins anew";
+
+/// What cannot be sent so.
+pub fn check(args: &SendArgs) -> Result<(), String> {
+    if let Some(directory) = args.files().iter().find(|file| file.is_dir()) {
+        return Err(format!(
+            "{} is a directory, and --plain sends files, each as one message; without --plain it is sent whole",
+            directory.display()
+        ));
+    }
+    // One with an ending is meant as a file's: a path without one may as well be where a server takes files.
+    let url = args.url();
+    let target =
+        url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+    match file_name(target) {
+        Ok(Some(name)) if args.files().len() > 1 && name.as_str().trim_matches('.').contains('.') => {
+            Err(format!(
+                "{name} is one name, which the URL gives, and there are {} files: with --plain, send them one at a time, \
+                 or leave the name out",
+                args.files().len()
+            ))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Sends each file as one message on a connection of its own.
 pub async fn send_all(args: &SendArgs, dialer: &Dialer, chunk: Option<ChunkSize>, output: &Output) -> Exit {
@@ -36,7 +60,7 @@ pub async fn send_all(args: &SendArgs, dialer: &Dialer, chunk: Option<ChunkSize>
             Err(error) => {
                 let exit = Exit::from(error.kind());
                 let again = if exit == Exit::Interrupted { "; the same command begins anew" } else { "" };
-                let advice = format!("{}{again}", advice::of(&error));
+                let advice = format!("{}{again}", advice::of_plain(&error));
                 output.failed(Some(number), Some(view.name()), &error, &advice, exit);
                 worst = if worst == Exit::Done { exit } else { worst };
             }

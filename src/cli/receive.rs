@@ -1,6 +1,7 @@
 //! `wsferry receive`.
 
 use std::fs::File;
+use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -60,6 +61,10 @@ pub fn run(args: ReceiveArgs, output: &Output) -> Exit {
 /// Turns flags into a way, or says which of them makes no sense.
 fn way(args: &ReceiveArgs, output: &Output) -> Result<(Way, PathBuf), String> {
     let directory = args.directory()?.to_owned();
+    // As curl does: what is in the file may be anything, and the terminal would do what it says.
+    if args.stdout && std::io::stdout().is_terminal() {
+        return Err("--stdout: standard output is a terminal; redirect it, or pipe it on".to_owned());
+    }
     let (url, pipe) = (args.url(), &args.pipe);
     if let Some(url) = url.as_ref().filter(|_| pipe.is_given()) {
         return Err(format!("{} takes the place of a URL; {} is one too many", pipe.given(), mask_url(url)));

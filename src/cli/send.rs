@@ -175,6 +175,9 @@ fn resolve(args: &SendArgs, output: &Output) -> Result<(Way, SendOptions), Strin
     if args.is_input() {
         check_input(args)?;
     }
+    if args.plain {
+        plain::check(args)?;
+    }
     if args.follow && (files.len() > 1 || args.is_input() || files[0].is_dir()) {
         return Err("--follow goes with one file; nothing else is known to grow at its end".to_owned());
     }

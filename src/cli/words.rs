@@ -1,25 +1,11 @@
 //! Numbers as people read them. Sizes and rates are decimal, as networks and disks are sold and measured: 1 MB is
 //! 1,000,000 bytes.
 
+use wsferry::storage::Size;
+
 /// A size: three digits that count.
 pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    if bytes < 1000 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64;
-    for unit in UNITS {
-        value /= 1000.0;
-        // What would be rounded up to a fourth digit is told in the next unit.
-        let text = match value {
-            v if v < 9.995 => format!("{v:.2}"),
-            v if v < 99.95 => format!("{v:.1}"),
-            v if v < 999.5 => format!("{v:.0}"),
-            _ => continue,
-        };
-        return format!("{text} {unit}");
-    }
-    unreachable!("a u64 is below 19 EB")
+    Size(bytes).to_string()
 }
 
 /// Bytes a second.

@@ -276,6 +276,8 @@ pub enum Code {
     TooLarge,
     /// Reading or writing failed.
     Storage,
+    /// The destination is gone, or may not be written to.
+    Destination,
     /// The journal of this partial file was written by a newer version.
     Journal,
     /// The file's digests differ although every block arrived.

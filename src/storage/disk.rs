@@ -62,6 +62,10 @@ impl Folder for DiskFolder {
         Ok(file_info(&sys::fstat(&self.dir)?))
     }
 
+    fn is_gone(&self) -> bool {
+        sys::fstat(&self.dir).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
     fn lookup(&self, name: &str) -> io::Result<Option<FileInfo>> {
         match sys::statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(file_info(&stat))),

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::folder::Obstacle;
+use super::size::Size;
 use crate::protocol::{Code, FileDigest};
 
 /// Why the destination could not take or finish a file.
@@ -19,6 +20,9 @@ pub enum StorageError {
         /// What the system said.
         source: io::Error,
     },
+    /// The directory was removed while it was in use.
+    #[error("the directory that files are received into is gone; it was removed since the receiver started")]
+    Gone,
     /// A file of that name is there.
     #[error("a different file named {name} is already there")]
     Exists {
@@ -114,7 +118,9 @@ pub enum StorageError {
     )]
     NoLocks,
     /// The file does not fit.
-    #[error("{name} needs {needed} more bytes and {free} are free; make room, then run the same command")]
+    #[error(
+        "{name} needs {} more and {} are free; make room, then run the same command", Size(*.needed), Size(*.free)
+    )]
     NoSpace {
         /// The name.
         name: String,
@@ -255,7 +261,18 @@ impl StorageError {
 
     /// The code that tells a peer of it.
     pub fn code(&self) -> Code {
+        use rustix::io::Errno;
         match self {
+            // What another user decided does not pass by itself.
+            Self::Gone => Code::Destination,
+            Self::Io { source, .. }
+                if matches!(
+                    Errno::from_io_error(source),
+                    Some(Errno::ACCESS | Errno::PERM | Errno::ROFS)
+                ) =>
+            {
+                Code::Destination
+            }
             Self::Io { .. }
             | Self::Disturbed { .. }
             | Self::NotOurs { .. }

@@ -14,6 +14,10 @@ pub trait Folder: Send + Sync {
     fn id(&self) -> FileId;
     /// Whose it is and what others may do with it.
     fn info(&self) -> io::Result<FileInfo>;
+    /// Whether it was removed, as far as that can be told: nothing can be made in it any more.
+    fn is_gone(&self) -> bool {
+        false
+    }
     /// What has this name; `None` if nothing has.
     fn lookup(&self, name: &str) -> io::Result<Option<FileInfo>>;
     /// The names that are there, without those that are no UTF-8.

@@ -199,6 +199,15 @@ impl Inbox {
         same_size && (!self.options.overwrite || (same_time() && !remains.is_of(offer)))
     }
 
+    /// What stands behind an error: a directory that is gone fails in as many ways as there are operations.
+    pub fn cause_of(&self, error: StorageError) -> StorageError {
+        let may_be_that = matches!(
+            error,
+            StorageError::Io { .. } | StorageError::NoName { .. } | StorageError::Disturbed { .. }
+        );
+        if may_be_that && self.destination.folder.is_gone() { StorageError::Gone } else { error }
+    }
+
     /// Partial files that a sender can go on with.
     pub fn resumable(&self) -> Vec<Resumable> {
         sweep::resumable(&self.destination)

@@ -29,6 +29,7 @@ mod remains;
 mod room;
 mod scan;
 mod seal;
+mod size;
 mod small;
 mod source;
 mod stream;
@@ -51,6 +52,7 @@ pub use scan::{
     Entry, Filter, FilterError, FilterRule, Links, Root, Scan, ScanOptions, SkipReason, Skipped, Special,
     What, stays_inside,
 };
+pub use size::Size;
 pub use source::{Source, SourceError, Standing};
 pub use stream::{Come, MOST_KEPT, Stream};
 pub use target::{Sealed, Target};

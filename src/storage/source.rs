@@ -71,7 +71,7 @@ pub enum SourceError {
         source: io::Error,
     },
     /// A directory, a device or the like.
-    #[error("{path} is not a regular file, and nothing else can be sent this way; pack a directory with tar first", path = .0.display())]
+    #[error("{path} is not a regular file", path = .0.display())]
     NotAFile(PathBuf),
     /// A file of the kernel's that has content and says that it has none.
     #[error("{path} has content and no size, as files in /proc have; copy it to a file first", path = .0.display())]

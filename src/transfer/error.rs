@@ -258,6 +258,7 @@ impl Error {
         match self {
             Self::Source(SourceError::Changed { .. } | SourceError::Replaced(_)) => ErrorKind::Mismatch,
             Self::Source(_) => ErrorKind::Failed,
+            Self::Storage(error) if error.code() == Code::Destination => ErrorKind::Refused,
             Self::Storage(StorageError::Io { .. } | StorageError::Disturbed { .. }) => ErrorKind::Interrupted,
             Self::Storage(StorageError::Mismatch { .. } | StorageError::Left { .. }) => ErrorKind::Mismatch,
             Self::Storage(_) => ErrorKind::Refused,
@@ -265,6 +266,8 @@ impl Error {
                 TransportError::Lost { .. } | TransportError::Closed { .. } | TransportError::Crowded { .. },
             ) => ErrorKind::Interrupted,
             Self::Violation { violation: Violation::Damaged(_), .. } => ErrorKind::Interrupted,
+            // Whoever calls is not let in.
+            Self::Transport(TransportError::NotWebSocket { status: 401 | 403, .. }) => ErrorKind::Refused,
             Self::Transport(_) | Self::Violation { .. } | Self::TooNarrow { .. } => ErrorKind::Failed,
             // A file that could not be opened there may be another time.
             Self::Refused { code: Code::Storage, .. } | Self::Declined { code: Code::Storage, .. } => {
@@ -277,9 +280,13 @@ impl Error {
             Self::PeerEnded { code, .. } => match code {
                 Code::Storage | Code::Shutdown => ErrorKind::Interrupted,
                 Code::Digest | Code::Source => ErrorKind::Mismatch,
-                Code::Exists | Code::Busy | Code::Name | Code::TooLarge | Code::Journal | Code::Discard => {
-                    ErrorKind::Refused
-                }
+                Code::Destination
+                | Code::Exists
+                | Code::Busy
+                | Code::Name
+                | Code::TooLarge
+                | Code::Journal
+                | Code::Discard => ErrorKind::Refused,
                 _ => ErrorKind::Failed,
             },
             Self::BadText { .. } | Self::SameRole { .. } | Self::NothingOffered { .. } => ErrorKind::Failed,
@@ -328,6 +335,7 @@ pub(super) fn told_of_storage(error: &StorageError, name: &str) -> String {
         | StorageError::TooLarge { .. }
         | StorageError::TooMany { .. }
         | StorageError::NoBench
+        | StorageError::Gone
         | StorageError::NewerJournal { .. }
         | StorageError::Fixed { .. }
         | StorageError::Unreliable { .. }
@@ -373,6 +381,7 @@ mod tests {
             storage(io::Error::from_raw_os_error(2)).into(),
             StorageError::Exists { name: name() }.into(),
             StorageError::NotAFile { name: name() }.into(),
+            StorageError::Gone.into(),
             StorageError::Busy { name: name() }.into(),
             StorageError::NoSpace { name: name(), needed: 2, free: 1 }.into(),
             StorageError::NewerJournal { name: name(), version: 9 }.into(),
@@ -401,7 +410,7 @@ mod tests {
             }
         }
         let told: Vec<_> = errors().iter().filter_map(|error| error.told("photo.jpg")).collect();
-        assert_eq!(told.len(), 14, "{told:?}");
+        assert_eq!(told.len(), 15, "{told:?}");
         assert!(told.contains(&(
             Code::Storage,
             "cannot open photo.jpg: No such file or directory (os error 2)".to_owned()

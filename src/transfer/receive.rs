@@ -357,7 +357,7 @@ impl Side for Destination<'_> {
         transfer.moved = true;
         let target = transfer.target.as_ref().expect("chunks are taken for a file that was opened");
         if let Err(error) = target.write(write, bytes) {
-            self.failed(number, &error, link);
+            self.failed(number, error, link);
         }
     }
 

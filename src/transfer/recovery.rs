@@ -133,7 +133,8 @@ mod tests {
 
     fn status(status: u16) -> Error {
         let address = "h:1".to_owned();
-        TransportError::NotWebSocket { address, status, location: None, retry_after: None }.into()
+        let (asked, location, retry_after) = Default::default();
+        TransportError::NotWebSocket { address, status, asked, location, retry_after }.into()
     }
 
     fn tls(fault: TlsFault) -> Error {

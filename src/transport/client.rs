@@ -13,7 +13,7 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::dial::TlsFault;
 use super::frame::Role;
 use super::head::{self, Answer, Head, NoHead};
-use super::{Connection, Endpoint, TransportError, mask_url};
+use super::{Asked, Connection, Endpoint, TransportError, mask_url};
 use crate::protocol::SUBPROTOCOL;
 use crate::protocol::message::clip;
 use crate::runtime;
@@ -73,7 +73,15 @@ where
         Err(NoHead::Malformed { why, .. }) => return Err(failed(why)),
     };
     answered(&headers);
-    if status == StatusCode::BAD_REQUEST && !endpoint.is_tls() && wants_tls(&mut stream, rest.clone()).await {
+    let asked = Asked {
+        over_tls: endpoint.is_tls(),
+        subprotocol: asking.subprotocol.is_some(),
+        authorized: asking.headers.contains_key(header::AUTHORIZATION),
+    };
+    if !asked.over_tls
+        && (upgrades_to_tls(status, &headers)
+            || (status == StatusCode::BAD_REQUEST && wants_tls(&mut stream, rest.clone()).await))
+    {
         return Err(TransportError::SpeaksTls { address });
     }
     if status != StatusCode::SWITCHING_PROTOCOLS {
@@ -81,6 +89,7 @@ where
         return Err(TransportError::NotWebSocket {
             address,
             status,
+            asked,
             location: said(header::LOCATION).map(|location| clip(&mask_url(location)).into_owned()),
             retry_after: said(header::RETRY_AFTER)
                 .and_then(|value| value.trim().parse().ok())
@@ -137,7 +146,15 @@ pub(super) fn broken(endpoint: &Endpoint, error: &io::Error) -> TransportError {
     }
 }
 
-/// Whether a refusal is about TLS that is missing. Servers say so in words alone, each in its own.
+/// Whether a refusal is about TLS that is missing (RFC 2817, 4.2), as wsferry says it.
+fn upgrades_to_tls(status: u16, headers: &HeaderMap) -> bool {
+    let upgrades = headers.get_all(header::UPGRADE).into_iter().filter_map(|value| value.to_str().ok());
+    let mut protocols = upgrades.flat_map(|value| value.split(',')).map(str::trim);
+    let is_tls = |protocol: &str| protocol.get(..4).is_some_and(|name| name.eq_ignore_ascii_case("TLS/"));
+    status == StatusCode::UPGRADE_REQUIRED && protocols.any(is_tls)
+}
+
+/// The same of servers that say so in words alone, each in its own.
 async fn wants_tls<S: AsyncRead + Unpin>(stream: &mut S, rest: Vec<u8>) -> bool {
     let mut words = rest;
     let mut more = stream.take(MAX_WORDS);

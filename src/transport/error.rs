@@ -71,12 +71,14 @@ pub enum TransportError {
         said: String,
     },
     /// The peer speaks HTTP, but no WebSocket here.
-    #[error("{address} answered HTTP {status} and no WebSocket handshake; {}", explain_status(*.status, .location))]
+    #[error("{address} answered HTTP {status} and no WebSocket handshake; {}", explain_status(*.status, *.asked, .location))]
     NotWebSocket {
         /// The peer.
         address: String,
         /// Its status code.
         status: u16,
+        /// What it was asked.
+        asked: Asked,
         /// Where it sends the caller instead, made safe to print.
         location: Option<String>,
         /// How long it wants the caller to wait.
@@ -168,13 +170,27 @@ pub enum TransportError {
     },
 }
 
-fn explain_status(status: u16, location: &Option<String>) -> String {
+/// What a handshake asked for, as far as a refusal may be about it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Asked {
+    /// It was asked over TLS.
+    pub over_tls: bool,
+    /// It named this crate's subprotocol.
+    pub subprotocol: bool,
+    /// It said who calls.
+    pub authorized: bool,
+}
+
+fn explain_status(status: u16, asked: Asked, location: &Option<String>) -> String {
     let words = match (status, location) {
         (300..=399, Some(location)) => {
             return format!("it says that this is at {location} now, and a redirection is not followed");
         }
         (300..=399, None) => "it sends callers somewhere else, and does not say where",
-        (401, _) => "it wants to know who calls, or does not take who it was told",
+        (400, _) => "it does not understand the request",
+        (401, _) if asked.authorized => "it does not take who it was told",
+        (401, _) => "it wants to know who calls",
         (403, _) => "it does not let this caller in",
         (407, _) => "a proxy on the way wants to know who calls",
         (421, _) => "it does not answer for this host name",

@@ -26,7 +26,7 @@ pub use client::handshake as client_handshake;
 pub use connection::Connection;
 pub use dial::{DialOptions, Dialer};
 pub use endpoint::Endpoint;
-pub use error::TransportError;
+pub use error::{Asked, TransportError};
 pub use frame::Kind;
 pub use input::Piece;
 pub use mask::mask_url;

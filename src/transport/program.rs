@@ -13,9 +13,9 @@ use futures::{AsyncRead, AsyncWrite};
 
 use super::pipe::{self, PipeRole};
 use super::{Connection, TransportError};
-use crate::runtime::{self, Stream};
+use crate::runtime::{self, Stream, family};
 
-/// How long a program may take to end once its pipes are closed; then it is killed.
+/// How long a program may take to end once its pipes are closed, and then once it was asked to; then it is killed.
 const ENDS_WITHIN: Duration = Duration::from_millis(500);
 /// How often it is looked whether it has.
 const LOOK: Duration = Duration::from_millis(5);
@@ -124,7 +124,8 @@ impl AsyncWrite for Talk {
     }
 }
 
-/// A program that is killed, unless it ends by itself, and whose end is taken note of: none is left as a zombie.
+/// A program that is ended, with what it started, unless it ends by itself, and whose end is taken note of: none is left as
+/// a zombie.
 struct Running {
     child: Arc<Mutex<Child>>,
     /// All that it said was read: what it still does is its own affair.
@@ -138,7 +139,7 @@ impl Drop for Running {
             thread::spawn(move || drop(child.lock().unwrap_or_else(PoisonError::into_inner).wait()));
         } else if wait(&self.child).is_none() {
             let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-            let _ = child.kill();
+            family::end(&mut child, ENDS_WITHIN);
             let _ = child.wait();
         }
     }

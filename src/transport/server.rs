@@ -185,8 +185,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Asking<S> {
 
 /// Tells somebody who speaks HTTP plainly on a port that speaks TLS.
 pub(super) async fn tell_to_encrypt<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    // RFC 2817, 4.2: it "MUST include an [...] Upgrade header field specifying the token of the required TLS version".
+    let upgrade = "Upgrade: TLS/1.2, HTTP/1.1\r\n";
     let body = "This port speaks TLS alone: use wss:// or https://.\n";
-    reply(stream, "400 Bad Request", "", (TEXT_TYPE, body), false).await;
+    reply(stream, &line(StatusCode::UPGRADE_REQUIRED), upgrade, (TEXT_TYPE, body), false).await;
 }
 
 fn line(status: StatusCode) -> String {

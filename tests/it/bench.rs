@@ -99,7 +99,7 @@ fn a_path_with_tls_and_a_token_is_measured_with_the_flags_that_sending_takes() {
         assert!(command.ends_with(" --window 32MiB --frame-limit 8KiB --profile tomcat"), "{command}");
         assert!(!format!("{ended:?}").contains("SECRET"), "{ended:?}");
     }
-    bench(&trusting).assert_error(1, &["HTTP 401"]);
+    bench(&trusting).assert_error(4, &["HTTP 401"]);
     bench(&[&[url.as_str()][..], &size].concat()).assert_error(1, &["no TLS with localhost"]);
     assert_eq!(place.listing(), [""; 0]);
 }

@@ -79,7 +79,11 @@ fn who_calls_is_said_by_flag_file_environment_or_url() {
         (&plain, &["-H", "Host: files.example", "-H", "X-Key: one"], None),
     ];
     for (url, flags, expected) in cases {
-        send(&file, url, flags).assert_error(1, &["HTTP 401", "wants to know who calls", "--token"]);
+        let words = match expected {
+            None => "wants to know who calls; say it with --token-file FILE",
+            Some(_) => "does not take who it was told; is that right in --token-file",
+        };
+        send(&file, url, flags).assert_error(4, &["HTTP 401", words]);
         let head = heads.recv().unwrap();
         assert!(head.starts_with("GET /a?b=c HTTP/1.1\r\n"), "{head}");
         assert_eq!(values(&head, "authorization"), Vec::from_iter(expected), "{flags:?}: {head}");
@@ -99,7 +103,7 @@ fn who_calls_is_said_by_flag_file_environment_or_url() {
     ] {
         let mut command = wsferry();
         command.arg("send").arg(&file).arg(url).args(flags).env("WSFERRY_TOKEN", "of-env");
-        assert_eq!(Running::start(&mut command).end().code(), 1);
+        assert_eq!(Running::start(&mut command).end().code(), 4);
         assert_eq!(values(&heads.recv().unwrap(), "authorization"), [expected]);
     }
 }
@@ -228,8 +232,8 @@ fn each_refusal_is_told_with_what_it_means_and_which_flag_helps() {
         ("307 Temporary\r\nLocation: https://other.example/x?y=z", moved),
         ("308 Permanent\r\nLocation: https://other.example/x?y=z", moved),
         ("302 Found", &["does not say where"]),
-        ("401 Unauthorized", &["wants to know who calls", "--token", "--user", "--header"]),
-        ("403 Forbidden", &["does not let this caller in", "--token"]),
+        ("401 Unauthorized", &["wants to know who calls", "--token-file", "--token", "--user", "--header"]),
+        ("403 Forbidden", &["does not let this caller in", "--token-file"]),
         ("404 Not Found", &["is the path right?"]),
         (
             "407 Proxy Authentication Required",
@@ -245,7 +249,9 @@ fn each_refusal_is_told_with_what_it_means_and_which_flag_helps() {
     ] {
         let (address, heads) = answering(answer);
         let status = format!("HTTP {}", &answer[..3]);
-        send(&file, &format!("ws://{address}"), &[]).assert_error(1, &[&[status.as_str()], words].concat());
+        let exit = if matches!(&answer[..3], "401" | "403") { 4 } else { 1 };
+        send(&file, &format!("ws://{address}"), &[])
+            .assert_error(exit, &[&[status.as_str()], words].concat());
         assert_eq!(
             heads.try_iter().count(),
             1,

@@ -83,6 +83,36 @@ fn a_certificate_that_is_not_trusted_is_told_with_what_is_wrong_and_what_helps()
 }
 
 #[test]
+fn what_is_wrong_with_a_certificate_that_was_named_is_told_and_nothing_that_was_done_already() {
+    let place = Place::new();
+    let file = place.file("f", b"x");
+    let receiver = Receiver::start(&place, &[]);
+    let (good, nameless, another) = (self_signed(NAMES), self_signed(&[]), self_signed(NAMES));
+    let signed = Authority::new("An Authority");
+    let nameless_too = signed.issue(&[]);
+    let elsewhere = &["--server-name", "other.example"][..];
+    let no_names = &["names nobody: it has no subjectAltName"][..];
+    for (shown, trusted, flags, words) in [
+        (&nameless, &nameless, &[][..], no_names),
+        (&nameless_too, &signed.issued, &[], no_names),
+        (
+            &good,
+            &good,
+            elsewhere,
+            &["is for localhost, 127.0.0.1, and not for other.example", "--server-name"],
+        ),
+        (&good, &another, &[], &["CN=made at home", "is self-signed", "the file of --ca-cert has another"]),
+        (&nameless_too, &another, &[], &["signed by CN=An Authority", "the file of --ca-cert has"]),
+    ] {
+        let ca = written(&place, "ca.pem", &trusted.pem);
+        let front = Front::start(receiver.address(), shown.server(None));
+        let ended = send(&file, &front.url(), &[&["--ca-cert", &ca], flags].concat());
+        ended.assert_error(1, &[&["no TLS with localhost:"], words].concat());
+        assert!(!ended.errors.contains("name the certificate"), "that was done: {ended:?}");
+    }
+}
+
+#[test]
 fn what_this_machine_trusts_is_what_its_environment_says() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);
@@ -198,7 +228,14 @@ fn other_versions_other_ports_and_other_protocols_are_told_apart() {
     ] {
         answered("ws", answer).assert_error(1, &["speaks TLS on this port", "wss://"]);
     }
-    answered("ws", b"HTTP/1.1 400 Bad Request\r\n\r\nno").assert_error(1, &["HTTP 400"]);
+    // By a header (RFC 2817, 4.2), which any status of refusal may have.
+    answered(
+        "ws",
+        b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.0, HTTP/1.1\r\nConnection: Upgrade\r\n\r\n",
+    )
+    .assert_error(1, &["speaks TLS on this port", "wss://"]);
+    answered("ws", b"HTTP/1.1 400 Bad Request\r\n\r\nno")
+        .assert_error(1, &["HTTP 400", "if that port speaks TLS, dial it with wss://"]);
 }
 
 #[test]
@@ -249,6 +286,6 @@ fn a_caller_who_is_not_known_any_more_in_mid_file_is_told_so_as_at_the_first_con
         let _ = second.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
     });
     let ended = send(&place.file("f", &random(20_000_000, 5)), &url, &[]);
-    ended.assert_error(1, &["HTTP 401", "wants to know who calls", "--token"]);
+    ended.assert_error(4, &["HTTP 401", "wants to know who calls", "--token"]);
     assert!(!ended.errors.contains("gave up"), "{ended:?}");
 }

@@ -212,7 +212,7 @@ fn a_receiver_without_the_token_gets_nothing_and_pages_are_answered() {
     let file = place.file("secret", &bytes);
     let sender = Sender::start(&[&file], &["--token", "0123456789abcdef", "--path", "/ferry"]);
     let ended = fetch(&place, &sender.url, &["--retry-for", "0s"]);
-    ended.assert_error(1, &["401", "--token"]);
+    ended.assert_error(4, &["401", "--token"]);
     assert!(!place.inbox().join("secret").exists());
     assert_eq!(fetch(&place, &sender.url, &["--token", "0123456789abcdef"]).code(), 0);
     assert!(place.received("secret") == bytes);

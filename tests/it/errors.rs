@@ -106,6 +106,50 @@ fn command_lines_that_make_no_sense_are_usage_errors() {
 }
 
 #[test]
+fn an_address_without_a_scheme_is_no_directory_unless_it_is_there_or_said_to_be_one() {
+    let place = Place::new();
+    let receive = |directory: &str| {
+        let mut command = wsferry();
+        command.args(["receive", directory, "--listen", "127.0.0.1:0", "--json"]).current_dir(place.path(""));
+        Running::start(&mut command)
+    };
+    for address in ["127.0.0.1:9001", "localhost:9001", "[::1]:9001", "files.example.com:80"] {
+        receive(address).end().assert_error(
+            2,
+            &[
+                &format!("{address} has no scheme: ws://{address} dials it"),
+                &format!("--listen {address} listens there, ./{address} is a directory"),
+            ],
+        );
+        assert!(!place.path(address).exists());
+    }
+    std::fs::create_dir(place.path("there:9001")).unwrap();
+    for directory in ["./127.0.0.1:9001", "there:9001", "a:b", "x:70000"] {
+        receive(directory).wait_for(|event| event["event"] == "listening");
+    }
+}
+
+#[test]
+fn a_flag_of_another_command_is_told_with_whose_it_is_and_not_taken_for_a_value() {
+    for (arguments, tip) in [
+        (&["send", "--overwrite", "f", "ws://h"][..], "--overwrite is a flag of `wsferry receive`"),
+        (&["hash", "--retry-for", "f"], "--retry-for is a flag of `wsferry send` and `wsferry receive`"),
+        (&["hash", "--check", "f"], "checked by `b3sum --check`"),
+        (&["send", "--no-such-flag", "f"], "unexpected argument '--no-such-flag' found"),
+        (&["send", "-r", "d", "ws://h"], "directories are sent whole without -r"),
+        (&["send", "-avz", "d", "ws://h"], "directories are sent whole without -a"),
+        (&["send", "--recursive", "d", "ws://h"], "directories are sent whole without --recursive"),
+    ] {
+        let ended = Running::start(wsferry().args(arguments)).end();
+        assert_eq!(ended.code(), 2, "{ended:?}");
+        assert!(ended.errors.contains(tip) && !ended.errors.contains("as a value"), "{ended:?}");
+    }
+    // What is only misspelt is told as ever.
+    let ended = Running::start(wsferry().args(["receive", "--overwrit"])).end();
+    assert!(ended.errors.contains("a similar argument exists: '--overwrite'"), "{ended:?}");
+}
+
+#[test]
 fn nobody_listening_is_said_with_the_address() {
     let place = Place::new();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -228,11 +272,38 @@ fn a_file_larger_than_the_free_space_is_refused_before_a_byte_moves() {
     peer.tell(&offer("huge", 1 << 43));
     let reject = peer.hear_type("reject");
     assert_eq!(reject["code"], "too-large");
-    assert!(
-        reject["reason"].as_str().unwrap().contains("huge needs 8796093022208 more bytes and"),
-        "{reject}"
-    );
+    assert!(reject["reason"].as_str().unwrap().contains("huge needs 8.80 TB more and "), "{reject}");
     assert_eq!(place.listing(), [""; 0]);
+}
+
+#[test]
+fn a_destination_that_is_gone_or_closed_to_the_receiver_refuses_files_for_good() {
+    let place = Place::new();
+    let file = place.file("f", &random(5_000_000, 31));
+    let receiver = Receiver::start(&place, &[]);
+    std::fs::remove_dir_all(place.inbox()).unwrap();
+    let ended = send(&file, &receiver.url, &[]);
+    ended.assert_error(4, &["the directory that files are received into is gone"]);
+    assert!(
+        !ended.errors.contains("the same command") && ended.events("reconnecting").is_empty(),
+        "{ended:?}"
+    );
+    let failed = receiver.running.wait_for(|event| event["event"] == "failed");
+    assert!(failed["reason"].as_str().unwrap().contains("received into is gone"), "{failed}");
+
+    let other = place.path("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::set_permissions(&other, PermissionsExt::from_mode(0o777)).unwrap();
+    let mut command = unprivileged(&place);
+    command.arg("receive").arg(&other).args(["--json", "--listen", "127.0.0.1:0"]);
+    let receiver = Receiver::launch(&mut command);
+    std::fs::set_permissions(&other, PermissionsExt::from_mode(0o555)).unwrap();
+    let ended = send(&file, &receiver.url, &[]);
+    ended.assert_error(4, &["cannot create f", "Permission denied"]);
+    assert!(
+        !ended.errors.contains("the same command") && ended.events("reconnecting").is_empty(),
+        "{ended:?}"
+    );
 }
 
 #[test]

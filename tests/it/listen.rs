@@ -96,7 +96,7 @@ fn a_token_comes_from_a_flag_a_file_or_the_environment_and_is_never_shown() {
         assert!(!said.contains(TOKEN) && !said.contains("staple"), "{said}");
         assert!(ended.errors.contains("the token can be read on its way"), "{said}");
         for line in &ended.lines {
-            assert!(line.contains("wsferry send --token '***' FILE ws://"), "{line}");
+            assert!(line.contains("wsferry send --token-file TOKEN-FILE FILE ws://"), "{line}");
         }
     }
     for (flags, word) in [
@@ -146,6 +146,21 @@ fn if_there(listen: &str) -> usize {
     };
     let others = text.lines().filter(|line| !line.contains(" 127.") && !line.contains(" 169.254."));
     if listen.starts_with("0.0.0.0") { others.count() } else { 0 }
+}
+
+#[test]
+fn an_address_that_cannot_be_listened_on_is_told_with_what_helps() {
+    let place = Place::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (taken, foreign) = (taken.local_addr().unwrap().to_string(), "192.0.2.1:0".to_owned());
+    for (address, words) in [
+        (taken, &["in use", "another `wsferry receive` may be running", "--listen HOST:PORT"]),
+        (foreign, &["cannot listen on 192.0.2.1:0", "no address of this machine", "--listen 0.0.0.0:PORT"]),
+    ] {
+        let mut command = wsferry();
+        command.arg("receive").arg(place.inbox()).args(["--open", "--listen", &address]);
+        Running::start(&mut command).end().assert_error(1, words);
+    }
 }
 
 #[test]
@@ -264,6 +279,9 @@ fn a_websocket_without_its_subprotocol_is_taken_as_ours_only_if_that_is_asked_fo
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             deliver(&mut dial(stream, &receiver.url, None, &[]), "stripped", b"as if it were named");
             assert_eq!(place.received("stripped"), b"as if it were named");
+        } else {
+            send(&place.file("f", b"x"), &receiver.url, &["--no-subprotocol"])
+                .assert_error(1, &["HTTP 426", "start the receiver with --no-subprotocol too"]);
         }
         send_well(&place.file("f", b"named"), &receiver.url, &[]);
     }
@@ -286,7 +304,7 @@ fn a_file_above_the_limit_or_into_the_room_that_is_kept_is_refused_before_a_byte
 
     let receiver = Receiver::start(&place, &["--keep-free", "1000PB", "--plain"]);
     let sent = send(&large, &receiver.url, &[]);
-    sent.assert_error(4, &["large", "0 are free"]);
+    sent.assert_error(4, &["large", "0 B are free"]);
     assert_ne!(send(&large, &format!("{}/large", receiver.url), &["--plain"]).code(), 0);
     assert_eq!(place.listing(), ["small"]);
 }

@@ -194,13 +194,35 @@ fn both_ways_are_served_on_one_port_and_one_of_them_only_if_asked_for() {
     assert_eq!(place.received("plain"), b"ABCDEF");
     drop(receiver);
     let receiver = Receiver::start(&place, &[]);
-    send_plain(&file, &receiver.url, &[]).assert_error(1, &["HTTP 426"]);
+    let ended = send_plain(&file, &receiver.url, &[]);
+    ended.assert_error(1, &["HTTP 426", "start the receiver with --plain"]);
+    assert!(!ended.errors.contains("--no-subprotocol"), "{ended:?}");
     // The other way round: a server that knows no wsferry.v1.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let server = thread::spawn(move || drop(tungstenite::accept(listener.accept().unwrap().0)));
     send(&file, &url, &[]).assert_error(1, &["not wsferry.v1"]);
     server.join().unwrap();
+}
+
+#[test]
+fn directories_and_several_files_under_one_name_are_refused_before_anything_is_dialled() {
+    let place = Place::new();
+    let (file, other) = (place.file("f", b"f"), place.file("other", b"other"));
+    let receiver = Receiver::start(&place, &["--plain"]);
+    let send_two = |url: &str| {
+        let mut command = wsferry();
+        command.args(["send", "--plain"]).args([&file, &other]).arg(url);
+        Running::start(&mut command).end()
+    };
+    send_plain(&place.path(""), &receiver.url, &[])
+        .assert_error(2, &["is a directory", "--plain sends files"]);
+    let named = format!("{}/p3.jpg?x", receiver.url);
+    send_two(&named).assert_error(2, &["p3.jpg is one name", "--plain", "one at a time"]);
+    assert_eq!(place.listing(), [""; 0]);
+    // Without one they have names of their own, or are numbered.
+    assert_eq!(send_two(&receiver.url).code(), 0);
+    assert_eq!(place.listing().len(), 2);
 }
 
 #[test]

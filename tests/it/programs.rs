@@ -131,7 +131,7 @@ fn crosses_at_once(place: &Place, what: &str, url: &str, flags: &[&str]) {
 }
 
 fn refused(place: &Place, url: &str, flags: &[&str], words: &[&str]) {
-    send(&place.file("refused", b"refused"), url, flags).assert_error(1, words);
+    send(&place.file("refused", b"refused"), url, flags).assert_error(4, words);
     assert!(!place.inbox().join("refused").exists());
 }
 
@@ -316,7 +316,7 @@ fn a_sender_that_listens_behind_nginx_is_fetched_from_plainly_over_tls_with_a_to
         let there = Place::new();
         arrived(&format!("from behind nginx, {url}"), &fetch(&there, &url, flags), &there, "fetched", &bytes);
     }
-    fetch(&Place::new(), &nginx.token(), &[]).assert_error(1, &["401"]);
+    fetch(&Place::new(), &nginx.token(), &[]).assert_error(4, &["401"]);
 
     let cut = Proxy::start(sender.address(), |number| {
         let cut_after = (number == 0).then_some(MIDDLE);

@@ -245,6 +245,6 @@ fn a_file_crosses_a_jupyter_server_with_a_token_and_a_path_and_is_cut_once() {
     }
     let file = place.file("refused", b"refused");
     let url = format!("{}/ferry/inbox", jupyter.url(0));
-    send(&file, &url, &[]).assert_error(1, &["403"]);
-    send(&file, &url, &["--token", "another"]).assert_error(1, &["403"]);
+    send(&file, &url, &[]).assert_error(4, &["403"]);
+    send(&file, &url, &["--token", "another"]).assert_error(4, &["403"]);
 }

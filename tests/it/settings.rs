@@ -227,7 +227,7 @@ fn who_calls_may_be_set_for_all_urls_and_what_is_given_for_one_comes_before_it()
         let running = Running::start(command.arg("send").arg(&file).arg(url).args(flags));
         assert_eq!(heard(&heads), expected, "{text} {flags:?}");
         let ended = running.end();
-        ended.assert_error(1, &["HTTP 401"]);
+        ended.assert_error(4, &["HTTP 401"]);
         assert!(!format!("{ended:?}").contains("SECRET"), "{ended:?}");
     }
     let mut both = with_file(&place, "token = \"t-SECRET\"\nheader = \"Authorization: SECRET\"");

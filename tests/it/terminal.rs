@@ -41,6 +41,19 @@ fn finish(peer: &mut Peer, transfer: u32, bytes: &[u8]) {
 }
 
 #[test]
+fn a_terminal_is_no_place_for_the_file_that_is_received() {
+    let (mut shows, written) = terminal();
+    let mut command = wsferry();
+    command.args(["receive", "--once", "--stdout", "--listen", "127.0.0.1:0"]);
+    let mut receiver = start_on(written, &mut command);
+    assert_eq!(receiver.end().code(), Some(2));
+    let mut said = [0; 500];
+    let len = shows.read(&mut said).unwrap();
+    let said = String::from_utf8_lossy(&said[..len]);
+    assert!(said.contains("standard output is a terminal; redirect it, or pipe it on"), "{said}");
+}
+
+#[test]
 fn a_terminal_that_is_closed_under_a_receiver_costs_no_transfer() {
     let place = Place::new();
     let (shows, written) = terminal();

@@ -139,6 +139,21 @@ fn a_command_is_gone_when_the_program_is_also_one_that_does_not_want_to_go() {
 }
 
 #[test]
+fn a_receiver_that_was_started_to_listen_is_told_of_and_gone_with_the_shell_that_runs_it() {
+    let place = Place::new();
+    let (file, pid) = (place.file("f", b"x"), place.path("pid"));
+    let listens =
+        format!("{} receive --listen 127.0.0.1:0 '{}' 2>/dev/null", ours(), place.inbox().display());
+    let command = format!("{listens} & echo $! > {}; wait", pid.display());
+    let ended = via("send", &command, &[&file], &[]).end();
+    ended.assert_error(1, &["printed \"listening on ws://127.0.0.1:", "wsferry, it lacks --stdio"]);
+    // It holds no pipe that a test would wait for. Whoever adopts it may take a moment to bury it.
+    let stat = format!("/proc/{}/stat", noted_pid(&place).as_raw_nonzero());
+    let runs = std::fs::read_to_string(stat).is_ok_and(|stat| !stat.contains(") Z "));
+    assert!(!runs, "it runs on");
+}
+
+#[test]
 fn two_sides_of_a_pipe_that_do_the_same_say_so() {
     let place = Place::new();
     let file = place.file("f", &random(1000, 26));

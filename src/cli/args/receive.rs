@@ -132,7 +132,12 @@ impl ReceiveArgs {
             [.., last] if is_url(&last.to_string_lossy()) => {
                 Err(format!("the URL comes before the directory: `wsferry receive {} DIR`", written(last)))
             }
-            [directory] => Ok(directory),
+            [directory] => match directory.to_str().filter(|text| is_address(text) && !directory.exists()) {
+                Some(text) => Err(format!(
+                    "{text} has no scheme: ws://{text} dials it, --listen {text} listens there, ./{text} is a directory"
+                )),
+                None => Ok(directory),
+            },
             [first, ..] => Err(format!(
                 "one directory is written to; {} stands before it, and is no URL such as ws://HOST:9000",
                 written(first)
@@ -151,6 +156,13 @@ impl ReceiveArgs {
         }
         origins
     }
+}
+
+/// Whether it is a host and a port, as they stand in a URL.
+fn is_address(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_of_host = |c: char| c.is_ascii_alphanumeric() || "-.[]:".contains(c);
+    !host.is_empty() && host.chars().all(is_of_host) && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 /// An origin, or all of them.

@@ -81,6 +81,7 @@ pub fn storage(obstacles: Vec<Obstacle>) -> Vec<StorageError> {
     let mut errors = vec![
         StorageError::Io { operation: "write", path: name(), source: system(NOT_PERMITTED) },
         StorageError::Io { operation: "write", path: name(), source: system(NO_SPACE) },
+        StorageError::Gone,
         StorageError::Exists { name: name() },
         StorageError::Taken { name: name() },
         StorageError::Outdated { name: name() },
@@ -137,12 +138,25 @@ pub fn violated(violation: Violation) -> Error {
 
 pub fn codes() -> Vec<Code> {
     use Code::{
-        Busy, Digest, Discard, Exists, Journal, Kind, Name, Other, Protocol, Role, Shutdown, Source, Storage,
-        TooLarge,
+        Busy, Destination, Digest, Discard, Exists, Journal, Kind, Name, Other, Protocol, Role, Shutdown,
+        Source, Storage, TooLarge,
     };
     vec![
-        Exists, Busy, Name, Kind, TooLarge, Storage, Journal, Digest, Source, Shutdown, Role, Discard,
-        Protocol, Other,
+        Exists,
+        Busy,
+        Name,
+        Kind,
+        TooLarge,
+        Storage,
+        Destination,
+        Journal,
+        Digest,
+        Source,
+        Shutdown,
+        Role,
+        Discard,
+        Protocol,
+        Other,
     ]
 }
 

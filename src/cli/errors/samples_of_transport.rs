@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use wsferry::transport::dial::{CertificateFault, CertificateFaultKind, ProxyFault, TlsFault};
-use wsferry::transport::{Refusal, TlsError, TransportError};
+use wsferry::transport::{Asked, Refusal, TlsError, TransportError};
 
 use super::samples::PEER;
 
@@ -31,18 +31,21 @@ fn peer() -> String {
 }
 
 pub fn certificate_kinds() -> Vec<CertificateFaultKind> {
-    use CertificateFaultKind::{Expired, NotYetValid, Other, Untrusted, WrongName};
-    vec![Untrusted, Expired, NotYetValid, WrongName, Other]
+    use CertificateFaultKind::{Expired, Nameless, NotNamed, NotYetValid, Other, Untrusted, WrongName};
+    vec![Untrusted, NotNamed, Expired, NotYetValid, WrongName, Nameless, Other]
 }
 
 /// One of each, and one for each fault of a certificate, in the words that are made for it.
 pub fn tls_faults(kinds: &[CertificateFaultKind]) -> Vec<TlsFault> {
     let certificate = |&kind: &CertificateFaultKind| {
         let what = match kind {
-            CertificateFaultKind::Untrusted => "is self-signed",
+            CertificateFaultKind::Untrusted | CertificateFaultKind::NotNamed => "is self-signed",
             CertificateFaultKind::Expired => "expired at 2024-01-01T00:00:00Z",
             CertificateFaultKind::NotYetValid => "is valid from 2099-01-01T00:00:00Z on; is the clock right?",
             CertificateFaultKind::WrongName => "is for other.example, and not for files.example",
+            CertificateFaultKind::Nameless => {
+                "names nobody: it has no subjectAltName, and nothing else in it counts"
+            }
             _ => "is not good: invalid peer certificate: BadEncoding",
         };
         TlsFault::Certificate(CertificateFault { kind, what: format!("its certificate, CN=files, {what}") })
@@ -95,12 +98,18 @@ pub fn dialling() -> Vec<TransportError> {
     };
     let refused =
         |address| connect(address, io::ErrorKind::ConnectionRefused, "Connection refused (os error 111)");
-    let answered = |status, location: Option<&str>| TransportError::NotWebSocket {
+    let mut usual = Asked::default();
+    usual.subprotocol = true;
+    let (mut over_tls, mut authorized) = (usual, usual);
+    (over_tls.over_tls, authorized.authorized) = (true, true);
+    let asked = |status, asked, location: Option<&str>| TransportError::NotWebSocket {
         address: url(),
         status,
+        asked,
         location: location.map(str::to_owned),
         retry_after: None,
     };
+    let answered = |status, location| asked(status, usual, location);
     let program = || "ssh files.example photos".to_owned();
     let mut errors = vec![
         refused("127.0.0.1:9000"),
@@ -114,8 +123,12 @@ pub fn dialling() -> Vec<TransportError> {
         answered(302, Some("https://other.example/")),
         answered(302, None),
     ];
-    errors.extend([401, 403, 404, 407, 421, 426, 429, 502, 503].map(|status| answered(status, None)));
+    errors.extend([400, 401, 403, 404, 407, 421, 426, 429, 502, 503].map(|status| answered(status, None)));
     errors.extend([
+        asked(400, over_tls, None),
+        asked(401, authorized, None),
+        asked(403, authorized, None),
+        asked(426, Asked::default(), None),
         TransportError::NotWsferry { address: url() },
         TransportError::Handshake {
             address: url(),

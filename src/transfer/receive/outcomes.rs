@@ -44,7 +44,7 @@ impl Destination<'_> {
         let is_full = number.map_or(Ok(false), |_| outlet.poll_full(cx));
         link.set_full(matches!(is_full, Ok(true)), Instant::now());
         if let (Some(number), Err(error)) = (number, is_full) {
-            self.failed(number, &error, link);
+            self.failed(number, error, link);
         }
     }
 
@@ -80,18 +80,22 @@ impl Destination<'_> {
         }
         match done {
             Ok(done) => link.done(number, done, Instant::now()),
-            Err(error) => self.failed(number, &error, link),
+            Err(error) => self.failed(number, error, link),
         }
     }
 
     /// The storage does not take a file, or not any more.
-    pub(super) fn failed(&mut self, number: u32, error: &StorageError, link: &mut Link) {
+    pub(super) fn failed(&mut self, number: u32, error: StorageError, link: &mut Link) {
         let Some(transfer) = self.transfers.get_mut(&number) else { return };
+        let error = match self.into {
+            Receptacle::Inbox(inbox) => inbox.cause_of(error),
+            Receptacle::Outlet(_) => error,
+        };
         // Where the storage failed nothing more is called durable: the machine takes a block for whole before its last
         // bytes are written, and a second sync says nothing of what the first one lost.
         transfer.storage_failed = transfer.target.is_some();
         transfer.declined.get_or_insert_with(|| error.to_string());
-        let told = told_of_storage(error, transfer.offer.path.as_str());
+        let told = told_of_storage(&error, transfer.offer.path.as_str());
         if let Some(unfinished) = link.fail(number, error.code(), told, error.may_pass()) {
             transfer.unfinished = Some(unfinished);
         }

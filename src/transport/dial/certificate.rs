@@ -33,14 +33,18 @@ pub struct CertificateFault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CertificateFaultKind {
-    /// Nobody that is trusted has signed it.
+    /// Nobody that this machine trusts has signed it.
     Untrusted,
+    /// It is none of those that the caller named to be trusted, and none of them has signed it.
+    NotNamed,
     /// Its time is over.
     Expired,
     /// Its time has not come.
     NotYetValid,
     /// It is for others.
     WrongName,
+    /// It is for nobody: it has no subjectAltName.
+    Nameless,
     /// Anything else.
     Other,
 }
@@ -75,14 +79,26 @@ impl ServerCertVerifier for Verifier {
         let Err(error) = verified else { return verified };
         let chain = std::iter::once(end_entity).chain(intermediates);
         let chain: Vec<_> = chain.filter_map(|der| Certificate::from_der(der).ok()).collect();
-        let is_pinned = self.pinned.iter().any(|pinned| pinned == end_entity)
-            && ParsedCertificate::try_from(end_entity)
-                .is_ok_and(|parsed| verify_server_name(&parsed, server_name).is_ok());
+        let is_pinned = self.pinned.iter().any(|pinned| pinned == end_entity);
+        let has_name = ParsedCertificate::try_from(end_entity)
+            .is_ok_and(|parsed| verify_server_name(&parsed, server_name).is_ok());
         let is_in_time = chain.first().is_some_and(|certificate| time_fault(certificate, now).is_none());
-        if is_pinned && is_in_time {
+        if is_pinned && has_name && is_in_time {
             return Ok(ServerCertVerified::assertion());
         }
-        let fault = fault(&error, &chain, server_name, now);
+        let is_of_name = matches!(
+            error,
+            Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
+            )
+        );
+        // Of one that is trusted itself, webpki says first that it is a CA's.
+        let judged = Judged {
+            chain: &chain,
+            is_of_name: is_of_name || (is_pinned && !has_name),
+            is_any_named: !self.pinned.is_empty(),
+        };
+        let fault = fault(&error, &judged, server_name, now);
         Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(fault)))))
     }
 
@@ -109,30 +125,43 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-fn fault(error: &Error, chain: &[Certificate], name: &ServerName<'_>, now: UnixTime) -> CertificateFault {
+/// What is known of what a server showed.
+struct Judged<'a> {
+    /// Its own certificate, and those behind it.
+    chain: &'a [Certificate],
+    /// It is trusted, and not for this name.
+    is_of_name: bool,
+    /// The caller says which certificates are trusted.
+    is_any_named: bool,
+}
+
+fn fault(error: &Error, judged: &Judged<'_>, name: &ServerName<'_>, now: UnixTime) -> CertificateFault {
+    let &Judged { chain, is_of_name, is_any_named } = judged;
     let Some(own) = chain.first() else {
         let what = format!("its certificate cannot be read: {error}");
         return CertificateFault { kind: CertificateFaultKind::Other, what };
     };
-    let of_name = matches!(
-        error,
-        Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
-        )
-    );
+    let untrusted =
+        if is_any_named { CertificateFaultKind::NotNamed } else { CertificateFaultKind::Untrusted };
     let (kind, what) = if let Some((kind, what)) = chain.iter().find_map(|one| time_fault(one, now)) {
         (kind, what)
-    } else if of_name {
+    } else if is_of_name && all_names(own).is_empty() {
+        let what = format!(
+            "its certificate, {}, names nobody: it has no subjectAltName, and nothing else in it counts",
+            subject(own)
+        );
+        (CertificateFaultKind::Nameless, what)
+    } else if is_of_name {
         let what = format!("its certificate is for {}, and not for {}", names(own), name.to_str());
         (CertificateFaultKind::WrongName, what)
     } else if is_self_signed(own) {
-        (CertificateFaultKind::Untrusted, format!("its certificate, {}, is self-signed", subject(own)))
+        (untrusted, format!("its certificate, {}, is self-signed", subject(own)))
     } else if matches!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer)) {
         // The last that came is the nearest to a root.
         let issuer = chain.last().map(|last| last.tbs_certificate().issuer().to_string()).unwrap_or_default();
         let what =
             format!("its certificate, {}, is signed by {issuer}, which is not trusted here", subject(own));
-        (CertificateFaultKind::Untrusted, what)
+        (untrusted, what)
     } else {
         (CertificateFaultKind::Other, format!("its certificate, {}, is not good: {error}", subject(own)))
     };
@@ -170,12 +199,15 @@ fn subject(certificate: &Certificate) -> String {
     }
 }
 
-/// The names and addresses that it is for.
+/// The names and addresses that it is for, for people.
 fn names(certificate: &Certificate) -> String {
-    let found = certificate.tbs_certificate().get_extension::<SubjectAltName>();
-    let names = found.ok().flatten().map(|(_, SubjectAltName(names))| names).unwrap_or_default();
-    let names: Vec<String> = names.iter().filter_map(readable).collect();
+    let names: Vec<String> = all_names(certificate).iter().filter_map(readable).collect();
     if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") }
+}
+
+fn all_names(certificate: &Certificate) -> Vec<GeneralName> {
+    let found = certificate.tbs_certificate().get_extension::<SubjectAltName>();
+    found.ok().flatten().map(|(_, SubjectAltName(names))| names).unwrap_or_default()
 }
 
 fn readable(name: &GeneralName) -> Option<String> {
