@@ -155,20 +155,21 @@ fn sixty_four_mib_arrive_through_each_kind_of_gateway_without_a_flag() {
 fn an_answer_that_is_no_handshake_is_said_as_what_it_is() {
     let place = Place::new();
     let file = place.file("f", &random(1000, 73));
-    for (answer, words) in [
+    for (exit, answer, words) in [
         (
+            1,
             "301 Moved\r\nLocation: wss://elsewhere.example/inbox",
             "this is at wss://elsewhere.example/inbox now",
         ),
-        ("401 Unauthorized", "wants to know who calls"),
-        ("403 Forbidden", "does not let this caller in"),
-        ("429 Too Many Requests\r\nRetry-After: 3", "try again later"),
-        ("404 Not Found", "is the path right?"),
+        (4, "401 Unauthorized", "wants to know who calls"),
+        (4, "403 Forbidden", "does not let this caller in"),
+        (1, "429 Too Many Requests\r\nRetry-After: 3", "try again later"),
+        (1, "404 Not Found", "is the path right?"),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("ws://{}", listener.local_addr().unwrap());
         let answering = thread::spawn(move || refuse(listener.accept().unwrap().0, answer));
-        send(&file, &url, &[]).assert_error(1, &["HTTP", words]);
+        send(&file, &url, &[]).assert_error(exit, &["HTTP", words]);
         answering.join().unwrap();
     }
 }
