@@ -24,7 +24,7 @@ pub(super) struct Fill {
     pub(super) completed: Filled,
 }
 
-/// Whether a chunk made its block whole.
+/// Whether a chunk, or the file's end, made a block whole.
 #[derive(Debug)]
 pub(super) enum Filled {
     No,
@@ -82,8 +82,8 @@ impl Assembly {
         self.held.contains(block) || self.unhashed.contains(block)
     }
 
-    /// The file ends here, which was not known. A block that is whole by that, and has to be read back to be hashed.
-    pub(super) fn ends_with(&mut self, geometry: Geometry) -> Result<Option<u64>, Violation> {
+    /// The file ends here, which was not known. Whether a block is whole by that.
+    pub(super) fn ends_with(&mut self, geometry: Geometry) -> Result<Filled, Violation> {
         let size = geometry.size();
         let whole = self.held.runs().chain(self.unhashed.runs()).map(|run| run.end * BLOCK);
         let reached = whole.chain(self.open.values().map(|open| open.next)).max().unwrap_or(0);
@@ -92,15 +92,25 @@ impl Assembly {
         }
         self.geometry = geometry;
         let last = size / BLOCK;
-        let Some(open) = self.open.get_mut(&last) else { return Ok(None) };
-        // It goes by a whole block.
-        open.hasher = None;
-        if open.next < size || !open.gaps.is_empty() {
-            return Ok(None);
+        let Some(open) = self.open.get_mut(&last) else { return Ok(Filled::No) };
+        if let Some(hasher) = &mut open.hasher {
+            hasher.ends_with(geometry);
         }
-        self.open.remove(&last);
-        self.unhashed.insert(last);
-        Ok(Some(last))
+        if open.next < size || !open.gaps.is_empty() {
+            return Ok(Filled::No);
+        }
+        Ok(self.close(last))
+    }
+
+    /// A block is whole.
+    fn close(&mut self, block: u64) -> Filled {
+        match self.open.remove(&block).and_then(|open| open.hasher) {
+            Some(hasher) => Filled::Hashed(block, hasher.finish()),
+            None => {
+                self.unhashed.insert(block);
+                Filled::Unhashed(block)
+            }
+        }
     }
 
     /// Blocks that are begun: block, bytes from its first on without a gap.
@@ -257,14 +267,7 @@ impl Assembly {
         if open.next < end || !open.gaps.is_empty() {
             return Ok(Fill { reopened, completed: Filled::No });
         }
-        let completed = match self.open.remove(&block).and_then(|open| open.hasher) {
-            Some(hasher) => Filled::Hashed(block, hasher.finish()),
-            None => {
-                self.unhashed.insert(block);
-                Filled::Unhashed(block)
-            }
-        };
-        Ok(Fill { reopened, completed })
+        Ok(Fill { reopened, completed: self.close(block) })
     }
 
     /// Makes sure the block is open; `Some` if it was held before.

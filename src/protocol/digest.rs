@@ -148,6 +148,16 @@ impl BlockHasher {
         }
     }
 
+    /// The file ends here, which was not known: behind the bytes that were hashed, or with them.
+    pub(super) fn ends_with(&mut self, geometry: Geometry) {
+        self.geometry = geometry;
+        if self.hashed > 0 && self.hashed == geometry.block_len(self.block) {
+            // The last subtree ends here; one that was closed as one of many may turn out to be the only one.
+            self.done.count -= usize::from(self.hashed.is_multiple_of(SUBTREE));
+            self.close_subtree();
+        }
+    }
+
     /// The block's hashes.
     ///
     /// # Panics
@@ -274,6 +284,25 @@ mod tests {
         }
     }
     use proptest::prelude::*;
+
+    #[test]
+    fn a_block_that_was_hashed_before_its_files_end_was_known_has_the_same_hashes() {
+        for len in [1, SUBTREE - 1, SUBTREE, SUBTREE + 1, 2 * SUBTREE, BLOCK - 1, BLOCK + 5, BLOCK + SUBTREE]
+        {
+            let (geometry, data) = (Geometry::new(len).unwrap(), data(len as usize, len));
+            let last = geometry.blocks() - 1;
+            let bytes = &data[geometry.block_start(last) as usize..];
+            let mut known = BlockHasher::new(geometry, last);
+            known.update(bytes);
+            for told_at in [0, bytes.len() / 2, bytes.len()] {
+                let mut hasher = BlockHasher::new(Geometry::open(), last);
+                hasher.update(&bytes[..told_at]);
+                hasher.ends_with(geometry);
+                hasher.update(&bytes[told_at..]);
+                assert_eq!(hasher.finish(), known.clone().finish(), "{len} bytes, told behind {told_at}");
+            }
+        }
+    }
 
     fn data(len: usize, seed: u64) -> Vec<u8> {
         let mut data = vec![0; len];

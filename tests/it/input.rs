@@ -166,6 +166,18 @@ fn arbitrary_schedules_lose_nothing_of_an_input_and_ask_for_nothing_that_was_let
 }
 
 #[test]
+fn nothing_of_an_input_is_read_again_although_its_last_block_ends_before_that_is_known() {
+    for len in [1, 100_000, MIB, 3 * MIB, 3 * MIB + 1, 4 * MIB, 7 * MIB + 5] {
+        let file = File::new(random(len, len as u64)).input();
+        let mut disk = Disk::default();
+        let end = Pair::one(&file, &mut disk, Options { chunk: 100_000, ..Options::default() })
+            .run(|_, _, _| Fault::Deliver);
+        assert_eq!((end, &disk.read_back[..]), (End::Receipted, &[][..]), "{len} bytes");
+        assert!(disk.sealed.is_some_and(|sealed| sealed.bytes == file.bytes), "{len} bytes");
+    }
+}
+
+#[test]
 fn a_size_that_is_not_known_is_not_made_up() {
     let place = Place::new();
     let receiver = Receiver::start(&place, &[]);

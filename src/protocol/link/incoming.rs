@@ -84,7 +84,7 @@ impl Link {
                 self.idle.moved(now);
             }
             Message::Size { size, .. } => {
-                receiver.handle_size(size, &mut self.out)?;
+                receiver.handle_size(size, &mut self.out, now)?;
                 self.idle.moved(now);
             }
             Message::Finish { digest, .. } => {

@@ -28,7 +28,13 @@ impl Receiver {
             self.forget(block);
         }
         self.asked.remove(offset / BLOCK);
-        match filled.completed {
+        self.note_filled(filled.completed, now);
+        self.is_under_way = true;
+        Ok(Write::Bytes { transfer: self.number, offset, len: bytes.len() })
+    }
+
+    fn note_filled(&mut self, filled: Filled, now: Instant) {
+        match filled {
             Filled::No => {}
             Filled::Hashed(block, hashes) => {
                 self.assembly.hold(block);
@@ -38,8 +44,6 @@ impl Receiver {
                 self.to_hash.insert(block);
             }
         }
-        self.is_under_way = true;
-        Ok(Write::Bytes { transfer: self.number, offset, len: bytes.len() })
     }
 
     pub(in crate::protocol) fn handle_zeros(&mut self, zeros: Zeros) -> Result<Write, Violation> {
@@ -73,7 +77,12 @@ impl Receiver {
         Ok(())
     }
 
-    pub(in crate::protocol) fn handle_size(&mut self, size: u64, out: &mut Out) -> Result<(), Violation> {
+    pub(in crate::protocol) fn handle_size(
+        &mut self,
+        size: u64,
+        out: &mut Out,
+        now: Instant,
+    ) -> Result<(), Violation> {
         self.expect(State::Streaming, "size")?;
         if !self.assembly.geometry().is_open() {
             return Err(Violation::Unexpected { came: "size", state: "the file's size was known" });
@@ -81,9 +90,8 @@ impl Receiver {
         let geometry = Geometry::new(size);
         let geometry =
             geometry.ok_or_else(|| Violation::field("size.size", format!("at most {MAX_FILE}"), size))?;
-        if let Some(block) = self.assembly.ends_with(geometry)? {
-            self.to_hash.insert(block);
-        }
+        let filled = self.assembly.ends_with(geometry)?;
+        self.note_filled(filled, now);
         out.receiver(self.number, ReceiverEvent::Sized { size });
         self.go_on(out);
         Ok(())

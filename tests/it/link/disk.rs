@@ -26,6 +26,8 @@ pub struct Disk {
     pub sealed: Option<File>,
     /// Every chunk that was written: offset and length.
     pub written: Vec<(u64, usize)>,
+    /// Blocks that were read again to be hashed.
+    pub read_back: Vec<u64>,
     /// What the sender knows of the file.
     pub come: Come,
 }

@@ -101,7 +101,10 @@ impl Pair<'_> {
                 disk.journal.extend(blocks);
                 Done::Synced
             }
-            Action::HashBlock { block, .. } => Done::Hashed(block, Some(hash(geometry, block, &disk.part))),
+            Action::HashBlock { block, .. } => {
+                disk.read_back.push(block);
+                Done::Hashed(block, Some(hash(geometry, block, &disk.part)))
+            }
             Action::CheckBlock { block, .. } => {
                 Done::Checked(block, disk.journal[&block] == hash(geometry, block, &disk.part))
             }
