@@ -4,6 +4,9 @@
 //! M 5d0be94a {"type":"ping","token":1}
 //! ```
 
+mod hello;
+mod offer;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,9 +17,12 @@ use serde::{Deserialize, Serialize};
 
 use super::chunk::{read_hex, write_hex};
 use super::digest::{BlockDigest, FileDigest, HASH_LEN};
-use super::geometry::{BLOCK, Geometry, MAX_FILE, MIN_FRAME_LIMIT};
-use super::name::{NameError, RelativePath, is_unprintable};
+use super::geometry::Geometry;
+use super::name::is_unprintable;
 use super::violation::Violation;
+pub(super) use hello::Agreed;
+pub use hello::{Feature, Hello, MIN_OFFERS, Role};
+pub use offer::{CheckedOffer, Kind, Offer, OfferKind, transfer_id};
 
 /// The first character of every frame that carries a message.
 pub const KIND: u8 = b'M';
@@ -158,107 +164,6 @@ pub enum Message {
     Unknown,
 }
 
-/// What a side can do beyond what each has to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Feature {
-    /// Runs of zeros.
-    Zeros,
-    /// Paths of several components, directories and links.
-    Trees,
-    /// Block digests made of subtree hashes.
-    TreeDigests,
-    /// Files that are offered without their size, which comes at the end.
-    LateSize,
-    /// One that this version does not know.
-    #[serde(other)]
-    Unknown,
-}
-
-/// What a side does on a connection, if it is one of both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// It offers files, and takes none.
-    Sender,
-    /// It takes files, and offers none.
-    Receiver,
-    /// One that this version does not know.
-    #[serde(other)]
-    Unknown,
-}
-
-/// What each side says first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
-    /// What it can do: what both can is used.
-    pub features: Vec<Feature>,
-    /// The most characters that a frame may have on this path, in either direction.
-    pub frame_limit: u64,
-    /// The most bytes that may be unacknowledged.
-    pub window: u64,
-    /// The most offers that may be open at a time, at least [`MIN_OFFERS`].
-    pub offers: u64,
-    /// Random, the same on all connections of one run of a program: 32 lower-case hexadecimal digits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session: Option<String>,
-    /// What it does on this connection, if it does one thing alone: two of one role have nothing to say to each other.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub role: Option<Role>,
-    /// The program and its version, for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub program: String,
-}
-
-/// As many offers may be open on any connection, also before the peer's `hello` has come.
-pub const MIN_OFFERS: u64 = 16;
-
-impl Hello {
-    /// Checks what a peer sent.
-    pub fn check(mut self) -> Result<Self, Violation> {
-        if self.frame_limit < MIN_FRAME_LIMIT as u64 {
-            let expected = format!("at least {MIN_FRAME_LIMIT}");
-            return Err(Violation::field("hello.frame_limit", expected, self.frame_limit));
-        }
-        if self.window == 0 {
-            return Err(Violation::field("hello.window", "at least 1", 0));
-        }
-        if self.offers < MIN_OFFERS {
-            return Err(Violation::field("hello.offers", format!("at least {MIN_OFFERS}"), self.offers));
-        }
-        if let Some(session) = self.session.as_ref().filter(|session| !is_session(session)) {
-            return Err(Violation::field("hello.session", "32 lower-case hexadecimal digits", clip(session)));
-        }
-        self.program = clip(&self.program).into_owned();
-        Ok(self)
-    }
-
-    /// What holds between two sides.
-    pub(super) fn agree(&self, other: &Self) -> Agreed {
-        let both = |feature| self.features.contains(&feature) && other.features.contains(&feature);
-        Agreed {
-            zeros: both(Feature::Zeros),
-            trees: both(Feature::Trees),
-            tree_digests: both(Feature::TreeDigests),
-            late_size: both(Feature::LateSize),
-            frame_limit: self.frame_limit.min(other.frame_limit),
-            window: self.window.min(other.window),
-        }
-    }
-}
-
-/// What holds on a connection.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Agreed {
-    pub(super) zeros: bool,
-    pub(super) trees: bool,
-    pub(super) tree_digests: bool,
-    pub(super) late_size: bool,
-    pub(super) frame_limit: u64,
-    pub(super) window: u64,
-}
-
 /// Why a transfer was refused or ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -297,80 +202,6 @@ pub enum Code {
     Other,
 }
 
-/// What the sender offers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offer {
-    /// The transfer's number on this connection: larger than all before it.
-    pub transfer: u32,
-    /// The sender's word for this version of this file: see [`transfer_id`].
-    pub id: String,
-    /// Where to store it, below the destination: components with `/` between them.
-    pub path: String,
-    /// What it is; a file if it is left out.
-    #[serde(default, skip_serializing_if = "OfferKind::is_file")]
-    pub kind: OfferKind,
-    /// Where a link leads, as it stands there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
-    /// The file's size in bytes; 0 of what is none, and nothing where the end is not known yet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size: Option<u64>,
-    /// Seconds of its modification time since 1970-01-01 UTC.
-    pub mtime: i64,
-    /// Nanoseconds of its modification time, 0 to 999,999,999.
-    pub mtime_ns: u32,
-    /// Its Unix permission bits, if it has any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<u32>,
-    /// The file's digest, if it is known beforehand, of a file of at most one block: then no `finish` follows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<FileDigest>,
-    /// Start from the file that has this name at the destination, and send what differs from it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub repair: bool,
-    /// Receive the file as any other, check it, and remove it instead of giving it its name: a measurement.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub discard: bool,
-    /// Bytes that will come as runs of zeros, and need no room.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub zeros: u64,
-    /// A file that is there with the same size and time is taken for the same, and not compared.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub quick: bool,
-    /// How many more offers follow behind this one, at the least; 0 if it is the last.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub left: u64,
-}
-
-/// What an offer says that it is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OfferKind {
-    /// A regular file.
-    #[default]
-    File,
-    /// A directory: offered behind what lies in it, so that its time stays.
-    Directory,
-    /// A symbolic link.
-    Link,
-}
-
-impl OfferKind {
-    fn is_file(&self) -> bool {
-        *self == Self::File
-    }
-}
-
-impl From<&Kind> for OfferKind {
-    fn from(kind: &Kind) -> Self {
-        match kind {
-            Kind::File => Self::File,
-            Kind::Directory => Self::Directory,
-            Kind::Link(_) => Self::Link,
-        }
-    }
-}
-
 /// What the receiver answers to an offer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accept {
@@ -393,147 +224,6 @@ pub struct Accept {
     /// The file will be removed once it is checked, as the offer asked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub discard: bool,
-}
-
-/// An offer whose fields were checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckedOffer {
-    /// The transfer id.
-    pub id: String,
-    /// Where to store it, below the destination.
-    pub path: RelativePath,
-    /// What it is.
-    pub kind: Kind,
-    /// The file's size and blocks, as far as they are known; of anything else 0.
-    pub geometry: Geometry,
-    /// Seconds of its modification time since 1970-01-01 UTC.
-    pub mtime: i64,
-    /// Nanoseconds of its modification time.
-    pub mtime_ns: u32,
-    /// Its Unix permission bits: nine at most, nothing like setuid.
-    pub mode: Option<u32>,
-    /// Start from the file that has this name already.
-    pub repair: bool,
-    /// Remove the file once it is checked.
-    pub discard: bool,
-    /// Bytes that will come as runs of zeros.
-    pub zeros: u64,
-    /// The file's digest, if the sender knows it before it sends.
-    pub digest: Option<FileDigest>,
-    /// A file that is there with the same size and time is taken for the same.
-    pub quick: bool,
-    /// How many more offers follow, at the least.
-    pub left: u64,
-}
-
-/// What is offered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
-    /// A regular file.
-    File,
-    /// A directory: offered behind what lies in it, so that its time stays.
-    Directory,
-    /// A symbolic link to this, as it stands in the link.
-    Link(String),
-}
-
-/// The transfer id: the first 16 bytes, in hexadecimal, of the BLAKE3 digest of
-/// `NAME\nSIZE\nMTIME\nMTIME_NS\nMODE\n`, numbers in decimal, an absent mode as `-`.
-///
-/// The same version of a file has the same id each time it is offered.
-pub fn transfer_id(name: &str, size: u64, mtime: i64, mtime_ns: u32, mode: Option<u32>) -> String {
-    let mode = mode.map_or_else(|| "-".to_owned(), |mode| mode.to_string());
-    let digest = blake3::hash(format!("{name}\n{size}\n{mtime}\n{mtime_ns}\n{mode}\n").as_bytes());
-    digest.to_hex()[..32].to_owned()
-}
-
-impl Offer {
-    /// An offer of something without content; what is more is filled in by the caller.
-    pub fn new(id: String, path: String, kind: OfferKind) -> Self {
-        Self {
-            transfer: 0,
-            id,
-            path,
-            kind,
-            target: None,
-            size: Some(0),
-            mtime: 0,
-            mtime_ns: 0,
-            mode: None,
-            digest: None,
-            repair: false,
-            discard: false,
-            zeros: 0,
-            quick: false,
-            left: 0,
-        }
-    }
-
-    /// Checks what a peer sent. A name that is merely not allowed is the sender's mistake and no violation; it
-    /// comes back as `Ok(Err(..))`, to be refused.
-    pub fn check(self) -> Result<Result<CheckedOffer, NameError>, Violation> {
-        let checks = |field, expected: &str, came: &dyn ToString, holds: bool| {
-            if holds { Ok(()) } else { Err(Violation::field(field, expected, came.to_string())) }
-        };
-        let is_file = self.kind.is_file();
-        checks("offer.id", "32 lower-case hexadecimal digits", &clip(&self.id), is_session(&self.id))?;
-        let most = if is_file { MAX_FILE } else { 0 };
-        let geometry = match self.size {
-            None if !is_file || self.repair => {
-                return Err(Violation::field(
-                    "offer.size",
-                    "a number of what is no file, or with `repair`",
-                    "none",
-                ));
-            }
-            None => Geometry::open(),
-            Some(size) => Geometry::new(size)
-                .filter(|_| size <= most)
-                .ok_or_else(|| Violation::field("offer.size", format!("at most {most}"), size))?,
-        };
-        // Of a file whose size is not known nothing else can be.
-        let size = self.size.unwrap_or(if self.digest.is_some() { MAX_FILE } else { 0 });
-        checks("offer.mtime_ns", "at most 999999999", &self.mtime_ns, self.mtime_ns <= 999_999_999)?;
-        let mode = self.mode.unwrap_or_default();
-        checks("offer.mode", "at most 511", &mode, mode <= 0o777)?;
-        checks("offer.discard", "false with `repair`", &true, !(self.repair && self.discard))?;
-        checks("offer.zeros", &format!("at most {size}"), &self.zeros, self.zeros <= size)?;
-        checks("offer.left", &format!("at most {MAX_FILE}"), &self.left, self.left <= MAX_FILE)?;
-        let may_know = is_file && size <= BLOCK;
-        checks("offer.digest", "none of more than a block", &size, self.digest.is_none() || may_know)?;
-        let plain = !self.repair && !self.discard && self.zeros == 0;
-        checks("offer.kind", "a file with `repair`, `discard` or `zeros`", &"another", is_file || plain)?;
-        let kind = match (self.kind, self.target) {
-            (OfferKind::File, None) => Kind::File,
-            (OfferKind::Directory, None) => Kind::Directory,
-            (OfferKind::Link, Some(target)) if !target.is_empty() && !target.contains('\0') => {
-                Kind::Link(target)
-            }
-            (_, target) => {
-                let came = target.map_or_else(|| "none".to_owned(), |target| clip(&target).into_owned());
-                return Err(Violation::field("offer.target", "one of a link alone", came));
-            }
-        };
-        Ok(self.path.parse().map(|path| CheckedOffer {
-            id: self.id,
-            path,
-            kind,
-            geometry,
-            mtime: self.mtime,
-            mtime_ns: self.mtime_ns,
-            mode: self.mode,
-            repair: self.repair,
-            discard: self.discard,
-            zeros: self.zeros,
-            digest: self.digest,
-            quick: self.quick,
-            left: self.left,
-        }))
-    }
-}
-
-fn is_session(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 impl Message {
@@ -653,6 +343,11 @@ pub fn frame_of(json: &str) -> String {
 
 fn is_prefix(prefix: &[u8]) -> bool {
     prefix[0] == KIND && prefix[1] == b' ' && prefix[PREFIX - 1] == b' '
+}
+
+/// Whether it is what names a version of a file, or a run of a program.
+fn is_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn is_zero(number: &u64) -> bool {

@@ -1,16 +1,17 @@
 //! One run of a sender: what is to be sent, what is on its way, and what is known over all its connections.
 
+mod transfer;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::content::{Content, Place};
 use super::recovery::Facts;
 use super::throttle::Throttle;
-use super::{Error, Event, RetryOptions, SendOptions, Summary};
-use crate::protocol::{FileDigest, Hashed, Offer, OfferKind, Path, Progress};
-use crate::storage::{Entry, Skipped, Source, SourceError, Stream, What};
+use super::{Error, Event, RetryOptions, SendOptions};
+use crate::protocol::Path;
+use crate::storage::{Entry, Skipped, SourceError};
+pub(super) use transfer::Transfer;
 
 /// Files that are opened ahead of being offered.
 pub(super) const AHEAD: usize = 256;
@@ -239,191 +240,10 @@ impl Run {
     }
 }
 
-/// One file on its way, over as many connections as it takes.
-pub(super) struct Transfer {
-    pub(super) id: u64,
-    pub(super) content: Content,
-    /// Of a small file, which was hashed when it was opened.
-    digest: Option<FileDigest>,
-    /// Bytes that are kept of it.
-    kept: u64,
-    /// Of the version that arrives.
-    started: Instant,
-    pub(super) changes: u32,
-    /// The most that was acknowledged, and verified, so far.
-    best: (u64, u64),
-    /// What the first connection found; `None` before it was accepted.
-    held: Option<u64>,
-    pub(super) told_start: bool,
-    /// It was accepted, or was on its way when a connection was cut.
-    pub(super) began: bool,
-    pub(super) complete: bool,
-    /// It was said that the file is not where it was.
-    pub(super) said: bool,
-    /// The offset behind the last byte that was sent.
-    pub(super) sent_up_to: u64,
-    /// Blocks of what cannot be read twice that were hashed.
-    pub(super) hashed: Hashed,
-    /// Of the connections before this one.
-    before: Counts,
-    wire_bytes: u64,
-    /// What had crossed on this connection when it was offered.
-    pub(super) wire_before: u64,
-}
-
-#[derive(Default, Clone, Copy)]
-struct Counts {
-    resent: u64,
-    naks: u32,
-    repaired_blocks: u64,
-}
-
-impl Transfer {
-    /// Opens what was found. A small file is hashed, and kept until it is sent, if there is room for its bytes.
-    fn open(id: u64, entry: Entry, options: &SendOptions, room: u64) -> Result<Self, SourceError> {
-        if let What::File { .. } = entry.what {
-            let source = entry.open()?.growing(options.growing);
-            return Self::hashed(id, source, options, room);
-        }
-        let Entry { to, what, .. } = entry;
-        Ok(Self::new(id, Content::Place(Place { to, what })))
-    }
-
-    /// A file that is open.
-    pub(super) fn of(id: u64, source: Source, options: &SendOptions) -> Result<Self, SourceError> {
-        Self::hashed(id, source, options, LARGEST_KEPT)
-    }
-
-    fn hashed(id: u64, source: Source, options: &SendOptions, room: u64) -> Result<Self, SourceError> {
-        if options.quick || options.dry_run {
-            // It may not have to be read at all.
-            return Ok(Self::new(id, Content::File(Arc::new(source))));
-        }
-        let size = source.geometry().size();
-        let keep = size <= LARGEST_KEPT.min(room);
-        let digest = source.digest_of_small(keep)?;
-        let kept = if keep { size } else { 0 };
-        Ok(Self { digest, kept, ..Self::new(id, Content::File(Arc::new(source))) })
-    }
-
-    pub(super) fn new(id: u64, content: Content) -> Self {
-        Self {
-            id,
-            content,
-            digest: None,
-            kept: 0,
-            started: Instant::now(),
-            changes: 0,
-            best: (0, 0),
-            held: None,
-            told_start: false,
-            began: false,
-            complete: false,
-            said: false,
-            sent_up_to: 0,
-            hashed: Hashed::default(),
-            before: Counts::default(),
-            wire_bytes: 0,
-            wire_before: 0,
-        }
-    }
-
-    fn is_directory(&self) -> bool {
-        matches!(&self.content, Content::Place(Place { what: What::Directory { .. }, .. }))
-    }
-
-    /// The file, if it is one.
-    pub(super) fn source(&self) -> Option<&Arc<Source>> {
-        match &self.content {
-            Content::File(source) => Some(source),
-            Content::Stream(_) | Content::Place(_) => None,
-        }
-    }
-
-    /// What cannot be read twice, if it is that.
-    pub(super) fn stream(&self) -> Option<&Arc<Stream>> {
-        match &self.content {
-            Content::Stream(stream) => Some(stream),
-            Content::File(_) | Content::Place(_) => None,
-        }
-    }
-
-    /// Bytes of the file, if that is known.
-    pub(super) fn size(&self) -> Option<u64> {
-        self.content.size()
-    }
-
-    pub(super) fn offer(&self) -> Offer {
-        Offer { digest: self.digest, ..self.content.offer() }
-    }
-
-    /// The source became another version, which is begun anew.
-    pub(super) fn change(self, became: Source, options: &SendOptions) -> Result<Self, SourceError> {
-        let Self { id, changes, before, wire_bytes, said, .. } = self;
-        Ok(Self { changes: changes + 1, before, wire_bytes, said, ..Self::of(id, became, options)? })
-    }
-
-    /// Another file is replaced: what was taken to be held counts no more.
-    pub(super) fn replaces(&mut self, held: u64) {
-        self.held = Some(held);
-        self.best = (held, 0);
-        self.complete = false;
-    }
-
-    /// Whether something moved since it was last asked.
-    pub(super) fn note_progress(&mut self, progress: &Progress) -> bool {
-        let (acknowledged, verified) = self.best;
-        let moved = progress.acknowledged > acknowledged || progress.verified > verified;
-        if moved {
-            self.best = (acknowledged.max(progress.acknowledged), verified.max(progress.verified));
-        }
-        moved
-    }
-
-    /// This connection's progress, and that of those before.
-    pub(super) fn total(&mut self, mut progress: Progress) -> Progress {
-        progress.held = *self.held.get_or_insert(progress.held);
-        progress.resent += self.before.resent;
-        progress.naks += self.before.naks;
-        progress.repaired_blocks += self.before.repaired_blocks;
-        progress
-    }
-
-    /// A connection's counts, at its end.
-    pub(super) fn end_connection(&mut self, progress: Progress, wire_bytes: u64) {
-        self.before.resent += progress.resent;
-        self.before.naks += progress.naks;
-        self.before.repaired_blocks += progress.repaired_blocks;
-        self.wire_bytes += wire_bytes - self.wire_before;
-    }
-
-    /// How it went, once all connections were counted.
-    pub(super) fn summarise(&self, summary: Summary) -> Summary {
-        let Counts { resent, naks, repaired_blocks } = self.before;
-        let held = self.held.unwrap_or(summary.progress.held);
-        let progress = Progress { held, resent, naks, repaired_blocks, ..summary.progress };
-        Summary { elapsed: self.started.elapsed(), wire_bytes: self.wire_bytes, progress, ..summary }
-    }
-
-    pub(super) fn name(&self) -> String {
-        self.content.name()
-    }
-
-    pub(super) fn kind(&self) -> OfferKind {
-        self.content.kind()
-    }
-
-    /// What is said when it was accepted, once.
-    pub(super) fn start(&mut self, peer: &str) -> Option<Event> {
-        let (name, kind, size) = (self.name(), self.kind(), self.size());
-        let said = std::mem::replace(&mut self.told_start, true);
-        (!said).then(|| Event::Started { name, kind, size, peer: peer.to_owned() })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Source;
 
     #[test]
     fn what_is_kept_counts_until_it_is_let_go_wherever_a_transfer_came_from() {
