@@ -38,6 +38,11 @@ impl Group {
         }
     }
 
+    /// What shows it, if there is a screen.
+    pub fn bar(&self) -> Option<&Bar> {
+        self.bar.as_ref()
+    }
+
     /// Something of a file moved.
     pub fn advance(&mut self, transfer: u64, name: &str, progress: &Progress) {
         self.set(transfer, progress.acknowledged.saturating_sub(progress.held));

@@ -152,9 +152,10 @@ impl Desk {
                 group.advance(transfer, view.name(), progress);
             }
         } else if key.1.is_none() {
-            let Shown { views, outage, .. } = &mut *shown;
+            let Shown { views, groups, outage, .. } = &mut *shown;
             let views: Vec<&View> = views.values().collect();
-            progress::connection(&self.output, &views, None, outage, event);
+            let overall = groups.get(&key.0).and_then(Group::bar);
+            progress::connection(&self.output, &views, overall, outage, event);
         }
         if progress::is_life(event) {
             shown.outage.end(&self.output, self.output.bars.is_hidden());
