@@ -27,7 +27,9 @@ fn is_root() -> bool {
 fn unprivileged(place: &Place) -> Command {
     let program = place.path("wsferry");
     if !program.exists() {
-        std::fs::copy(wsferry().get_program(), &program).unwrap();
+        // By another process: what tests beside this one start would inherit the copy while it is open to be written, and
+        // what somebody may write to cannot be run.
+        assert!(Command::new("cp").arg(wsferry().get_program()).arg(&program).status().unwrap().success());
         let dir = program.parent().unwrap();
         std::fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
     }
