@@ -22,7 +22,8 @@ pub enum Does {
     Send,
 }
 
-/// The same with how the transfer of `name` can go on, if it can: another run would not begin anew.
+/// What to do about an error that ends the transfer of `name`, to stand behind it; `goes_on` if another run would not begin
+/// anew.
 pub fn of_transfer(error: &Error, does: Does, name: Option<&str>, goes_on: bool) -> String {
     // One that was taken over goes on already.
     let is_cut = error.kind() == ErrorKind::Interrupted && goes_on && !matches!(error, Error::TakenOver);
@@ -116,7 +117,7 @@ fn of_transport(error: &TransportError) -> &'static str {
     }
 }
 
-/// This side cannot be reached at an address.
+/// A host's port cannot be listened on.
 pub fn of_listening(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {

@@ -49,6 +49,11 @@ impl Group {
         self.draw(name);
     }
 
+    /// Nothing more comes of a file that is not there.
+    pub fn forget(&mut self, transfer: u64) {
+        self.moving.remove(&transfer);
+    }
+
     /// Something is there.
     pub fn add(&mut self, transfer: u64, summary: &Summary) {
         self.set(transfer, summary.new_bytes());

@@ -210,6 +210,9 @@ impl Desk {
             (connection, None) => shown.views.keys().filter(|key| key.0 == connection).copied().collect(),
             key => vec![key],
         };
+        if let (Some(group), Some(transfer)) = (shown.groups.get_mut(&key.0), key.1) {
+            group.forget(transfer);
+        }
         let mut views: Vec<View> = ended.iter().filter_map(|key| shown.views.remove(key)).collect();
         views.sort_by_key(View::transfer);
         views.iter_mut().for_each(View::clear);

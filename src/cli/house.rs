@@ -56,7 +56,12 @@ impl House {
         limits::raise_descriptors();
         let listener = runtime::block_on(address.bind()).map_err(|error| {
             let what = format!("cannot listen on {written}: {error}");
-            output.failed(None, None, &what, advice::of_listening(&error), Exit::Failed)
+            let advice = match address {
+                ListenAddress::Tcp(..) => advice::of_listening(&error),
+                // It has no port to be another.
+                ListenAddress::Unix(_) => "",
+            };
+            output.failed(None, None, &what, advice, Exit::Failed)
         })?;
         if !listener.is_local() && gate.token.is_none() && !listen.open {
             let what = format!(

@@ -13,6 +13,9 @@ pub(super) const MAX_CHANGES: u32 = 3;
 /// How often a connection ends right behind one of the least frames before the path is called too narrow.
 const MAX_LEAST_FAILED: u32 = 3;
 
+/// For so long a peer may ask to be left alone: any number may stand there, also one that no clock reaches.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What is known when a connection has ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Facts {
@@ -100,9 +103,9 @@ fn is_cut(error: &TransportError) -> bool {
 }
 
 /// How long to wait before another connection: as long as is usual, or as the peer asks for. Who asks for more time than
-/// is left is not waited for any longer than that.
+/// is left, or than [`LONGEST`], is not waited for any longer than that.
 pub(super) fn delay(error: &Error, usual: Duration, left: Duration) -> Duration {
-    usual.max(retry_after(error).unwrap_or_default().min(left))
+    usual.max(retry_after(error).unwrap_or_default().min(left).min(LONGEST))
 }
 
 /// The error for the caller, who has seen none of those that were tried again.
@@ -129,6 +132,26 @@ mod tests {
     fn closed(code: u16) -> Error {
         let (address, reason) = ("h:1".to_owned(), String::new());
         TransportError::Closed { address, code, reason }.into()
+    }
+
+    #[test]
+    fn what_a_peer_asks_for_is_granted_as_far_as_there_is_time_and_for_a_day_at_most() {
+        let asks = |seconds| {
+            let (address, status, retry_after) = ("h:1".to_owned(), 429, Some(Duration::from_secs(seconds)));
+            let (asked, location) = Default::default();
+            Error::from(TransportError::NotWebSocket { address, status, asked, location, retry_after })
+        };
+        let (usual, hour) = (Duration::from_secs(2), Duration::from_secs(3600));
+        for (seconds, left, expected) in [
+            (0, hour, usual),
+            (60, hour, Duration::from_secs(60)),
+            (7200, hour, hour),
+            (u64::MAX, hour, hour),
+            (u64::MAX, Duration::MAX, LONGEST),
+        ] {
+            assert_eq!(delay(&asks(seconds), usual, left), expected, "{seconds} s of {left:?}");
+        }
+        assert_eq!(delay(&Error::Stopped, usual, Duration::MAX), usual);
     }
 
     fn status(status: u16) -> Error {

@@ -250,7 +250,9 @@ impl Session {
         let mut succession = self
             .retry
             .max_connection_age
-            .map(|age| Succession::new(self.remote.clone(), config.clone(), self.retry, self.since + age));
+            // One that no clock reaches is none.
+            .and_then(|age| self.since.checked_add(age))
+            .map(|due| Succession::new(self.remote.clone(), config.clone(), self.retry, due));
         let mut link = self.link.take().unwrap_or_else(|| Link::new(config, Instant::now()));
         link.set_path(run.path.clone());
         let mut terms = Terms { succession: succession.as_mut(), ..Terms::of(&self.options) };

@@ -12,7 +12,7 @@ use wsferry::protocol::{HeartbeatConfig, Link, LinkConfig, Receiving, chunk};
 
 use crate::gateway::{Busy, Gateway, Limits};
 use crate::link::File;
-use crate::support::{Ended, PATIENCE, Place, Receiver, Running, hello, random, wsferry};
+use crate::support::{Ended, PATIENCE, Place, Receiver, Running, hello, random, send_well, wsferry};
 
 const MB: u64 = 1_000_000;
 
@@ -123,6 +123,14 @@ fn a_connection_behind_which_there_is_none_yet_is_kept_and_dialling_tried_again(
     assert!(notices[0]["reason"].as_str().unwrap().contains("429"), "{notices:?}");
     assert_eq!((resent(&ended), ended.events("reconnecting").len()), (0, 0), "{ended:?}");
     assert!(place.received("f") == bytes);
+}
+
+#[test]
+fn an_age_that_no_clock_reaches_is_none() {
+    let place = Place::new();
+    let receiver = Receiver::start(&place, &[]);
+    let file = place.file("f", &random(10_000, 135));
+    send_well(&file, &receiver.url, &["--max-connection-age", "500000000000years"]);
 }
 
 #[test]

@@ -130,6 +130,7 @@ const IMPOSSIBLE: &[&str] = &[
     "send none ws://TAKEN",
     "send none --listen 127.0.0.1:0",
     "receive f --listen 127.0.0.1:0",
+    "receive in --listen unix:f",
     "receive in --listen TAKEN",
     "receive in --listen 127.0.0.1:0 --tls-cert none --tls-key none",
     "receive in --listen 127.0.0.1:0 --tls-cert f --tls-key f",
